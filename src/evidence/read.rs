@@ -1,0 +1,176 @@
+//! Reads evidence files and checks what holds their lines together.
+//!
+//! A file may end in the middle of a line (the process was killed, the disk was full): what stands before is good. A line that does not
+//! carry the hash of the line before it, or a number out of order, means that the file was changed after it was written: it is still read,
+//! and the [`Break`] says where.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use super::{
+    CHAIN_START, line_hash,
+    record::{FORMAT, Line, Record, Start},
+};
+
+/// One process's evidence.
+#[derive(Clone, Debug)]
+pub struct ProcessEvidence {
+    /// The file.
+    pub path: PathBuf,
+    /// Its first record.
+    pub start: Start,
+    /// `at_ns` of the first line.
+    pub start_ns: u64,
+    /// Every whole line that could be understood, in order.
+    pub lines: Vec<Line>,
+    /// Where the chain does not hold. Empty for a file nobody touched.
+    pub breaks: Vec<Break>,
+    /// The file ends inside a line.
+    pub torn_tail: bool,
+    /// The last line says that the process ended.
+    pub ended: bool,
+}
+
+/// A place where the chain does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// Line number from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// Why a file or folder cannot be read as evidence.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was being read.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// No first line, or one of something else.
+    #[error("{path}: not an evidence file: {why}")]
+    NotEvidence {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+    /// Written by a newer flopsprof.
+    #[error("{path}: written in evidence format {found}, this flopsprof reads up to {FORMAT}: use flopsprof {version} or newer")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The version of its writer.
+        version: String,
+    },
+    /// A folder without any.
+    #[error("{path}: no evidence (*.jsonl) in this folder: was the job started with the library, and did it use CUDA?")]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// Reads all evidence files of a run's folder (or one file), sorted by name.
+///
+/// # Errors
+/// [`ReadError`] when the folder cannot be read or holds no evidence, or one of its files is none.
+pub fn read_run(path: &Path) -> Result<Vec<ProcessEvidence>, ReadError> {
+    let io = |source| ReadError::Io { path: path.to_owned(), source };
+    if fs::metadata(path).map_err(io)?.is_file() {
+        return Ok(vec![read_file(path)?]);
+    }
+    let mut files: Vec<PathBuf> = fs::read_dir(path)
+        .map_err(io)?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|x| x == "jsonl"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(ReadError::Empty { path: path.to_owned() });
+    }
+    files.iter().map(|p| read_file(p)).collect()
+}
+
+/// Reads one evidence file.
+///
+/// # Errors
+/// [`ReadError`] when it cannot be read, or its first line is not that of an evidence file of a format known here.
+pub fn read_file(path: &Path) -> Result<ProcessEvidence, ReadError> {
+    let bytes = fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+    parse(path, &bytes)
+}
+
+/// What [`read_file`] does, on bytes.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
+    let not_evidence = |why: String| ReadError::NotEvidence { path: path.to_owned(), why };
+    let mut lines: Vec<Line> = Vec::new();
+    let mut breaks = Vec::new();
+    let mut prev = CHAIN_START.to_owned();
+    let mut rest = bytes;
+    let mut number = 0;
+    let mut torn_tail = false;
+    while !rest.is_empty() {
+        number += 1;
+        let Some(end) = rest.iter().position(|&b| b == b'\n') else {
+            torn_tail = true;
+            break;
+        };
+        let (text, after) = (&rest[..end], &rest[end + 1..]);
+        rest = after;
+        if lines.is_empty() {
+            check_format(path, text)?;
+        }
+        match serde_json::from_slice::<Line>(text) {
+            Ok(line) => {
+                if line.prev != prev {
+                    breaks.push(Break { line: number, what: "does not carry the hash of the line before it".to_owned() });
+                }
+                if line.seq != lines.last().map_or(0, |l| l.seq + 1) {
+                    breaks.push(Break { line: number, what: format!("has number {} out of order", line.seq) });
+                }
+                prev = line_hash(text);
+                lines.push(line);
+            }
+            // A line cut short by a full disk: the writer starts the next one behind a newline and chains it to the last whole line.
+            Err(e) if e.is_eof() && !lines.is_empty() => {}
+            Err(e) if lines.is_empty() => return Err(not_evidence(format!("first line: {e}"))),
+            Err(e) => breaks.push(Break { line: number, what: format!("cannot be read: {e}") }),
+        }
+    }
+    let Some(first) = lines.first() else {
+        return Err(not_evidence("it has no whole line".to_owned()));
+    };
+    let Record::Start(start) = &first.record else {
+        return Err(not_evidence("its first line is not a start record".to_owned()));
+    };
+    let ended = matches!(lines.last().map(|l| &l.record), Some(Record::End(_)));
+    Ok(ProcessEvidence { path: path.to_owned(), start: (**start).clone(), start_ns: first.at_ns, lines, breaks, torn_tail, ended })
+}
+
+/// Looks at the format number alone: a newer format may have a first line this version cannot parse.
+fn check_format(path: &Path, text: &[u8]) -> Result<(), ReadError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+        #[serde(default)]
+        version: String,
+    }
+    match serde_json::from_slice::<Version>(text) {
+        Ok(v) if v.format > FORMAT => Err(ReadError::Newer { path: path.to_owned(), found: v.format, version: v.version }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,340 @@
+//! The records of an evidence file: what one line says.
+//!
+//! A record holds what was read, never what was derived from it: totals, rates and interpolated parts are the ledger's. Units stand in the
+//! names: `_ns` nanoseconds, `_mj` millijoules, `_mw` milliwatts, `_mhz` megahertz. Times named `_ns` without `unix` are on
+//! `CLOCK_MONOTONIC` of the machine that wrote them; `Start` holds one reading of both clocks taken together, so that files meet.
+//!
+//! Operation counts are floating-point operations (a multiply-add is two), written as decimal strings: a JSON number would round them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that this program writes. It reads this one and every older one.
+pub const FORMAT: u32 = 1;
+
+/// One line: its place in the chain, and what it says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// SHA-256, in hexadecimal, of the line before it without its newline; 64 zeros in the first line.
+    pub prev: String,
+    /// 0 in the first line, one more in each that follows.
+    pub seq: u64,
+    /// When it was written, `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// What it says.
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Record {
+    /// The first line: who writes, where, with what configuration.
+    Start(Box<Start>),
+    /// A foreign library that was loaded or found.
+    Library(Library),
+    /// A device this process has a context on.
+    Device(Box<Device>),
+    /// How this device's counters are grouped.
+    Plan(Plan),
+    /// One interval of one device, with what was counted in it.
+    Window(Box<Window>),
+    /// An interval of one device in which nothing was counted.
+    Gap(Gap),
+    /// Something is not metered, or not as well as it could be.
+    Fault(Fault),
+    /// What the program declared about its model, through the C interface.
+    Declare(Declare),
+    /// The last line: it ended, and how.
+    End(End),
+}
+
+/// The first line.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// [`FORMAT`] of the writer.
+    pub format: u32,
+    /// Version of flopsprof.
+    pub version: String,
+    /// The GPU is a stand-in: no number in this file is a measurement.
+    pub simulated: bool,
+    /// `CLOCK_REALTIME` at the same moment as `at_ns`, nanoseconds since 1970.
+    pub unix_ns: u64,
+    /// The machine.
+    pub host: Host,
+    /// The process.
+    pub process: Process,
+    /// Every setting in force, by the name of its environment variable.
+    pub configuration: BTreeMap<String, String>,
+    /// What the launcher says of the job: torchrun, Slurm, SageMaker and Kubernetes variables, by name.
+    pub job: BTreeMap<String, String>,
+}
+
+/// The machine a file was written on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name.
+    pub hostname: String,
+    /// `/proc/sys/kernel/random/boot_id`: clocks of files with the same one can be compared.
+    pub boot_id: String,
+    /// Kernel release.
+    pub kernel: String,
+}
+
+/// The process a file is of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id, as the process itself sees it.
+    pub pid: u32,
+    /// Its parent's.
+    pub ppid: u32,
+    /// Start time in clock ticks after boot (`/proc/self/stat` field 22): with `pid` and `boot_id` it names the process for ever.
+    pub start_ticks: u64,
+    /// `/proc/self/comm`.
+    pub comm: String,
+    /// The program file.
+    pub exe: String,
+    /// SHA-256 of the command line (it may hold secrets, so it is not written out).
+    pub cmdline_sha256: String,
+    /// User id.
+    pub uid: u32,
+}
+
+/// A foreign library.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Library {
+    /// `libcuda`, `libcupti` or `libnvidia-ml`.
+    pub name: String,
+    /// Where it was loaded from.
+    pub path: String,
+    /// Its own version number, as it says it: driver 13000, CUPTI 130001, NVML's driver string.
+    pub version: String,
+    /// How it was found: `already-loaded`, `FLOPSPROF_CUPTI`, `python`, `toolkit`, `loader`.
+    pub found: String,
+}
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// Ordinal in this process (`cuDeviceGet`), which `CUDA_VISIBLE_DEVICES` renumbers: `uuid` is what identifies it.
+    pub device: u32,
+    /// Exact product name, as the driver says it.
+    pub name: String,
+    /// `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+    pub uuid: String,
+    /// PCI address, `dddddddd:bb:dd.f`.
+    pub pci: String,
+    /// CUPTI's chip name (`GH100`), empty where CUPTI could not say.
+    pub chip: String,
+    /// Compute capability, major and minor.
+    pub compute_capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub sm_count: u32,
+    /// Highest SM clock (MHz), 0 where unknown.
+    pub max_sm_clock_mhz: u32,
+    /// Driver release (`580.159.04`), empty where NVML is missing.
+    pub driver: String,
+    /// MIG mode: `on`, `off`, `unsupported` or `unknown`.
+    pub mig: String,
+    /// Confidential computing: `on`, `off` or `unknown`. Counters are refused while it is on.
+    pub confidential_computing: String,
+    /// Whether NVML's GPM answers here (Hopper and later).
+    pub gpm: bool,
+    /// FLOP a whole device does at most in one SM cycle, per path metric, as CUPTI's own model of the chip says
+    /// (`.sum.peak_sustained`). Empty where CUPTI could not say.
+    #[serde(default)]
+    pub peak_flop_per_cycle: BTreeMap<String, f64>,
+}
+
+/// The groups of counters of one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Ordinal of the device.
+    pub device: u32,
+    /// Path metrics per group, each group readable in one pass.
+    pub groups: Vec<Vec<String>>,
+    /// Path metrics that the chip has and no group can hold in one pass. Never silently dropped.
+    pub uncovered: Vec<String>,
+}
+
+/// How good a number is, best first. No tier is ever passed off as a better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Read from the GPU's operation counters over the whole interval.
+    Counted,
+    /// Read from the operation counters part of the time, interpolated in between.
+    Sampled,
+    /// NVML's GPM tensor activity times the peak at the SM clock.
+    Gpm,
+    /// NVML's busy time times the peak: an upper bound at best.
+    Utilization,
+    /// A formula.
+    Analytic,
+}
+
+/// One interval of one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// Ordinal of the device.
+    pub device: u32,
+    /// From 0 for each device.
+    pub index: u64,
+    /// When the range was opened.
+    pub start_ns: u64,
+    /// When the range was closed.
+    pub end_ns: u64,
+    /// [`Tier::Counted`] when `counts` holds operations; [`Tier::Gpm`] or [`Tier::Utilization`] when only `nvml` speaks.
+    pub tier: Tier,
+    /// Why the window is not counted, empty when it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// The group of the plan that was on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<usize>,
+    /// FLOP per path metric that was on, zeros included: a path that is not here was not looked at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "decimal_map")]
+    pub counts: BTreeMap<String, u128>,
+    /// SM clock cycles that passed in the window (`sm__cycles_elapsed.max`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<u64>,
+    /// How the boundary before this window was made.
+    pub opened: Boundary,
+    /// NVML at the end of the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvml: Option<NvmlReading>,
+    /// Tokens the program added, since its start.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Steps the program marked, since its start.
+    #[serde(default)]
+    pub steps: u64,
+    /// CPU time the meter itself used in this process, since the start.
+    #[serde(default)]
+    pub meter_cpu_ns: u64,
+}
+
+/// The moment between two windows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Boundary {
+    /// Launches were held while no range was open, so nothing ran uncounted.
+    pub gated: bool,
+    /// Why they were not, empty when they were.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why_ungated: String,
+    /// Time from the end of the window before (or from the context's first sight) to the start of this one.
+    pub took_ns: u64,
+    /// Launches that waited.
+    pub held: u64,
+    /// Launches that went through uncounted because their wait reached its deadline.
+    pub slipped: u64,
+    /// The longest wait of a launch.
+    pub longest_wait_ns: u64,
+}
+
+/// What NVML said, and over the window where it is a rate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NvmlReading {
+    /// Energy since the driver was loaded; the difference of two readings is the energy between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_mj: Option<u64>,
+    /// Power at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_mw: Option<u32>,
+    /// SM clock at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sm_clock_mhz: Option<u32>,
+    /// NVML's bit mask of what holds the clock down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_reasons: Option<u64>,
+    /// Per cent of time in which a kernel ran, NVML's own short average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_utilization_pct: Option<u32>,
+    /// GPM since the reading before: per cent of the tensor pipes' peak, HMMA (all floating-point formats but fp64).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpm_hmma_pct: Option<f64>,
+    /// GPM since the reading before: per cent of the peak of the fp64 tensor pipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpm_dmma_pct: Option<f64>,
+    /// GPM since the reading before: per cent of the tensor pipes' peak, any format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpm_any_tensor_pct: Option<f64>,
+}
+
+/// An interval in which nothing was counted on a device although the process could have launched there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Ordinal of the device.
+    pub device: u32,
+    /// Its start.
+    pub start_ns: u64,
+    /// Its end.
+    pub end_ns: u64,
+    /// Why, in the words of the report: `counters held by another process`, `boundary not gated`, ...
+    pub why: String,
+}
+
+/// Something is not metered, and what to do about it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Stable name: `no-cupti`, `old-cupti`, `missing-symbol`, `no-permission`, `busy`, `foreign-context`, `second-cupti`, `nvml`, `disk`, `internal`.
+    pub kind: String,
+    /// The device it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u32>,
+    /// What is not metered.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// What the program declared about its model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Declare {
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Those of them that are trained.
+    pub trainable: u64,
+}
+
+/// The last line.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// `exit` (the program returned or called exit), `_exit`, or `context-lost`.
+    pub reason: String,
+    /// Lines that could not be written (disk full), so that their loss is known.
+    pub lines_lost: u64,
+    /// Tokens added, whole run.
+    pub tokens: u64,
+    /// Steps marked, whole run.
+    pub steps: u64,
+    /// CPU time the meter used in this process, whole run.
+    pub meter_cpu_ns: u64,
+}
+
+/// Integers of any size as decimal strings, in a map.
+mod decimal_map {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error, ser::SerializeMap};
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<String, u128>, s: S) -> Result<S::Ok, S::Error> {
+        let mut out = s.serialize_map(Some(map.len()))?;
+        for (k, v) in map {
+            out.serialize_entry(k, &v.to_string())?;
+        }
+        out.end()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, u128>, D::Error> {
+        BTreeMap::<String, String>::deserialize(d)?
+            .into_iter()
+            .map(|(k, v)| {
+                let n = v.parse().map_err(|_| D::Error::custom(format!("the count of {k} is not a whole number: {v:?}")))?;
+                Ok((k, n))
+            })
+            .collect()
+    }
+}
