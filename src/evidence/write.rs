@@ -1,7 +1,7 @@
 //! Appends records to a process's evidence file.
 //!
 //! One `write(2)` a line, the newline last: a line is whole or it is the torn tail that [`super::read`] recognises. What could not be
-//! written is counted, kept out of the chain, and told in the end record if the disk recovers.
+//! written stays out of the chain, so that it can be appended again when the disk has recovered.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -22,7 +22,6 @@ pub struct Writer {
     path: PathBuf,
     prev: String,
     seq: u64,
-    lost: u64,
     /// Bytes of a line that reached the file without its newline (disk full): the next line starts behind a newline of its own.
     torn: bool,
 }
@@ -43,7 +42,7 @@ impl Writer {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&path)
             .map_err(|e| named(&path, e))?;
-        Ok(Self { file, path, prev: CHAIN_START.to_owned(), seq: 0, lost: 0, torn: false })
+        Ok(Self { file, path, prev: CHAIN_START.to_owned(), seq: 0, torn: false })
     }
 
     /// Where it is.
@@ -52,36 +51,23 @@ impl Writer {
         &self.path
     }
 
-    /// Lines that could not be written so far.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-
     /// Appends one record.
     ///
     /// # Errors
-    /// What the file system says. The line is then counted as lost and the chain goes on from the last whole line.
-    pub fn append(&mut self, at_ns: u64, record: Record) -> io::Result<()> {
-        let line = Line { prev: self.prev.clone(), seq: self.seq, at_ns, record };
+    /// What the file system says. The chain then goes on from the last whole line, and the same record may be appended again.
+    pub fn append(&mut self, at_ns: u64, record: &Record) -> io::Result<()> {
+        let line = Line { prev: self.prev.clone(), seq: self.seq, at_ns, record: record.clone() };
         let mut bytes = serde_json::to_vec(&line)?;
         let hash = line_hash(&bytes);
         bytes.push(b'\n');
         if self.torn {
             bytes.insert(0, b'\n');
         }
-        match self.write_whole(&bytes) {
-            Ok(()) => {
-                self.prev = hash;
-                self.seq += 1;
-                self.torn = false;
-                Ok(())
-            }
-            Err(e) => {
-                self.lost += 1;
-                Err(e)
-            }
-        }
+        self.write_whole(&bytes)?;
+        self.prev = hash;
+        self.seq += 1;
+        self.torn = false;
+        Ok(())
     }
 
     fn write_whole(&mut self, mut bytes: &[u8]) -> io::Result<()> {

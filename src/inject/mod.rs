@@ -1,1 +1,25 @@
-//! inject
+//! The part that runs inside the training process.
+//!
+//! ```text
+//! entry ── constructor, InitializeInjection, exit and fork fences ──> meter (one thread)
+//!   api ── tokens, steps, parameters from the program ─────────────>   │ polls for primary contexts (driver)
+//!                                                                       │ plans, counts, cuts windows (device)
+//!  gate <── holds launches for the moment between two windows ──────────┤
+//!                                                                       └─> evidence
+//! ```
+//! Rules: no panic leaves an entry point ([`guard`]); nothing slow runs on a thread of the host; every trouble ends in "runs unmetered, and the
+//! evidence says why"; the exit status stays. Host threads never wait for this code, but at the gate and in the drain at exit, both with
+//! deadlines.
+
+pub mod api;
+pub mod config;
+mod device;
+mod driver;
+mod entry;
+mod gate;
+mod guard;
+mod identity;
+mod journal;
+mod meter;
+mod planner;
+mod say;

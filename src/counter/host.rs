@@ -1,0 +1,168 @@
+//! CUPTI's profiler host: what a chip can count, in how many passes, and what an image of counts says.
+//!
+//! It needs libcupti and libnvperf_host and the chip's name, no GPU: planning works on any machine.
+
+use std::{
+    ffi::{CString, c_char},
+    ptr,
+};
+
+use cupti_sys::{
+    Cupti, Error,
+    raw::{self, METRIC_TYPE_COUNTER, PROFILER_TYPE_RANGE, Params},
+};
+
+/// The host side of one chip.
+#[derive(Debug)]
+pub struct Host {
+    cupti: Cupti,
+    chip: CString,
+    /// The object that evaluates; configurations are built on objects of their own, because metrics can only be added to one.
+    object: Object,
+}
+
+/// A configuration: what the hardware is told to count.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The image.
+    pub image: Vec<u8>,
+    /// Passes it needs.
+    pub passes: usize,
+}
+
+impl Host {
+    /// Opens the host side of a chip.
+    ///
+    /// # Errors
+    /// CUPTI's answer, for an unknown chip or a libcupti without its companion.
+    pub fn open(cupti: Cupti, chip: &str) -> Result<Self, Error> {
+        let chip = c_string(chip);
+        let object = Object::new(cupti, &chip)?;
+        Ok(Self { cupti, chip, object })
+    }
+
+    /// The chips that this copy of CUPTI knows.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn chips(cupti: Cupti) -> Result<Vec<String>, Error> {
+        let mut p = raw::HostGetSupportedChips::sized();
+        // SAFETY: nothing goes in.
+        unsafe { cupti.host_get_supported_chips(&mut p)? };
+        // SAFETY: CUPTI's own list, which it keeps.
+        Ok(unsafe { cupti_sys::strings(p.chip_names, p.num_chips) })
+    }
+
+    /// Every counter metric of the chip, by base name.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn base_metrics(&self) -> Result<Vec<String>, Error> {
+        let mut p = raw::HostGetBaseMetrics::sized();
+        p.host_object = self.object.object;
+        p.metric_type = METRIC_TYPE_COUNTER;
+        // SAFETY: the object is live.
+        unsafe { self.cupti.host_get_base_metrics(&mut p)? };
+        // SAFETY: CUPTI's own list, which lives as long as the object.
+        Ok(unsafe { cupti_sys::strings(p.metric_names, p.num_metrics) })
+    }
+
+    /// Builds the configuration that counts these metrics (full names, `….sum`).
+    ///
+    /// # Errors
+    /// CUPTI's answer, for a metric the chip does not have.
+    pub fn config(&self, metrics: &[CString]) -> Result<Config, Error> {
+        let object = Object::new(self.cupti, &self.chip)?;
+        let names = pointers(metrics);
+        let mut p = raw::HostConfigAddMetrics::sized();
+        p.host_object = object.object;
+        p.metric_names = names.as_ptr();
+        p.num_metrics = names.len();
+        // SAFETY: the object is live, the names are NUL-terminated and outlive the call.
+        unsafe { self.cupti.host_config_add_metrics(&mut p)? };
+
+        let mut p = raw::HostGetConfigImageSize::sized();
+        p.host_object = object.object;
+        // SAFETY: the object is live.
+        unsafe { self.cupti.host_get_config_image_size(&mut p)? };
+        let mut image = vec![0; p.config_image_size];
+
+        let mut p = raw::HostGetConfigImage::sized();
+        p.host_object = object.object;
+        p.config_image_size = image.len();
+        p.config_image = image.as_mut_ptr();
+        // SAFETY: the buffer is as long as said.
+        unsafe { self.cupti.host_get_config_image(&mut p)? };
+
+        let mut p = raw::HostGetNumOfPasses::sized();
+        p.config_image_size = image.len();
+        p.config_image = image.as_mut_ptr();
+        // SAFETY: the buffer is as long as said.
+        unsafe { self.cupti.host_get_num_of_passes(&mut p)? };
+        Ok(Config { image, passes: p.num_of_passes })
+    }
+
+    /// Values of metrics (full names) in one range of a decoded counter data image. What the image does not hold is NaN.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn evaluate(&self, counter_data: &[u8], range: usize, metrics: &[CString]) -> Result<Vec<f64>, Error> {
+        let names = pointers(metrics);
+        let mut values = vec![f64::NAN; names.len()];
+        let mut p = raw::HostEvaluateToGpuValues::sized();
+        p.host_object = self.object.object;
+        p.counter_data_image = counter_data.as_ptr();
+        p.counter_data_image_size = counter_data.len();
+        p.range_index = range;
+        p.metric_names = names.as_ptr();
+        p.num_metrics = names.len();
+        p.metric_values = values.as_mut_ptr();
+        // SAFETY: the object is live, the image is as long as said, names and values have the length said and outlive the call.
+        unsafe { self.cupti.host_evaluate_to_gpu_values(&mut p)? };
+        Ok(values)
+    }
+}
+
+/// A profiler host object.
+#[derive(Debug)]
+struct Object {
+    cupti: Cupti,
+    object: raw::HostObject,
+}
+
+// SAFETY: the object is used by one thread at a time; CUPTI does not tie it to the one that made it.
+unsafe impl Send for Object {}
+// SAFETY: shared only to be handed from the thread that plans to the one that counts; CUPTI documents the host calls as thread-safe.
+unsafe impl Sync for Object {}
+
+impl Object {
+    fn new(cupti: Cupti, chip: &CString) -> Result<Self, Error> {
+        let mut p = raw::HostInitialize::sized();
+        p.profiler_type = PROFILER_TYPE_RANGE;
+        p.chip_name = chip.as_ptr();
+        p.counter_availability_image = ptr::null();
+        // SAFETY: the name is NUL-terminated and outlives the call.
+        unsafe { cupti.host_initialize(&mut p)? };
+        Ok(Self { cupti, object: p.host_object })
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let mut p = raw::HostDeinitialize::sized();
+        p.host_object = self.object;
+        // Nothing to do about a refusal here; the object is not used again.
+        // SAFETY: the object is live and given back once.
+        let _ = unsafe { self.cupti.host_deinitialize(&mut p) };
+    }
+}
+
+/// Pointers to names, valid as long as the names are.
+pub(super) fn pointers(names: &[CString]) -> Vec<*const c_char> {
+    names.iter().map(|n| n.as_ptr()).collect()
+}
+
+/// A C string; one with a NUL inside (none of ours) ends before it.
+pub(super) fn c_string(text: &str) -> CString {
+    CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
+}

@@ -1,0 +1,122 @@
+//! Every setting of the injected library: one table, read once, written into the evidence.
+
+use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
+
+/// Where evidence goes (a folder; made when the first context is seen).
+pub const OUT: &str = "FLOPSPROF_OUT";
+/// `1`: do nothing at all.
+pub const DISABLE: &str = "FLOPSPROF_DISABLE";
+/// Path of the libcupti to use.
+pub const CUPTI: &str = "FLOPSPROF_CUPTI";
+/// Steady length of a window, seconds.
+pub const WINDOW: &str = "FLOPSPROF_WINDOW";
+/// `0`: never hold launches at a boundary; what runs there is interpolated.
+pub const GATE: &str = "FLOPSPROF_GATE";
+/// Longest time the drain at exit may take, seconds.
+pub const DRAIN: &str = "FLOPSPROF_DRAIN";
+/// The name of the run's folder where `OUT` is not set; the first process of a job chooses it, its children inherit it.
+pub const RUN: &str = "FLOPSPROF_RUN";
+
+/// All of them.
+const ALL: [&str; 7] = [OUT, DISABLE, CUPTI, WINDOW, GATE, DRAIN, RUN];
+
+/// What a launcher says of a job, in the order in which one is taken as the job's name.
+const JOB_IDS: [&str; 5] = ["TRAINING_JOB_NAME", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "JOB_COMPLETION_INDEX", "JOB_NAME"];
+/// Further variables that place a process in its job.
+const JOB_PLACE: [&str; 9] = [
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_NODEID",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+];
+
+/// Default steady window.
+const DEFAULT_WINDOW: Duration = Duration::from_secs(10);
+/// Default drain deadline: closing a window takes some 20 ms; the rest is for a file system that is slow.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
+/// The settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// The libcupti to use, if one is named.
+    pub cupti: Option<PathBuf>,
+    /// Steady window.
+    pub window: Duration,
+    /// Whether boundaries hold launches.
+    pub gate: bool,
+    /// Drain deadline.
+    pub drain: Duration,
+    /// Settings that could not be understood, each with what is used instead.
+    pub complaints: Vec<String>,
+}
+
+/// Whether the library is switched off.
+#[must_use]
+pub fn disabled() -> bool {
+    env::var_os(DISABLE).is_some_and(|v| v != "0" && !v.is_empty())
+}
+
+impl Config {
+    /// Reads the environment.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut complaints = Vec::new();
+        let mut seconds = |name: &str, default: Duration, least: f64| match env::var(name) {
+            Err(_) => default,
+            Ok(text) => match text.trim().parse::<f64>() {
+                Ok(s) if s.is_finite() && (least..=86_400.0).contains(&s) => Duration::from_secs_f64(s),
+                _ => {
+                    complaints
+                        .push(format!("{name}={text} is not a number of seconds from {least} to 86400: {} is used", default.as_secs()));
+                    default
+                }
+            },
+        };
+        let window = seconds(WINDOW, DEFAULT_WINDOW, 0.05);
+        let drain = seconds(DRAIN, DEFAULT_DRAIN, 0.0);
+        Self {
+            out: out(),
+            cupti: env::var_os(CUPTI).filter(|v| !v.is_empty()).map(PathBuf::from),
+            window,
+            gate: env::var(GATE).map_or(true, |v| v.trim() != "0"),
+            drain,
+            complaints,
+        }
+    }
+}
+
+/// The run's folder: as set, else named after the job, so that all ranks meet, else after the first process of the job.
+fn out() -> PathBuf {
+    if let Some(out) = env::var_os(OUT).filter(|v| !v.is_empty()) {
+        return PathBuf::from(out);
+    }
+    let job = JOB_IDS.iter().filter_map(|id| env::var(id).ok()).find(|v| !v.is_empty() && v != "none");
+    let run = job.or_else(|| env::var(RUN).ok()).unwrap_or_else(|| std::process::id().to_string());
+    let safe: String = run.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+    PathBuf::from(format!("flopsprof-{safe}"))
+}
+
+/// The settings that are set, by name, for the evidence.
+#[must_use]
+pub fn in_force() -> BTreeMap<String, String> {
+    present(&ALL)
+}
+
+/// What the launcher says of the job, by name, for the evidence.
+#[must_use]
+pub fn job() -> BTreeMap<String, String> {
+    let mut job = present(&JOB_IDS);
+    job.extend(present(&JOB_PLACE));
+    job
+}
+
+fn present(names: &[&str]) -> BTreeMap<String, String> {
+    names.iter().filter_map(|n| Some(((*n).to_owned(), env::var(n).ok()?))).collect()
+}

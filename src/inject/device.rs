@@ -1,0 +1,516 @@
+//! One device: its context, its groups, its schedule, and the window that is open.
+//!
+//! ```text
+//!            ┌──────── boundary: close gate, Pop, Stop, Decode, Evaluate, Start, Push, open gate ───────┐
+//! attach ──> Counting ──────────────────────────────────────────────────────────────────────────────────┴─> Counting …
+//!    │          │ turn given to another process, or counters refused                ^
+//!    └───────> Uncounted ── turn taken again, counters free again ─────────────────┘
+//! ```
+//! A window is written when it ends. An interval in which the counters could not be had is a window too, with the reason and with what NVML says.
+
+use std::{sync::Arc, time::Duration};
+
+use cupti_sys::{Cupti, Error, raw::CuptiResult};
+
+use super::{
+    api,
+    driver::{Context, Driver, DriverError},
+    gate,
+    planner::Planned,
+};
+use crate::{
+    counter::{
+        session::{Counts, Group, RangeProfiler},
+        turn::Turn,
+    },
+    evidence::record::{self, Boundary, Device, Fault, Record, Tier, Window},
+    window::{
+        clock::{monotonic_ns, thread_cpu_ns},
+        schedule::Schedule,
+    },
+    witness::nvml::{DeviceWitness, Witness},
+};
+
+/// How long a launch may wait at the gate of the first window: the first Start took up to 250 ms on an H200, planning before it up to 500 ms.
+const FIRST_GATE: Duration = Duration::from_secs(2);
+/// How long a launch may wait at a later boundary, which took about 30 ms on an H200.
+const GATE: Duration = Duration::from_millis(500);
+/// A turn at the counters while another metered process waits for its own.
+const SHARED_TURN: Duration = Duration::from_secs(1);
+/// How long the counters stay free for the other process before this one asks again. The other looks every [`ASK`].
+const YIELD: Duration = Duration::from_millis(60);
+/// How often a process that waits for its turn asks.
+const ASK: Duration = Duration::from_millis(20);
+/// How often counters that somebody outside holds are tried again.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// How this device stands.
+enum Mode {
+    /// A range is open.
+    Counting { group: usize, start_ns: u64, until_ns: u64, opened: Boundary },
+    /// None is.
+    Uncounted { start_ns: u64, until_ns: u64, retry_ns: Option<u64>, why: String, opened: Boundary },
+}
+
+/// A device with a primary context.
+pub(super) struct Metered {
+    ordinal: u32,
+    handle: std::ffi::c_int,
+    ctx: Context,
+    driver: Driver,
+    cupti: Option<Cupti>,
+    planned: Option<Arc<Planned>>,
+    profiler: Option<RangeProfiler>,
+    groups: Vec<Group>,
+    schedule: Option<Schedule>,
+    turn: Turn,
+    witness: Option<DeviceWitness>,
+    mode: Mode,
+    index: u64,
+    steady: Duration,
+    use_gate: bool,
+    /// The device as the evidence has it; said again when a group's peaks become known.
+    said: Option<Device>,
+    /// What goes into the evidence next.
+    out: Vec<Record>,
+}
+
+/// What counting needs, when it is there.
+pub(super) struct Counters {
+    pub(super) cupti: Cupti,
+    pub(super) planned: Arc<Planned>,
+}
+
+/// Why a window cannot be opened.
+enum Refused {
+    /// Somebody has the counters: worth another try.
+    Busy(String),
+    /// Nobody here may have them.
+    Never(Box<Fault>),
+}
+
+impl Metered {
+    /// Takes hold of the primary context of a device. Its launches can be held from here on, and nothing is counted yet.
+    pub(super) fn attach(driver: Driver, ordinal: u32, steady: Duration, use_gate: bool) -> Result<Self, DriverError> {
+        let handle = driver.device(ordinal)?;
+        let ctx = driver.primary_retain(handle)?;
+        let now = monotonic_ns();
+        Ok(Self {
+            ordinal,
+            handle,
+            ctx,
+            driver,
+            cupti: None,
+            planned: None,
+            profiler: None,
+            groups: Vec::new(),
+            schedule: None,
+            turn: Turn::of(&driver.uuid(handle)),
+            witness: None,
+            mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
+            index: 0,
+            steady,
+            use_gate,
+            said: None,
+            out: Vec::new(),
+        })
+    }
+
+    /// Its context.
+    pub(super) fn context(&self) -> Context {
+        self.ctx
+    }
+
+    /// Whether the context is the one that was attached: a program may reset its device, and a dead context must not be touched.
+    pub(super) fn alive(&self) -> bool {
+        self.driver.primary_active(self.handle)
+    }
+
+    /// Closes the gate of this device's first window.
+    pub(super) fn first_gate(&self, cupti: Cupti) -> Result<gate::Closed, String> {
+        if self.use_gate { gate::close(cupti, self.ctx, FIRST_GATE) } else { Err("switched off by FLOPSPROF_GATE=0".to_owned()) }
+    }
+
+    /// Opens the first window. `gate` is the gate that was closed when the context was seen, at `seen_ns`.
+    pub(super) fn begin(&mut self, counters: Result<Counters, String>, gate: Result<gate::Closed, String>, seen_ns: u64) {
+        let opened = match counters {
+            Err(why) => Err(Refused::Busy(why)).map_err(|r| (r, false)),
+            Ok(counters) => self.prepare(counters).and_then(|()| self.open()).map_err(|r| (r, true)),
+        };
+        let now = monotonic_ns();
+        match opened {
+            Ok((group, length)) => {
+                let took_ns = now - gate.as_ref().map_or(seen_ns, gate::Closed::since_ns);
+                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary(gate, took_ns) };
+            }
+            Err((refused, retry)) => {
+                drop(gate);
+                self.uncounted(refused, seen_ns, retry);
+            }
+        }
+    }
+
+    /// Makes this copy of CUPTI the one that counts here.
+    fn prepare(&mut self, counters: Counters) -> Result<(), Refused> {
+        self.driver.set_current(self.ctx).map_err(|e| Refused::Busy(e.to_string()))?;
+        let Counters { cupti, planned } = counters;
+        self.groups = planned
+            .plan
+            .groups
+            .iter()
+            .map(|g| Group::new(&planned.host, g))
+            .collect::<Result<_, _>>()
+            .map_err(|e| refusal(&e, self.ordinal))?;
+        self.schedule = Some(Schedule::new(&planned.plan, self.steady));
+        // SAFETY: the context is retained by us; after a reset by the program the object is dropped without being used again.
+        self.profiler = Some(unsafe { RangeProfiler::enable(cupti, self.ctx) }.map_err(|e| refusal(&e, self.ordinal))?);
+        self.cupti = Some(cupti);
+        self.planned = Some(planned);
+        Ok(())
+    }
+
+    /// Opens the next window of the schedule.
+    fn open(&mut self) -> Result<(usize, Duration), Refused> {
+        let (Some(profiler), Some(schedule)) = (&self.profiler, &mut self.schedule) else {
+            return Err(Refused::Busy("no counters on this device".to_owned()));
+        };
+        if !self.turn.take() {
+            return Err(Refused::Busy("another metered process has its turn at the counters".to_owned()));
+        }
+        let Some(next) = schedule.turn() else {
+            return Err(Refused::Never(Box::new(Fault {
+                kind: "no-counters".to_owned(),
+                device: Some(self.ordinal),
+                what: "this chip has no tensor operation counters that CUPTI knows".to_owned(),
+                remedy: "a newer libcupti may know the chip".to_owned(),
+            })));
+        };
+        profiler.open(&mut self.groups[next.group]).inspect_err(|_| self.turn.give()).map_err(|e| refusal(&e, self.ordinal))?;
+        Ok((next.group, next.length))
+    }
+
+    /// Stands uncounted from `start_ns` on.
+    fn uncounted(&mut self, refused: Refused, start_ns: u64, retry: bool) {
+        let now = monotonic_ns();
+        let (why, retry_ns) = match refused {
+            Refused::Busy(why) => (why, retry.then(|| later(now, ASK))),
+            Refused::Never(fault) => {
+                let why = fault.what.clone();
+                self.out.push(Record::Fault(*fault));
+                (why, None)
+            }
+        };
+        // The interval has no boundary of its own: it begins where the window before it ended.
+        let opened = Boundary { gated: true, ..Boundary::default() };
+        self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady), retry_ns, why, opened };
+    }
+
+    /// When something is to be done here next.
+    pub(super) fn due_ns(&self) -> u64 {
+        match &self.mode {
+            // While counting, it is looked every now and then whether another process waits for its turn.
+            Mode::Counting { until_ns, .. } => (*until_ns).min(later(monotonic_ns(), Duration::from_millis(100))),
+            Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)),
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tend(&mut self) {
+        let now = monotonic_ns();
+        match &mut self.mode {
+            Mode::Counting { start_ns, until_ns, .. } => {
+                let full_turn = now >= later(*start_ns, SHARED_TURN.min(self.steady));
+                if now >= *until_ns || (full_turn && self.turn.wanted()) {
+                    self.boundary();
+                }
+            }
+            Mode::Uncounted { until_ns, retry_ns, .. } => {
+                let cut = now >= *until_ns;
+                if retry_ns.is_some_and(|r| now >= r) {
+                    self.retry();
+                } else if cut {
+                    self.cut_uncounted(now);
+                }
+            }
+        }
+    }
+
+    /// Ends a window and begins the next.
+    fn boundary(&mut self) {
+        let gate = match self.cupti {
+            Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
+            _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
+        };
+        let (end_ns, counted) = self.close();
+        if self.turn.wanted() {
+            self.turn.give();
+            drop(gate);
+            self.write_counted(end_ns, counted);
+            self.uncounted(Refused::Busy("counters lent to another metered process".to_owned()), end_ns, true);
+            if let Mode::Uncounted { retry_ns, .. } = &mut self.mode {
+                *retry_ns = Some(later(end_ns, YIELD));
+            }
+            return;
+        }
+        let opened = self.open();
+        let start_ns = monotonic_ns();
+        let opened_boundary = boundary(gate, start_ns - end_ns);
+        self.write_counted(end_ns, counted);
+        match opened {
+            Ok((group, length)) => {
+                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: opened_boundary }
+            }
+            Err(refused) => self.uncounted(refused, end_ns, true),
+        }
+    }
+
+    /// Pop to Evaluate, and what the schedule learns from it. The window itself is written by [`Metered::write_counted`], after the gate is open.
+    fn close(&mut self) -> (u64, Result<Counts, Error>) {
+        let (Mode::Counting { group, .. }, Some(profiler), Some(planned)) = (&self.mode, &self.profiler, &self.planned) else {
+            return (monotonic_ns(), Ok(Counts::default()));
+        };
+        let group = *group;
+        let popped = profiler.pop();
+        let end_ns = monotonic_ns();
+        // Stop even if Pop failed: the counters must not stay taken.
+        let collected = profiler.collect();
+        let counts = popped.and(collected).and_then(|()| self.groups[group].counts(&planned.host));
+        if let (Ok(counts), Some(schedule)) = (&counts, &mut self.schedule) {
+            schedule.counted(group, &counts.paths);
+            self.learn_peaks(group);
+        }
+        (end_ns, counts)
+    }
+
+    fn write_counted(&mut self, end_ns: u64, counted: Result<Counts, Error>) {
+        let Mode::Counting { group, start_ns, opened, .. } = &self.mode else { return };
+        let (group, start_ns, opened) = (*group, *start_ns, opened.clone());
+        let window = match counted {
+            Ok(counts) => {
+                if !counts.invalid.is_empty() {
+                    self.out.push(Record::Fault(Fault {
+                        kind: "invalid-count".to_owned(),
+                        device: Some(self.ordinal),
+                        what: format!("window {}: no valid count for {}", self.index, counts.invalid.join(", ")),
+                        remedy: "report it with the output of `flopsprof doctor`".to_owned(),
+                    }));
+                }
+                Window {
+                    group: Some(group),
+                    counts: counts.paths,
+                    cycles: counts.cycles,
+                    ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened)
+                }
+            }
+            Err(e) => {
+                let why = format!("the window's counts could not be read: {e}");
+                self.out.push(Record::Fault(Fault {
+                    kind: "internal".to_owned(),
+                    device: Some(self.ordinal),
+                    what: why.clone(),
+                    remedy: "report it with the output of `flopsprof doctor`".to_owned(),
+                }));
+                self.window(start_ns, end_ns, Tier::Utilization, why, opened)
+            }
+        };
+        self.out.push(Record::Window(Box::new(window)));
+    }
+
+    /// Writes the uncounted interval so far and goes on with the next.
+    fn cut_uncounted(&mut self, now: u64) {
+        let Mode::Uncounted { start_ns, until_ns, why, opened, .. } = &mut self.mode else { return };
+        let (start, reason, opened) = (*start_ns, why.clone(), std::mem::take(opened));
+        *start_ns = now;
+        *until_ns = later(now, self.steady);
+        let Mode::Uncounted { opened: next, .. } = &mut self.mode else { return };
+        *next = Boundary { gated: true, ..Boundary::default() };
+        let window = self.window(start, now, Tier::Utilization, reason, opened);
+        self.out.push(Record::Window(Box::new(window)));
+    }
+
+    /// Tries to count again.
+    fn retry(&mut self) {
+        match self.open() {
+            Ok((group, length)) => {
+                let now = monotonic_ns();
+                self.cut_uncounted(now);
+                self.mode = Mode::Counting {
+                    group,
+                    start_ns: now,
+                    until_ns: later(now, length),
+                    // What ran until now is in the uncounted interval before.
+                    opened: Boundary { gated: true, ..Boundary::default() },
+                };
+            }
+            Err(refused) => {
+                let now = monotonic_ns();
+                let Mode::Uncounted { retry_ns, why, .. } = &mut self.mode else { return };
+                match refused {
+                    Refused::Busy(reason) => {
+                        *retry_ns = Some(later(now, if reason.contains("BUSY") { BUSY_RETRY } else { ASK }));
+                        if why.is_empty() {
+                            *why = reason;
+                        }
+                    }
+                    Refused::Never(fault) => {
+                        *retry_ns = None;
+                        why.clone_from(&fault.what);
+                        self.out.push(Record::Fault(*fault));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the last window: the process is about to end.
+    pub(super) fn finish(&mut self) {
+        if matches!(self.mode, Mode::Counting { .. }) {
+            let (end_ns, counted) = self.close();
+            self.turn.give();
+            self.write_counted(end_ns, counted);
+        } else {
+            self.cut_uncounted(monotonic_ns());
+        }
+    }
+
+    /// Gives way to another copy of CUPTI: ends the window, lets the old copy go, and begins with the new one.
+    pub(super) fn change_copy(&mut self, counters: Result<Counters, String>) {
+        self.finish();
+        if let Some(profiler) = self.profiler.take() {
+            let _ = profiler.disable();
+        }
+        self.begin(counters, Err("counters moved to another copy of libcupti".to_owned()), monotonic_ns());
+    }
+
+    /// Lets go of a context that the program destroyed, without touching it.
+    pub(super) fn lost(mut self) -> Vec<Record> {
+        self.turn.give();
+        self.out.push(Record::Fault(Fault {
+            kind: "context-lost".to_owned(),
+            device: Some(self.ordinal),
+            what: "the program reset its device: the window that was open is lost".to_owned(),
+            remedy: "none needed if the program does so once at its end; its next context is metered again".to_owned(),
+        }));
+        self.out
+    }
+
+    /// Loads what NVML knows. After the first window is open: it takes its time.
+    pub(super) fn meet(&mut self, witness: Option<Witness>) {
+        let uuid = self.driver.uuid(self.handle);
+        self.witness = witness.and_then(|w| w.device(&uuid).ok());
+        let identity = self.witness.as_ref().map(DeviceWitness::identity).unwrap_or_default();
+        if let Some(witness) = &mut self.witness {
+            // The first reading is where GPM counts from.
+            let _ = witness.read();
+        }
+        let device = Device {
+            device: self.ordinal,
+            name: self.driver.name(self.handle),
+            uuid,
+            pci: self.driver.pci(self.handle),
+            chip: self.planned.as_ref().map(|p| p.chip.clone()).unwrap_or_default(),
+            compute_capability: self.driver.compute_capability(self.handle),
+            sm_count: self.driver.sm_count(self.handle),
+            max_sm_clock_mhz: identity.max_sm_clock_mhz,
+            driver: witness.map(Witness::driver).unwrap_or_default(),
+            mig: unknown(identity.mig),
+            confidential_computing: unknown(identity.confidential_computing),
+            gpm: identity.gpm,
+            peak_flop_per_cycle: std::collections::BTreeMap::new(),
+        };
+        self.out.push(Record::Device(Box::new(device.clone())));
+        self.said = Some(device);
+        let plan = self.planned.as_ref().map(|p| p.plan.clone()).unwrap_or_default();
+        self.out.push(Record::Plan(record::Plan { device: self.ordinal, groups: plan.groups, uncovered: plan.uncovered }));
+    }
+
+    /// Says the device again with the peaks of a group's paths, once they can be read from its image.
+    fn learn_peaks(&mut self, group: usize) {
+        let (Some(said), Some(planned)) = (&mut self.said, &self.planned) else { return };
+        if self.groups[group].paths().iter().all(|p| said.peak_flop_per_cycle.contains_key(p)) {
+            return;
+        }
+        let peaks = self.groups[group].peaks(&planned.host);
+        if !peaks.is_empty() {
+            said.peak_flop_per_cycle.extend(peaks);
+            self.out.push(Record::Device(Box::new(said.clone())));
+        }
+    }
+
+    /// What goes into the evidence, once.
+    pub(super) fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn window(&mut self, start_ns: u64, end_ns: u64, tier: Tier, why: String, opened: Boundary) -> Window {
+        let nvml = self.witness.as_mut().map(DeviceWitness::read);
+        let gpm = nvml.as_ref().is_some_and(|r| r.gpm_any_tensor_pct.is_some());
+        let (tokens, steps) = api::progress();
+        let index = self.index;
+        self.index += 1;
+        Window {
+            device: self.ordinal,
+            index,
+            start_ns,
+            end_ns,
+            tier: if tier == Tier::Utilization && gpm { Tier::Gpm } else { tier },
+            why,
+            group: None,
+            counts: std::collections::BTreeMap::new(),
+            cycles: None,
+            opened,
+            nvml,
+            tokens,
+            steps,
+            meter_cpu_ns: thread_cpu_ns(),
+        }
+    }
+}
+
+/// What a boundary says of itself, once its gate is open again.
+fn boundary(gate: Result<gate::Closed, String>, took_ns: u64) -> Boundary {
+    match gate {
+        Ok(closed) => Boundary { took_ns, ..closed.open() },
+        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, ..Boundary::default() },
+    }
+}
+
+/// What a refusal of CUPTI's means.
+fn refusal(error: &Error, device: u32) -> Refused {
+    let fault = |kind: &str, what: &str, remedy: &str| {
+        Refused::Never(Box::new(Fault {
+            kind: kind.to_owned(),
+            device: Some(device),
+            what: format!("{what} ({error})"),
+            remedy: remedy.to_owned(),
+        }))
+    };
+    match error {
+        Error::Absent { .. } => {
+            fault("missing-symbol", "this libcupti cannot count", "use libcupti of CUDA 12.6 or newer: set FLOPSPROF_CUPTI to its path")
+        }
+        Error::Refused { result, .. } => match *result {
+            CuptiResult::HARDWARE_BUSY => Refused::Busy(format!("another tool holds the GPU's counters ({error})")),
+            CuptiResult::INSUFFICIENT_PRIVILEGES | CuptiResult::VIRTUALIZED_DEVICE_INSUFFICIENT_PRIVILEGES => fault(
+                "no-permission",
+                "no permission to read the GPU's counters",
+                "let the host's administrator set `options nvidia NVreg_RestrictProfilingToAdminUsers=0` in /etc/modprobe.d and reboot, or run the container with CAP_SYS_ADMIN",
+            ),
+            CuptiResult::CONFIDENTIAL_COMPUTING_NOT_SUPPORTED => {
+                fault("no-permission", "the GPU's counters are off under confidential computing", "none: the two exclude each other")
+            }
+            CuptiResult::MIG_DEVICE_NOT_SUPPORTED => {
+                fault("not-supported", "no counters on this MIG instance", "use a MIG instance with its own compute instance")
+            }
+            _ => fault("internal", "CUPTI refuses to count", "report it with the output of `flopsprof doctor`"),
+        },
+    }
+}
+
+fn later(ns: u64, by: Duration) -> u64 {
+    ns.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn unknown(text: String) -> String {
+    if text.is_empty() { "unknown".to_owned() } else { text }
+}

@@ -1,0 +1,63 @@
+//! Who this process is and where it runs: the evidence's first record.
+
+use std::{fs, path::Path};
+
+use sha2::{Digest, Sha256};
+
+use super::config;
+use crate::{
+    evidence::{
+        hex,
+        record::{FORMAT, Host, Process, Start},
+    },
+    window::clock::unix_ns,
+};
+
+/// The first record.
+pub(super) fn start(simulated: bool) -> Start {
+    Start {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        simulated,
+        unix_ns: unix_ns(),
+        host: host(),
+        process: process(),
+        configuration: config::in_force(),
+        job: config::job(),
+    }
+}
+
+/// A name for the file: the same process never has two, and no two processes of a run have one.
+pub(super) fn file_name(start: &Start) -> String {
+    let host: String = start.host.hostname.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    format!("{host}-{}-{}.jsonl", start.process.pid, start.process.start_ticks)
+}
+
+fn host() -> Host {
+    Host {
+        hostname: line("/proc/sys/kernel/hostname"),
+        boot_id: line("/proc/sys/kernel/random/boot_id"),
+        kernel: line("/proc/sys/kernel/osrelease"),
+    }
+}
+
+fn process() -> Process {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in field 2 may hold anything; what follows its last parenthesis is field 3 on.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    Process {
+        pid: std::process::id(),
+        ppid: u32::try_from(field(4)).unwrap_or(0),
+        start_ticks: field(22),
+        comm: line("/proc/self/comm"),
+        exe: fs::read_link("/proc/self/exe").map(|p| p.display().to_string()).unwrap_or_default(),
+        cmdline_sha256: hex(&Sha256::digest(fs::read("/proc/self/cmdline").unwrap_or_default())),
+        // SAFETY: no preconditions.
+        uid: unsafe { libc::getuid() },
+    }
+}
+
+fn line(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
+}

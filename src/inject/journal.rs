@@ -1,0 +1,135 @@
+//! Brings records to the evidence file, whatever the disk does.
+//!
+//! The file is made when there is something to say, not before: a process that only looks at the GPU leaves no trace. A record that cannot be written
+//! waits in memory and is tried again with the next one. A folder that cannot be made is replaced by one in the temporary directory, with a
+//! line on stderr that says so.
+
+use std::{collections::VecDeque, path::PathBuf};
+
+use super::{config::Config, identity, say::say};
+use crate::{
+    evidence::{
+        record::{Fault, Record},
+        write::Writer,
+    },
+    window::clock::monotonic_ns,
+};
+
+/// Records that may wait in memory: a day of windows.
+const WAITING: usize = 10_000;
+
+/// The evidence of this process.
+pub(super) struct Journal {
+    out: PathBuf,
+    simulated: bool,
+    writer: Option<Writer>,
+    waiting: VecDeque<(u64, Record)>,
+    dropped: u64,
+    /// The disk refuses at the moment, and stderr has been told.
+    refused: bool,
+    told: Vec<String>,
+}
+
+impl Journal {
+    pub(super) fn new(config: &Config, simulated: bool) -> Self {
+        Self { out: config.out.clone(), simulated, writer: None, waiting: VecDeque::new(), dropped: 0, refused: false, told: Vec::new() }
+    }
+
+    /// Whether anything has been said so far.
+    pub(super) fn begun(&self) -> bool {
+        self.writer.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Records that were given up because too many waited.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Adds a record; faults are told on stderr too, each kind once.
+    pub(super) fn add(&mut self, record: Record) {
+        if !self.begun() {
+            self.waiting.push_back((monotonic_ns(), Record::Start(Box::new(identity::start(self.simulated)))));
+        }
+        if let Record::Fault(fault) = &record {
+            self.tell(fault);
+        }
+        self.waiting.push_back((monotonic_ns(), record));
+        if self.waiting.len() > WAITING {
+            // Not the first, which says whose evidence it is.
+            self.waiting.remove(1);
+            self.dropped += 1;
+        }
+    }
+
+    /// Writes what waits.
+    pub(super) fn flush(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.writer.is_none() {
+            self.open();
+        }
+        let Some(writer) = &mut self.writer else { return };
+        while let Some((at_ns, record)) = self.waiting.front() {
+            if let Err(e) = writer.append(*at_ns, record) {
+                if !self.refused {
+                    self.refused = true;
+                    say(&format!("cannot write evidence to {}: {e}: it is kept in memory and tried again", writer.path().display()));
+                }
+                return;
+            }
+            self.waiting.pop_front();
+        }
+        self.refused = false;
+    }
+
+    /// What is still in memory at the end is lost: says how much.
+    pub(super) fn close(&mut self) {
+        self.flush();
+        let lost = self.waiting.len() as u64 + self.dropped;
+        if lost > 0 {
+            say(&format!(
+                "{lost} lines of evidence were lost: free space in {} or set FLOPSPROF_OUT to another folder",
+                self.out.display()
+            ));
+        }
+    }
+
+    fn open(&mut self) {
+        let Some((_, Record::Start(start))) = self.waiting.front() else { return };
+        let name = identity::file_name(start);
+        let refused = match Writer::create(&self.out, &name) {
+            Ok(writer) => {
+                self.writer = Some(writer);
+                return;
+            }
+            Err(e) => e,
+        };
+        if self.refused {
+            return;
+        }
+        self.refused = true;
+        // SAFETY: no preconditions.
+        let uid = unsafe { libc::getuid() };
+        let instead = std::env::temp_dir().join(format!("flopsprof-{uid}")).join(self.out.file_name().unwrap_or_default());
+        match Writer::create(&instead, &name) {
+            Ok(writer) => {
+                say(&format!(
+                    "cannot write evidence: {refused}: it goes to {} instead; set FLOPSPROF_OUT to a folder that can be written",
+                    instead.display()
+                ));
+                self.writer = Some(writer);
+                self.out = instead;
+            }
+            Err(_) => say(&format!("cannot write evidence: {refused}: set FLOPSPROF_OUT to a folder that can be written")),
+        }
+    }
+
+    fn tell(&mut self, fault: &Fault) {
+        if !self.told.contains(&fault.kind) {
+            self.told.push(fault.kind.clone());
+            let device = fault.device.map(|d| format!("GPU {d}: ")).unwrap_or_default();
+            say(&format!("{device}{}: {}", fault.what, fault.remedy));
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The meter's thread.
+//!
+//! It waits for primary contexts, attaches to each, tends its windows, and at the end drains. All signals are masked on it; it holds no lock that a
+//! host thread could want, but the gate's.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, Thread},
+    time::Duration,
+};
+
+use cupti_sys::Cupti;
+
+use super::{
+    api,
+    config::Config,
+    device::{Counters, Metered},
+    driver::Driver,
+    entry, gate, guard,
+    journal::Journal,
+    planner::{self, Planned, Ready},
+    say::say,
+};
+use crate::{
+    counter::find::{self, Found},
+    evidence::record::{Declare, End, Fault, Library, Record},
+    window::clock::{monotonic_ns, thread_cpu_ns},
+    witness::nvml::Witness,
+};
+
+/// How often the first context is looked for while the program is starting CUDA: often enough that launches are held before the first can come.
+const LOOK_EAGERLY: Duration = Duration::from_micros(100);
+/// How long that lasts.
+const EAGER: Duration = Duration::from_secs(5);
+/// How often after that, and for the contexts of further devices.
+const LOOK: Duration = Duration::from_millis(2);
+/// How long to wait for libcupti and the plan once a context is there.
+const READY: Duration = Duration::from_secs(2);
+/// When to listen for launches in contexts that are not primary: first after this, then at doubling intervals.
+const LISTEN_AFTER: Duration = Duration::from_secs(1);
+/// How long to listen.
+const LISTEN: Duration = Duration::from_millis(5);
+
+/// Not started; running; told to end; ended.
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+const DRAINING: u8 = 2;
+const DONE: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
+static THREAD: OnceLock<Thread> = OnceLock::new();
+/// Why the drain began: 0 `exit`, 1 `_exit`.
+static REASON: AtomicU8 = AtomicU8::new(0);
+static DRAIN_NS: AtomicU64 = AtomicU64::new(5_000_000_000);
+
+/// Masks all signals on the calling thread and those it starts: the host's handlers must run on the host's threads.
+pub(super) fn block_signals() -> libc::sigset_t {
+    // SAFETY: all zeros is a sigset; both calls write into sets of ours.
+    unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        before
+    }
+}
+
+/// Whether libcuda is in the process and ready to be asked.
+pub(super) fn libcuda_is_here() -> bool {
+    Driver::find().is_some_and(|d| d.devices().is_ok())
+}
+
+/// Starts the thread. A process that may not have one runs unmetered.
+pub(super) fn start() {
+    STATE.store(RUNNING, Ordering::Release);
+    let before = block_signals();
+    let spawned = thread::Builder::new().name("flopsprof".to_owned()).spawn(|| {
+        guard::shield(run);
+        STATE.store(DONE, Ordering::Release);
+    });
+    // SAFETY: the mask is the one that was in force.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    match spawned {
+        Ok(handle) => {
+            let _ = THREAD.set(handle.thread().clone());
+        }
+        Err(e) => {
+            STATE.store(DONE, Ordering::Release);
+            say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
+        }
+    }
+}
+
+/// Closes the last window and the evidence; waits until that is done, or for the deadline. Any thread may call it, also from a signal handler.
+pub(super) fn drain(reason: &str) {
+    if !guard::owned() || gate::on_the_meter() {
+        return;
+    }
+    REASON.store(u8::from(reason == "_exit"), Ordering::Relaxed);
+    if STATE.compare_exchange(RUNNING, DRAINING, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return;
+    }
+    if let Some(thread) = THREAD.get() {
+        thread.unpark();
+    }
+    let deadline = monotonic_ns().saturating_add(DRAIN_NS.load(Ordering::Relaxed));
+    while STATE.load(Ordering::Acquire) != DONE && monotonic_ns() < deadline {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn draining() -> bool {
+    STATE.load(Ordering::Acquire) == DRAINING
+}
+
+fn run() {
+    gate::this_is_the_meter();
+    let Some(driver) = Driver::find() else { return };
+    let config = Config::read();
+    DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    let devices = loop {
+        // Until cuInit is through the driver answers that it is not initialised.
+        match driver.devices() {
+            Ok(devices) => break devices,
+            Err(_) if draining() => return,
+            Err(_) => thread::park_timeout(LOOK_EAGERLY),
+        }
+    };
+    for complaint in &config.complaints {
+        say(complaint);
+    }
+    let (sender, ready) = mpsc::channel();
+    let named = config.cupti.clone();
+    let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).spawn(move || {
+        guard::shield(|| planner::prepare(named, devices, &sender));
+    });
+    if planning.is_err() {
+        say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
+    }
+    Meter::new(driver, devices, config, ready).run();
+}
+
+struct Meter {
+    driver: Driver,
+    config: Config,
+    devices: Vec<Option<Metered>>,
+    ready: mpsc::Receiver<Ready>,
+    /// None while it is being looked for.
+    cupti: Option<Result<Found, String>>,
+    plans: BTreeMap<u32, Result<Arc<Planned>, String>>,
+    /// Libraries named in the evidence so far.
+    copies: Vec<PathBuf>,
+    witness: Option<Option<Witness>>,
+    journal: Journal,
+    declared: Declare,
+    began_ns: u64,
+    listen_ns: u64,
+    foreign: bool,
+}
+
+impl Meter {
+    fn new(driver: Driver, devices: u32, config: Config, ready: mpsc::Receiver<Ready>) -> Self {
+        let now = monotonic_ns();
+        Self {
+            journal: Journal::new(&config, driver.simulated()),
+            driver,
+            devices: (0..devices).map(|_| None).collect(),
+            config,
+            ready,
+            cupti: None,
+            plans: BTreeMap::new(),
+            copies: Vec::new(),
+            witness: None,
+            declared: Declare::default(),
+            began_ns: now,
+            listen_ns: now + nanos(LISTEN_AFTER),
+            foreign: false,
+        }
+    }
+
+    fn run(mut self) {
+        while !draining() {
+            self.look();
+            self.tend();
+            self.listen();
+            thread::park_timeout(self.pause());
+        }
+        self.finish();
+    }
+
+    /// How long until something is to be done.
+    fn pause(&self) -> Duration {
+        let now = monotonic_ns();
+        let look = if self.devices.iter().all(Option::is_some) {
+            Duration::from_secs(1)
+        } else if self.devices.iter().all(Option::is_none) && now - self.began_ns < nanos(EAGER) {
+            LOOK_EAGERLY
+        } else {
+            LOOK
+        };
+        let due = self.devices.iter().flatten().map(Metered::due_ns).min().unwrap_or(u64::MAX);
+        look.min(Duration::from_nanos(due.saturating_sub(now))).max(Duration::from_micros(50))
+    }
+
+    /// Attaches to contexts that have appeared.
+    fn look(&mut self) {
+        for ordinal in 0..u32::try_from(self.devices.len()).unwrap_or(0) {
+            let slot = ordinal as usize;
+            if self.devices[slot].is_none() && self.driver.device(ordinal).is_ok_and(|d| self.driver.primary_active(d)) {
+                self.attach(ordinal);
+            }
+        }
+    }
+
+    fn attach(&mut self, ordinal: u32) {
+        let seen_ns = monotonic_ns();
+        let mut metered = match Metered::attach(self.driver, ordinal, self.config.window, self.config.gate) {
+            Ok(metered) => metered,
+            // Gone again, or not ready: looked at again at the next turn.
+            Err(_) => return,
+        };
+        self.await_ready(|m| m.cupti.is_some());
+        let cupti = self.copy();
+        let gate = cupti.map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
+        self.await_ready(|m| m.plans.contains_key(&ordinal) || !matches!(m.cupti, Some(Ok(_))));
+        metered.begin(self.counters(ordinal), gate, seen_ns);
+
+        // From here on the program runs; what follows may take its time.
+        let first = !self.journal.begun();
+        if first {
+            entry::drain_at_exit();
+            self.introduce();
+        }
+        let witness = *self.witness.get_or_insert_with(|| match Witness::load() {
+            Ok(witness) => Some(witness),
+            Err(e) => {
+                self.journal.add(Record::Fault(Fault {
+                    kind: "nvml".to_owned(),
+                    device: None,
+                    what: format!("no energy, power or clocks: NVML cannot be loaded ({e})"),
+                    remedy: "libnvidia-ml.so.1 comes with the driver: make it visible (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility)".to_owned(),
+                }));
+                None
+            }
+        });
+        metered.meet(witness);
+        self.devices[ordinal as usize] = Some(metered);
+        self.collect();
+    }
+
+    /// What is said once, before the first device.
+    fn introduce(&mut self) {
+        self.journal.add(Record::Library(Library {
+            name: "libcuda".to_owned(),
+            path: String::new(),
+            version: self.driver.version().to_string(),
+            found: "already-loaded".to_owned(),
+        }));
+        match &self.cupti {
+            Some(Ok(found)) => self.journal.add(Record::Library(library(found))),
+            Some(Err(why)) => {
+                let kind = if why.contains("CUPTI API") { "old-cupti" } else { "no-cupti" };
+                let (what, remedy) = why.split_once(": ").unwrap_or((why, ""));
+                self.journal.add(Record::Fault(Fault {
+                    kind: kind.to_owned(),
+                    device: None,
+                    what: format!("operations are not counted: {what}"),
+                    remedy: remedy.to_owned(),
+                }));
+            }
+            None => self.journal.add(Record::Fault(Fault {
+                kind: "no-cupti".to_owned(),
+                device: None,
+                what: format!("operations are not counted: libcupti was not ready {} s after the first context", READY.as_secs()),
+                remedy: "put it on a faster disk, or set FLOPSPROF_CUPTI to its path".to_owned(),
+            })),
+        }
+    }
+
+    fn copy(&self) -> Option<Cupti> {
+        Some(self.cupti.as_ref()?.as_ref().ok()?.cupti)
+    }
+
+    fn counters(&self, ordinal: u32) -> Result<Counters, String> {
+        let cupti = self.copy().ok_or("no libcupti")?;
+        match self.plans.get(&ordinal) {
+            Some(Ok(planned)) => Ok(Counters { cupti, planned: planned.clone() }),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("the chip's counters were not planned in time".to_owned()),
+        }
+    }
+
+    /// Takes what the planner has ready, until `enough` says so or it has been long enough.
+    fn await_ready(&mut self, enough: impl Fn(&Self) -> bool) {
+        let deadline = monotonic_ns() + nanos(READY);
+        while !enough(self) && !draining() {
+            let left = Duration::from_nanos(deadline.saturating_sub(monotonic_ns()));
+            match self.ready.recv_timeout(left) {
+                Ok(Ready::Cupti(found)) => {
+                    self.copies = find::mapped();
+                    self.cupti = Some((*found).map_err(|e| e.to_string()));
+                }
+                Ok(Ready::Device(ordinal, planned)) => {
+                    self.plans.insert(ordinal, planned.map_err(|e| e.to_string()));
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Cuts the windows that are due.
+    fn tend(&mut self) {
+        let now = monotonic_ns();
+        for slot in &mut self.devices {
+            let Some(metered) = slot else { continue };
+            if metered.due_ns() > now {
+                continue;
+            }
+            if metered.alive() {
+                metered.tend();
+            } else if let Some(lost) = slot.take() {
+                lost.lost().into_iter().for_each(|r| self.journal.add(r));
+            }
+        }
+        if self.collect() {
+            self.second_copy();
+            self.foreign_context();
+        }
+    }
+
+    /// Brings what the devices have to say into the evidence. True if there was anything.
+    fn collect(&mut self) -> bool {
+        let records: Vec<Record> = self.devices.iter_mut().flatten().flat_map(Metered::take_records).collect();
+        if records.is_empty() {
+            return false;
+        }
+        let declared = api::declared();
+        if declared != self.declared {
+            self.declared = declared.clone();
+            self.journal.add(Record::Declare(declared));
+        }
+        records.into_iter().for_each(|r| self.journal.add(r));
+        self.journal.flush();
+        true
+    }
+
+    /// Looks for a libcupti that was loaded after ours, and gives way to it: two copies in use silence the framework's profiler.
+    fn second_copy(&mut self) {
+        let copies = find::mapped();
+        let Some(other) = copies.iter().find(|c| !self.copies.contains(c)).cloned() else { return };
+        let before = std::mem::replace(&mut self.copies, copies);
+        if before.is_empty() {
+            return;
+        }
+        let found = find::loaded(&other);
+        self.journal.add(Record::Fault(Fault {
+            kind: "second-cupti".to_owned(),
+            device: None,
+            what: format!("the program loaded {} beside {}: counting moves to it", other.display(), before[0].display()),
+            remedy: format!("set FLOPSPROF_CUPTI={} so that there is one copy from the start", other.display()),
+        }));
+        let Ok(found) = found else { return };
+        let (sender, ready) = mpsc::channel();
+        planner::plan_devices(found.cupti, u32::try_from(self.devices.len()).unwrap_or(0), &sender);
+        drop(sender);
+        self.journal.add(Record::Library(library(&found)));
+        self.cupti = Some(Ok(found));
+        self.plans.clear();
+        for message in ready {
+            if let Ready::Device(ordinal, planned) = message {
+                self.plans.insert(ordinal, planned.map_err(|e| e.to_string()));
+            }
+        }
+        for ordinal in 0..self.devices.len() {
+            let counters = self.counters(u32::try_from(ordinal).unwrap_or(0));
+            if let Some(metered) = &mut self.devices[ordinal] {
+                metered.change_copy(counters);
+            }
+        }
+        self.collect();
+    }
+
+    /// Listens, while no primary context is there, for launches in a context of another kind. Not where torch is: it uses the primary one, and
+    /// its profiler must find the subscription free.
+    fn listen(&mut self) {
+        let now = monotonic_ns();
+        if self.foreign || now < self.listen_ns || self.devices.iter().any(Option::is_some) {
+            return;
+        }
+        self.listen_ns = now + 2 * (now - self.began_ns);
+        self.await_ready(|m| m.cupti.is_some());
+        let Some(cupti) = self.copy() else { return };
+        if find::torch_is_mapped() {
+            return;
+        }
+        if let Ok(closed) = gate::close(cupti, std::ptr::null_mut(), LISTEN) {
+            thread::sleep(LISTEN);
+            drop(closed);
+            self.foreign_context();
+        }
+    }
+
+    /// Says so when launches were seen in a context that is not metered.
+    fn foreign_context(&mut self) {
+        let Some(ctx) = gate::other_context() else { return };
+        let unattached = |ordinal: u32| self.driver.device(ordinal).is_ok_and(|d| self.driver.primary_active(d));
+        let pending = (0..u32::try_from(self.devices.len()).unwrap_or(0)).any(|o| self.devices[o as usize].is_none() && unattached(o));
+        if self.foreign || pending || self.devices.iter().flatten().any(|d| d.context() == ctx) {
+            return;
+        }
+        self.foreign = true;
+        if !self.journal.begun() {
+            entry::drain_at_exit();
+            self.introduce();
+        }
+        self.journal.add(Record::Fault(Fault {
+            kind: "foreign-context".to_owned(),
+            device: None,
+            what: "the program launches in a context that is not its device's primary context: what runs there is not metered".to_owned(),
+            remedy: "use the primary context (cuDevicePrimaryCtxRetain, or the CUDA runtime) instead of cuCtxCreate".to_owned(),
+        }));
+        self.journal.flush();
+    }
+
+    /// Closes every window and the evidence.
+    fn finish(mut self) {
+        for slot in &mut self.devices {
+            let Some(metered) = slot else { continue };
+            if metered.alive() {
+                metered.finish();
+            } else if let Some(lost) = slot.take() {
+                lost.lost().into_iter().for_each(|r| self.journal.add(r));
+            }
+        }
+        self.collect();
+        if self.journal.begun() {
+            let (tokens, steps) = api::progress();
+            self.journal.add(Record::End(End {
+                reason: if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned(),
+                lines_lost: self.journal.dropped(),
+                tokens,
+                steps,
+                meter_cpu_ns: thread_cpu_ns(),
+            }));
+            self.journal.close();
+        }
+    }
+}
+
+fn library(found: &Found) -> Library {
+    Library {
+        name: "libcupti".to_owned(),
+        path: found.path.display().to_string(),
+        version: found.version.to_string(),
+        found: found.how.to_owned(),
+    }
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
