@@ -79,6 +79,7 @@ macro_rules! params_functions {
             subscribe: Option<unsafe extern "C" fn(*mut SubscriberHandle, CallbackFunc, *mut std::ffi::c_void) -> CuptiResult>,
             unsubscribe: Option<unsafe extern "C" fn(SubscriberHandle) -> CuptiResult>,
             enable_callback: Option<unsafe extern "C" fn(u32, SubscriberHandle, CallbackDomain, u32) -> CuptiResult>,
+            stand_in: bool,
         }
 
         impl Functions {
@@ -91,6 +92,7 @@ macro_rules! params_functions {
                         subscribe: library.get("cuptiSubscribe").ok().map(|s| *s),
                         unsubscribe: library.get("cuptiUnsubscribe").ok().map(|s| *s),
                         enable_callback: library.get("cuptiEnableCallback").ok().map(|s| *s),
+                        stand_in: library.get::<*const u32>("flopsprof_stand_in").is_ok(),
                     }
                 }
             }

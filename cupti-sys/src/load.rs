@@ -70,6 +70,12 @@ impl Cupti {
         Self { functions }
     }
 
+    /// Whether this is the stand-in GPU of flopsprof's tests, which says so by a symbol.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.functions.stand_in
+    }
+
     /// The file that a copy's code lies in, as the loader names it.
     #[must_use]
     pub fn file(&self) -> Option<PathBuf> {

@@ -86,6 +86,12 @@ pub fn loaded(path: &Path) -> Result<Found, FindError> {
     judge(Cupti::loaded(path).ok_or(FindError::None)?, path, "already-loaded")
 }
 
+/// Whether a copy is the stand-in of the tests.
+#[must_use]
+pub fn is_stand_in(found: &Found) -> bool {
+    found.cupti.is_stand_in()
+}
+
 /// Whether PyTorch is in the process.
 #[must_use]
 pub fn torch_is_mapped() -> bool {

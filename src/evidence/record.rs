@@ -41,8 +41,8 @@ pub enum Record {
     Plan(Plan),
     /// One interval of one device, with what was counted in it.
     Window(Box<Window>),
-    /// An interval of one device in which nothing was counted.
-    Gap(Gap),
+    /// NVML between two window edges.
+    Reading(Reading),
     /// Something is not metered, or not as well as it could be.
     Fault(Fault),
     /// What the program declared about its model, through the C interface.
@@ -263,17 +263,13 @@ pub struct NvmlReading {
     pub gpm_any_tensor_pct: Option<f64>,
 }
 
-/// An interval in which nothing was counted on a device although the process could have launched there.
+/// NVML between two window edges. Its GPM part is since the reading before, whichever record that stands in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Gap {
+pub struct Reading {
     /// Ordinal of the device.
     pub device: u32,
-    /// Its start.
-    pub start_ns: u64,
-    /// Its end.
-    pub end_ns: u64,
-    /// Why, in the words of the report: `counters held by another process`, `boundary not gated`, ...
-    pub why: String,
+    /// What it said.
+    pub nvml: NvmlReading,
 }
 
 /// Something is not metered, and what to do about it.

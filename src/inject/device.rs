@@ -23,7 +23,7 @@ use crate::{
         session::{Counts, Group, RangeProfiler},
         turn::Turn,
     },
-    evidence::record::{self, Boundary, Device, Fault, Record, Tier, Window},
+    evidence::record::{self, Boundary, Device, Fault, Reading, Record, Tier, Window},
     window::{
         clock::{monotonic_ns, thread_cpu_ns},
         schedule::Schedule,
@@ -33,8 +33,9 @@ use crate::{
 
 /// How long a launch may wait at the gate of the first window: the first Start took up to 250 ms on an H200, planning before it up to 500 ms.
 const FIRST_GATE: Duration = Duration::from_secs(2);
-/// How long a launch may wait at a later boundary, which took about 30 ms on an H200.
-const GATE: Duration = Duration::from_millis(500);
+/// How long a launch may wait at a later boundary. On an H200 it takes 30 to 200 ms after the GPU has done what was launched before; a program that
+/// keeps a full queue would wait for that in its launch anyway.
+const GATE: Duration = Duration::from_secs(5);
 /// A turn at the counters while another metered process waits for its own.
 const SHARED_TURN: Duration = Duration::from_secs(1);
 /// How long the counters stay free for the other process before this one asks again. The other looks every [`ASK`].
@@ -43,6 +44,9 @@ const YIELD: Duration = Duration::from_millis(60);
 const ASK: Duration = Duration::from_millis(20);
 /// How often counters that somebody outside holds are tried again.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// How often NVML is read between window edges, for the course of power and activity: 6 ms on this thread each time.
+const READ: Duration = Duration::from_secs(10);
 
 /// How this device stands.
 enum Mode {
@@ -60,12 +64,15 @@ pub(super) struct Metered {
     driver: Driver,
     cupti: Option<Cupti>,
     planned: Option<Arc<Planned>>,
-    profiler: Option<RangeProfiler>,
+    /// The profiler and the group it was made for: see [`crate::counter::session`].
+    profiler: Option<(RangeProfiler, usize)>,
     groups: Vec<Group>,
     schedule: Option<Schedule>,
     turn: Turn,
     witness: Option<DeviceWitness>,
     mode: Mode,
+    /// When NVML was read last.
+    read_ns: u64,
     index: u64,
     steady: Duration,
     use_gate: bool,
@@ -108,6 +115,7 @@ impl Metered {
             turn: Turn::of(&driver.uuid(handle)),
             witness: None,
             mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
+            read_ns: now,
             index: 0,
             steady,
             use_gate,
@@ -162,8 +170,6 @@ impl Metered {
             .collect::<Result<_, _>>()
             .map_err(|e| refusal(&e, self.ordinal))?;
         self.schedule = Some(Schedule::new(&planned.plan, self.steady));
-        // SAFETY: the context is retained by us; after a reset by the program the object is dropped without being used again.
-        self.profiler = Some(unsafe { RangeProfiler::enable(cupti, self.ctx) }.map_err(|e| refusal(&e, self.ordinal))?);
         self.cupti = Some(cupti);
         self.planned = Some(planned);
         Ok(())
@@ -171,13 +177,14 @@ impl Metered {
 
     /// Opens the next window of the schedule.
     fn open(&mut self) -> Result<(usize, Duration), Refused> {
-        let (Some(profiler), Some(schedule)) = (&self.profiler, &mut self.schedule) else {
+        let (Some(cupti), Some(schedule)) = (self.cupti, &mut self.schedule) else {
             return Err(Refused::Busy("no counters on this device".to_owned()));
         };
         if !self.turn.take() {
             return Err(Refused::Busy("another metered process has its turn at the counters".to_owned()));
         }
         let Some(next) = schedule.turn() else {
+            self.turn.give();
             return Err(Refused::Never(Box::new(Fault {
                 kind: "no-counters".to_owned(),
                 device: Some(self.ordinal),
@@ -185,8 +192,29 @@ impl Metered {
                 remedy: "a newer libcupti may know the chip".to_owned(),
             })));
         };
-        profiler.open(&mut self.groups[next.group]).inspect_err(|_| self.turn.give()).map_err(|e| refusal(&e, self.ordinal))?;
+        self.switch_on(cupti, next.group).inspect_err(|_| self.turn.give()).map_err(|e| refusal(&e, self.ordinal))?;
         Ok((next.group, next.length))
+    }
+
+    /// Opens a range with this group on, in a profiler of its own if another group's is there.
+    fn switch_on(&mut self, cupti: Cupti, group: usize) -> Result<(), Error> {
+        if self.profiler.as_ref().is_some_and(|(_, of)| *of != group) {
+            self.disable();
+        }
+        let profiler = match self.profiler.take() {
+            Some((profiler, _)) => profiler,
+            // SAFETY: the context is retained by us; after a reset by the program the profiler is dropped without being used again.
+            None => unsafe { RangeProfiler::enable(cupti, self.ctx) }?,
+        };
+        let opened = profiler.open(&mut self.groups[group]);
+        self.profiler = Some((profiler, group));
+        opened
+    }
+
+    fn disable(&mut self) {
+        if let Some((profiler, _)) = self.profiler.take() {
+            let _ = profiler.disable();
+        }
     }
 
     /// Stands uncounted from `start_ns` on.
@@ -210,13 +238,19 @@ impl Metered {
         match &self.mode {
             // While counting, it is looked every now and then whether another process waits for its turn.
             Mode::Counting { until_ns, .. } => (*until_ns).min(later(monotonic_ns(), Duration::from_millis(100))),
-            Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)),
+            Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)).min(later(self.read_ns, READ)),
         }
     }
 
     /// Does what is due.
     pub(super) fn tend(&mut self) {
         let now = monotonic_ns();
+        if now >= later(self.read_ns, READ) {
+            self.read_ns = now;
+            if let Some(nvml) = self.witness.as_mut().map(DeviceWitness::read) {
+                self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
+            }
+        }
         match &mut self.mode {
             Mode::Counting { start_ns, until_ns, .. } => {
                 let full_turn = now >= later(*start_ns, SHARED_TURN.min(self.steady));
@@ -266,7 +300,7 @@ impl Metered {
 
     /// Pop to Evaluate, and what the schedule learns from it. The window itself is written by [`Metered::write_counted`], after the gate is open.
     fn close(&mut self) -> (u64, Result<Counts, Error>) {
-        let (Mode::Counting { group, .. }, Some(profiler), Some(planned)) = (&self.mode, &self.profiler, &self.planned) else {
+        let (Mode::Counting { group, .. }, Some((profiler, _)), Some(planned)) = (&self.mode, &self.profiler, &self.planned) else {
             return (monotonic_ns(), Ok(Counts::default()));
         };
         let group = *group;
@@ -376,9 +410,7 @@ impl Metered {
     /// Gives way to another copy of CUPTI: ends the window, lets the old copy go, and begins with the new one.
     pub(super) fn change_copy(&mut self, counters: Result<Counters, String>) {
         self.finish();
-        if let Some(profiler) = self.profiler.take() {
-            let _ = profiler.disable();
-        }
+        self.disable();
         self.begin(counters, Err("counters moved to another copy of libcupti".to_owned()), monotonic_ns());
     }
 
@@ -443,6 +475,7 @@ impl Metered {
     }
 
     fn window(&mut self, start_ns: u64, end_ns: u64, tier: Tier, why: String, opened: Boundary) -> Window {
+        self.read_ns = monotonic_ns();
         let nvml = self.witness.as_mut().map(DeviceWitness::read);
         let gpm = nvml.as_ref().is_some_and(|r| r.gpm_any_tensor_pct.is_some());
         let (tokens, steps) = api::progress();

@@ -38,7 +38,8 @@ static OTHER_CONTEXT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static DEADLINE_NS: AtomicU64 = AtomicU64::new(0);
 static HELD: AtomicU64 = AtomicU64::new(0);
 static SLIPPED: AtomicU64 = AtomicU64::new(0);
-static LONGEST_NS: AtomicU64 = AtomicU64::new(0);
+/// When the first launch began to wait; 0 while none does.
+static WAITING_SINCE_NS: AtomicU64 = AtomicU64::new(0);
 static LOCK: Mutex<()> = Mutex::new(());
 static OPENED: Condvar = Condvar::new();
 
@@ -70,7 +71,7 @@ pub(super) struct Closed {
 /// Why it cannot be closed, in the words of the evidence: another tool has the subscription, mostly.
 pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Closed, String> {
     let since_ns = monotonic_ns();
-    for counter in [&HELD, &SLIPPED, &LONGEST_NS] {
+    for counter in [&HELD, &SLIPPED, &WAITING_SINCE_NS] {
         counter.store(0, Ordering::Relaxed);
     }
     OTHER_CONTEXT.store(ptr::null_mut(), Ordering::Relaxed);
@@ -107,17 +108,18 @@ impl Closed {
     /// Opens the gate, gives the subscription back, and tells what happened at it.
     pub(super) fn open(self) -> Boundary {
         drop(self);
+        let slipped = SLIPPED.load(Ordering::Relaxed);
+        let longest_wait_ns = match WAITING_SINCE_NS.load(Ordering::Relaxed) {
+            0 => 0,
+            since => monotonic_ns().saturating_sub(since),
+        };
         Boundary {
-            gated: SLIPPED.load(Ordering::Relaxed) == 0,
-            why_ungated: if SLIPPED.load(Ordering::Relaxed) == 0 {
-                String::new()
-            } else {
-                "launches waited until their deadline".to_owned()
-            },
+            gated: slipped == 0,
+            why_ungated: if slipped == 0 { String::new() } else { "launches waited until their deadline".to_owned() },
             took_ns: 0,
             held: HELD.load(Ordering::Relaxed),
-            slipped: SLIPPED.load(Ordering::Relaxed),
-            longest_wait_ns: LONGEST_NS.load(Ordering::Relaxed),
+            slipped,
+            longest_wait_ns,
         }
     }
 
@@ -171,7 +173,8 @@ fn wait() {
     if !CLOSED.load(Ordering::Acquire) {
         return;
     }
-    let (start, deadline) = (monotonic_ns(), DEADLINE_NS.load(Ordering::Relaxed));
+    let deadline = DEADLINE_NS.load(Ordering::Relaxed);
+    let _ = WAITING_SINCE_NS.compare_exchange(0, monotonic_ns(), Ordering::Relaxed, Ordering::Relaxed);
     HELD.fetch_add(1, Ordering::Relaxed);
     let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     while CLOSED.load(Ordering::Acquire) {
@@ -182,6 +185,4 @@ fn wait() {
         }
         lock = OPENED.wait_timeout(lock, Duration::from_nanos(deadline - now)).unwrap_or_else(PoisonError::into_inner).0;
     }
-    drop(lock);
-    LONGEST_NS.fetch_max(monotonic_ns() - start, Ordering::Relaxed);
 }

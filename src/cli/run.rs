@@ -1,0 +1,204 @@
+//! `flopsprof run`: meters a command and everything it starts.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{ErrorKind, IsTerminal, Write},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, ExitStatus},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use flopsprof::{
+    evidence::{follow::Follow, record::Record},
+    inject::config,
+    window::clock::unix_ns,
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::Signals,
+};
+
+use super::library;
+
+/// The shell's exit codes for a command that is not there, or cannot be run.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+
+/// Meter a command and everything it starts.
+///
+/// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal a line shows
+/// the FLOP counted so far, the rate and the power.
+///
+/// Exit status: the command's; 126 if it cannot be run, 127 if it is not found.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  flopsprof run python train.py --epochs 3\n  flopsprof run --out /data/run7 torchrun --nproc-per-node 8 train.py")]
+pub(crate) struct Args {
+    /// Folder for the evidence [default: FLOPSPROF_OUT, else flopsprof-<time>-<pid> here]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Steady length of a counting window, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    window: Option<f64>,
+    /// No live line and no closing words
+    #[arg(long, short)]
+    quiet: bool,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let library = library::path()?;
+    let out = args.out.or_else(|| std::env::var_os(config::OUT).map(PathBuf::from)).unwrap_or_else(default_folder);
+    // The command may change its directory; the evidence must not follow it.
+    let out = std::path::absolute(&out).with_context(|| format!("the evidence folder {}", out.display()))?;
+    let mut command = Command::new(&args.command[0]);
+    command.args(&args.command[1..]).env("LD_PRELOAD", preload(&library)).env(config::OUT, &out);
+    if let Some(window) = args.window {
+        command.env(config::WINDOW, window.to_string());
+    }
+    // Before the command starts, so that no signal falls between.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watching for signals")?;
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            let name = args.command[0].display();
+            eprintln!("flopsprof: {name}: {e}");
+            return Ok(ExitCode::from(if e.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }));
+        }
+    };
+    let pid = child.id().cast_signed();
+    let forwarding = signals.handle();
+    let forwarder = thread::spawn(move || {
+        for signal in signals.forever() {
+            // A terminal sends Ctrl-C and Ctrl-\ to the whole foreground group, so the command has had them.
+            if !(matches!(signal, SIGINT | SIGQUIT) && std::io::stdin().is_terminal()) {
+                // SAFETY: a signal to our own child, which is not waited for before this thread is told to end.
+                let _ = unsafe { libc::kill(pid, signal) };
+            }
+        }
+    });
+    let mut live = Live::new(&out, !args.quiet && std::io::stderr().is_terminal());
+    let status = wait(child, &mut live).context("waiting for the command")?;
+    forwarding.close();
+    let _ = forwarder.join();
+    if !args.quiet {
+        live.finish(&out);
+    }
+    Ok(exit_code(status))
+}
+
+/// Waits for the command; looks at the evidence meanwhile.
+fn wait(mut child: Child, live: &mut Live) -> std::io::Result<ExitStatus> {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || done.send(child.wait()));
+    loop {
+        match ended.recv_timeout(Duration::from_secs(1)) {
+            Ok(status) => return status,
+            Err(mpsc::RecvTimeoutError::Timeout) => live.show(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(std::io::Error::other("the waiting thread ended")),
+        }
+    }
+}
+
+/// 128 + signal for a death by signal, as shells have it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+}
+
+fn default_folder() -> PathBuf {
+    PathBuf::from(format!("flopsprof-{}-{}", unix_ns() / 1_000_000_000, std::process::id()))
+}
+
+/// Our library, before whatever else is preloaded.
+fn preload(library: &Path) -> OsString {
+    let mut preload = library.as_os_str().to_owned();
+    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|v| !v.is_empty()) {
+        preload.push(OsStr::new(":"));
+        preload.push(others);
+    }
+    preload
+}
+
+/// What the evidence says so far.
+struct Live {
+    follow: Follow,
+    on_terminal: bool,
+    flop: u128,
+    /// FLOP and nanoseconds of the newest window of each device of each process.
+    rates: std::collections::BTreeMap<(PathBuf, u32), (u128, u64, Option<u32>)>,
+    windows: u64,
+    simulated: bool,
+    faults: Vec<String>,
+    began: Instant,
+    shown: bool,
+}
+
+impl Live {
+    fn new(out: &Path, on_terminal: bool) -> Self {
+        Self {
+            follow: Follow::new(out),
+            on_terminal,
+            flop: 0,
+            rates: std::collections::BTreeMap::new(),
+            windows: 0,
+            simulated: false,
+            faults: Vec::new(),
+            began: Instant::now(),
+            shown: false,
+        }
+    }
+
+    fn look(&mut self) {
+        for (file, line) in self.follow.look() {
+            match line.record {
+                Record::Start(start) => self.simulated |= start.simulated,
+                Record::Fault(fault) if !self.faults.contains(&fault.what) => self.faults.push(fault.what),
+                Record::Window(window) => {
+                    let flop: u128 = window.counts.values().sum();
+                    self.flop += flop;
+                    self.windows += 1;
+                    let power = window.nvml.as_ref().and_then(|n| n.power_mw);
+                    self.rates.insert((file, window.device), (flop, window.end_ns - window.start_ns, power));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        if !self.on_terminal {
+            return;
+        }
+        self.look();
+        if self.windows == 0 {
+            return;
+        }
+        let rate: f64 = self.rates.values().filter(|(_, ns, _)| *ns > 0).map(|(flop, ns, _)| *flop as f64 / *ns as f64 * 1e9).sum();
+        let watts: f64 = self.rates.values().filter_map(|(_, _, mw)| *mw).map(|mw| f64::from(mw) / 1e3).sum();
+        let mark = if self.simulated { " simulated" } else { "" };
+        let seconds = self.began.elapsed().as_secs();
+        self.shown = true;
+        eprint!("\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W", self.flop as f64, rate / 1e12);
+        let _ = std::io::stderr().flush();
+    }
+
+    fn finish(&mut self, out: &Path) {
+        self.look();
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+        if self.follow.files() == 0 {
+            eprintln!("flopsprof: nothing was metered: no process of the command used CUDA (flopsprof doctor shows what is in place)");
+            return;
+        }
+        let mark = if self.simulated { " simulated" } else { "" };
+        eprintln!("flopsprof: {:.6e}{mark} FLOP counted by {} process(es); evidence in {}", self.flop as f64, self.follow.files(), out.display());
+        eprintln!("flopsprof: next: flopsprof report {}", out.display());
+    }
+}
