@@ -45,7 +45,8 @@ const ASK: Duration = Duration::from_millis(20);
 /// How often counters that somebody outside holds are tried again.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// How often NVML is read between window edges, for the course of power and activity: 6 ms on this thread each time.
+/// How often NVML is read between window edges, for the course of power and activity: 6 ms on this thread each time. Uncounted windows are no longer,
+/// so that each has one reading of its own.
 const READ: Duration = Duration::from_secs(10);
 
 /// How this device stands.
@@ -230,7 +231,7 @@ impl Metered {
         };
         // The interval has no boundary of its own: it begins where the window before it ended.
         let opened = Boundary { gated: true, ..Boundary::default() };
-        self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady), retry_ns, why, opened };
+        self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady.min(READ)), retry_ns, why, opened };
     }
 
     /// When something is to be done here next.
@@ -238,14 +239,14 @@ impl Metered {
         match &self.mode {
             // While counting, it is looked every now and then whether another process waits for its turn.
             Mode::Counting { until_ns, .. } => (*until_ns).min(later(monotonic_ns(), Duration::from_millis(100))),
-            Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)).min(later(self.read_ns, READ)),
+            Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)),
         }
     }
 
     /// Does what is due.
     pub(super) fn tend(&mut self) {
         let now = monotonic_ns();
-        if now >= later(self.read_ns, READ) {
+        if matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ) {
             self.read_ns = now;
             if let Some(nvml) = self.witness.as_mut().map(DeviceWitness::read) {
                 self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
@@ -355,7 +356,7 @@ impl Metered {
         let Mode::Uncounted { start_ns, until_ns, why, opened, .. } = &mut self.mode else { return };
         let (start, reason, opened) = (*start_ns, why.clone(), std::mem::take(opened));
         *start_ns = now;
-        *until_ns = later(now, self.steady);
+        *until_ns = later(now, self.steady.min(READ));
         let Mode::Uncounted { opened: next, .. } = &mut self.mode else { return };
         *next = Boundary { gated: true, ..Boundary::default() };
         let window = self.window(start, now, Tier::Utilization, reason, opened);

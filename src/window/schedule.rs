@@ -7,7 +7,7 @@
 //! 1. **Survey.** One short window for each group, to see which turn-taking paths the program uses.
 //! 2. **Main.** If none is in use, the group that is on stays on. If those of one group are, it stays on. If those of several are, they share the time,
 //!    round robin. Windows grow with the age of the run, from half a second to the steady length: a short program is counted in
-//!    pieces too, a kill costs at most a third of a young run, and an old one spends under 0.1 % of its time at boundaries.
+//!    pieces too, a kill costs at most half of a young run, and an old one spends under 0.1 % of its time at boundaries.
 //! 3. **Probe.** While some groups are kept off, each gets a short turn now and then, at growing intervals. A probe that finds something makes its
 //!    group a main one and brings the next probe forward; a main group that finds nothing three times in a row goes back to being probed.
 
@@ -101,7 +101,8 @@ impl Schedule {
             return Some(Turn { group: self.probed, length: LOOK.min(self.steady) });
         }
         self.main = after(&used, self.main);
-        let share = 2 * u32::try_from(used.len()).unwrap_or(1);
+        // Groups that alternate get shorter windows, so that their shares of a short run come out alike.
+        let share = if used.len() == 1 { 1 } else { 2 * u32::try_from(used.len()).unwrap_or(1) };
         let length = (self.age / share).max(SHORTEST).min(self.steady);
         self.since_probe += length;
         Some(Turn { group: self.main, length })
