@@ -76,11 +76,23 @@ pub fn plan<E>(base_metrics: &[String], mut passes: impl FnMut(&[&str]) -> Resul
         }
     }
 
+    let constant = pack(&single, true, &mut fits)?;
+    let plan = Plan { groups: owned(&constant), uncovered: uncovered.clone() };
+    if plan.groups.len() <= 1 || !plan.always().is_empty() {
+        return Ok(plan);
+    }
+    // Nothing stands in every group of this chip: then the fewest groups are best, so that each has more of the time.
+    let few = pack(&single, false, &mut fits)?;
+    Ok(if few.len() < constant.len() { Plan { groups: owned(&few), uncovered } } else { plan })
+}
+
+/// Covers the paths with groups that fit. What is tried first beside a group's seed is what stood in every group so far (`constant`: likely to fit here too, and
+/// then counted all the time), or what stands in none yet.
+fn pack<'a, E>(paths: &[&'a str], constant: bool, fits: &mut impl FnMut(&[&str]) -> Result<bool, E>) -> Result<Vec<Vec<&'a str>>, E> {
     let mut groups: Vec<Vec<&str>> = Vec::new();
-    while let Some(seed) = single.iter().copied().find(|p| !groups.iter().flatten().any(|m| m == p)) {
-        // Those that stood in every group so far are tried first: they are likely to fit here too, and then stay counted all the time.
-        let mut rest: Vec<&str> = single.iter().copied().filter(|p| *p != seed).collect();
-        rest.sort_by_key(|p| usize::from(!groups.iter().all(|g| g.contains(p))));
+    while let Some(seed) = paths.iter().copied().find(|p| !groups.iter().flatten().any(|m| m == p)) {
+        let mut rest: Vec<&str> = paths.iter().copied().filter(|p| *p != seed).collect();
+        rest.sort_by_key(|p| if constant { !groups.iter().all(|g| g.contains(p)) } else { groups.iter().any(|g| g.contains(p)) });
         let mut group = vec![seed];
         for path in rest {
             group.push(path);
@@ -91,7 +103,11 @@ pub fn plan<E>(base_metrics: &[String], mut passes: impl FnMut(&[&str]) -> Resul
         group.sort_unstable();
         groups.push(group);
     }
-    Ok(Plan { groups: groups.into_iter().map(|g| g.into_iter().map(str::to_owned).collect()).collect(), uncovered })
+    Ok(groups)
+}
+
+fn owned(groups: &[Vec<&str>]) -> Vec<Vec<String>> {
+    groups.iter().map(|g| g.iter().map(|m| (*m).to_owned()).collect()).collect()
 }
 
 /// Plans the groups of a chip by its own lists.

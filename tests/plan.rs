@@ -1,0 +1,39 @@
+//! The planner against NVIDIA's real profiler host library, which needs no GPU.
+
+mod wheels;
+
+use cupti_sys::{
+    Cupti,
+    raw::{self, Params},
+};
+use flopsprof::counter::{host::Host, plan};
+
+/// The groups that GH100 needs, and what it counts all the time, were read off this library and checked on an H200.
+#[test]
+fn real_chips_are_planned_by_nvidias_library() {
+    let cupti = Cupti::open(&wheels::find(&wheels::fetch("nvidia-cuda-cupti==13.0.85"), "libcupti.so.13")).unwrap();
+    // 999 without a GPU, and the host functions work.
+    // SAFETY: nothing goes in but the size.
+    let _ = unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };
+    let chips = Host::chips(cupti).unwrap();
+    // Chip, groups at most, paths that stand in all of them.
+    for (chip, most, always) in
+        [("TU102", 1, 2), ("GA100", 4, 0), ("GA102", 4, 0), ("AD102", 5, 0), ("GH100", 4, 4), ("GB100", 9, 0), ("GB202", 9, 0)]
+    {
+        assert!(chips.iter().any(|c| c == chip), "{chip} is not in {chips:?}");
+        let host = Host::open(cupti, chip).unwrap();
+        let plan = plan::of_chip(&host).unwrap();
+        println!("{chip}: {} groups, always {:?}, uncovered {:?}", plan.groups.len(), plan.always(), plan.uncovered);
+        assert!(plan.groups.len() <= most, "{chip}: {:#?}", plan.groups);
+        assert_eq!(plan.always().len(), always, "{chip}");
+        assert!(plan.uncovered.is_empty(), "{chip}");
+        // Every group is one pass by the library's own word, and every path stands somewhere.
+        for group in &plan.groups {
+            let names: Vec<_> = group.iter().map(|m| std::ffi::CString::new(format!("{m}.sum")).unwrap()).collect();
+            assert_eq!(host.config(&names).unwrap().passes, 1, "{chip}: {group:?}");
+        }
+        for format in ["fp16", "fp64", "bf16"].iter().filter(|f| !(chip == "TU102" && **f == "fp64")) {
+            assert!(plan.groups.iter().flatten().any(|m| m.contains(format)), "{chip}: no {format}");
+        }
+    }
+}
