@@ -35,7 +35,9 @@ const NOT_EXECUTABLE: u8 = 126;
 ///
 /// Exit status: the command's; 126 if it cannot be run, 127 if it is not found.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  flopsprof run python train.py --epochs 3\n  flopsprof run --out /data/run7 torchrun --nproc-per-node 8 train.py")]
+#[command(
+    after_help = "Examples:\n  flopsprof run python train.py --epochs 3\n  flopsprof run --out /data/run7 torchrun --nproc-per-node 8 train.py"
+)]
 pub(crate) struct Args {
     /// Folder for the evidence [default: FLOPSPROF_OUT, else flopsprof-<time>-<pid> here]
     #[arg(long, value_name = "DIR")]
@@ -184,7 +186,11 @@ impl Live {
         let mark = if self.simulated { " simulated" } else { "" };
         let seconds = self.began.elapsed().as_secs();
         self.shown = true;
-        eprint!("\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W", self.flop as f64, rate / 1e12);
+        eprint!(
+            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W",
+            self.flop as f64,
+            rate / 1e12
+        );
         let _ = std::io::stderr().flush();
     }
 
@@ -198,7 +204,12 @@ impl Live {
             return;
         }
         let mark = if self.simulated { " simulated" } else { "" };
-        eprintln!("flopsprof: {:.6e}{mark} FLOP counted by {} process(es); evidence in {}", self.flop as f64, self.follow.files(), out.display());
+        eprintln!(
+            "flopsprof: {:.6e}{mark} FLOP counted by {} process(es); evidence in {}",
+            self.flop as f64,
+            self.follow.files(),
+            out.display()
+        );
         eprintln!("flopsprof: next: flopsprof report {}", out.display());
     }
 }

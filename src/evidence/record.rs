@@ -142,7 +142,7 @@ pub struct Device {
     pub confidential_computing: String,
     /// Whether NVML's GPM answers here (Hopper and later).
     pub gpm: bool,
-    /// FLOP a whole device does at most in one SM cycle, per path metric, as CUPTI's own model of the chip says
+    /// FLOP a whole device does at most in one SM cycle, dense, per path metric, by CUPTI's own model of the chip
     /// (`.sum.peak_sustained`). Empty where CUPTI could not say.
     #[serde(default)]
     pub peak_flop_per_cycle: BTreeMap<String, f64>,

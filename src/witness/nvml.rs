@@ -58,6 +58,35 @@ impl Witness {
     }
 }
 
+/// A device, for display.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Product name.
+    pub name: String,
+    /// UUID.
+    pub uuid: String,
+    /// What NVML knows of it.
+    pub identity: Identity,
+    /// Compute processes on it.
+    pub processes: Option<usize>,
+}
+
+impl Witness {
+    /// Every device that NVML shows.
+    #[must_use]
+    pub fn devices(self) -> Vec<Seen> {
+        let count = self.nvml.device_count().unwrap_or(0);
+        let devices = (0..count).filter_map(|i| self.nvml.device_by_index(i).ok());
+        devices
+            .filter_map(|d| {
+                let uuid = d.uuid().ok()?;
+                let witness = self.device(&uuid).ok()?;
+                Some(Seen { name: d.name().unwrap_or_default(), identity: witness.identity(), processes: witness.processes(), uuid })
+            })
+            .collect()
+    }
+}
+
 /// One device, with the GPM sample its next reading counts from.
 pub struct DeviceWitness {
     witness: Witness,

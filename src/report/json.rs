@@ -1,0 +1,276 @@
+//! What a report says, as data. The schema is `report.schema.json` in this folder.
+//!
+//! Operation counts are decimal strings of whole FLOP, with a float beside them under `..._float` for those who only want to plot.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    counter::plan::PREFIX,
+    evidence::record::{Fault, Tier},
+    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated},
+    reconcile::SixNd,
+};
+
+/// Version of the report's form.
+pub const FORMAT: u32 = 1;
+
+/// A report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Version of flopsprof that wrote it.
+    pub flopsprof: String,
+    /// The stand-in GPU was used: no number here is a measurement.
+    pub simulated: bool,
+    /// The worst tier of what the total consists of.
+    pub tier: Tier,
+    /// Everything counted and interpolated.
+    pub total: Operations,
+    /// By path, largest first.
+    pub paths: Vec<PathRow>,
+    /// Where nothing was counted: activity times peak. Not in `total`.
+    pub estimated: Vec<Estimated>,
+    /// From the first window to the last, seconds.
+    pub wall_clock_s: f64,
+    /// Unix time at which the first window began, seconds.
+    pub began_unix_s: f64,
+    /// Hours in which a metered process had a context, by exact device name.
+    pub gpu_hours: BTreeMap<String, f64>,
+    /// Energy of the devices while a metered process had a context there, mJ. Whole devices: other processes' share is in it.
+    pub energy_mj: Option<u64>,
+    /// Executed FLOP per joule.
+    pub flop_per_joule: Option<f64>,
+    /// Executed FLOP per second of wall clock.
+    pub flop_per_s: Option<f64>,
+    /// Share of the tensor cores' dense peak at the highest SM clock, over metered GPU time.
+    pub peak_share: Option<f64>,
+    /// Measured over 6·N·D.
+    pub six_nd: Option<SixNd>,
+    /// Steps marked by the program.
+    pub steps: u64,
+    /// Processes.
+    pub processes: Vec<ProcessRow>,
+    /// Devices.
+    pub devices: Vec<DeviceRow>,
+    /// Nodes.
+    pub nodes: Vec<NodeRow>,
+    /// What is not metered, and what stands in doubt.
+    pub not_metered: NotMetered,
+    /// Libraries and their versions.
+    pub libraries: BTreeMap<String, Vec<String>>,
+}
+
+/// Operations of one thing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Operations {
+    /// FLOP, counted and interpolated, decimal.
+    pub flop: String,
+    /// The same as a float.
+    pub flop_float: f64,
+    /// FLOP read from counters, decimal.
+    pub counted: String,
+    /// FLOP between them, decimal.
+    pub interpolated: String,
+    /// Standard error of `flop`; null when it is not known.
+    pub standard_error: Option<f64>,
+    /// Share of the metered time in which it was looked at.
+    pub covered: f64,
+    /// How good it is.
+    pub tier: Tier,
+    /// No measurement: the stand-in GPU.
+    pub simulated: bool,
+}
+
+/// One path.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathRow {
+    /// CUPTI's metric.
+    pub metric: String,
+    /// Instruction family (`hgmma`), empty for a metric over all.
+    pub family: String,
+    /// Format of the sources.
+    pub source: String,
+    /// Format of the accumulator, empty where the metric does not tell.
+    pub accumulator: String,
+    /// Its operations.
+    #[serde(flatten)]
+    pub operations: Operations,
+}
+
+/// One process.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessRow {
+    /// Evidence file.
+    pub file: String,
+    /// Hostname.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// Program.
+    pub program: String,
+    /// Rank.
+    pub rank: Option<String>,
+    /// Its last record says that it ended.
+    pub ended_cleanly: bool,
+    /// CPU time of the meter in it, seconds.
+    pub meter_cpu_s: f64,
+    /// Launches that waited at a boundary.
+    pub launches_held: u64,
+    /// The longest of these waits, ms.
+    pub longest_wait_ms: f64,
+    /// Its operations.
+    #[serde(flatten)]
+    pub operations: Operations,
+}
+
+/// One device.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceRow {
+    /// UUID.
+    pub uuid: String,
+    /// Exact product name.
+    pub name: String,
+    /// Hostname.
+    pub host: String,
+    /// Hours in which a metered process had a context there.
+    pub hours: f64,
+    /// Energy in that time, mJ.
+    pub energy_mj: Option<u64>,
+    /// Metered processes.
+    pub processes: usize,
+    /// Its operations.
+    #[serde(flatten)]
+    pub operations: Operations,
+}
+
+/// One node.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeRow {
+    /// Hostname.
+    pub host: String,
+    /// Its operations.
+    #[serde(flatten)]
+    pub operations: Operations,
+}
+
+/// What is not metered.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotMetered {
+    /// Faults, with their remedies.
+    pub faults: Vec<Fault>,
+    /// Seconds in which counters were off on a device, by reason. Their operations are interpolated.
+    pub uncounted_s: BTreeMap<String, f64>,
+    /// Paths that the chip has and one pass cannot read.
+    pub uncovered: Vec<String>,
+    /// Paths whose turn never came.
+    pub never_looked: Vec<String>,
+    /// Processes that ended without their last record.
+    pub unclean_ends: Vec<String>,
+    /// Seconds of theirs that may be missing at most: the total is then a lower bound.
+    pub missing_s_at_most: f64,
+    /// Ranks that the launcher's world size says there are, and that left no evidence.
+    pub ranks_missing: u64,
+    /// Places where the evidence was changed after it was written.
+    pub breaks: Vec<String>,
+}
+
+/// Builds the report of a run.
+#[must_use]
+pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
+    let operations = |paths: &Paths| of(&ledger::sum(paths), run.simulated);
+    let total = ledger::sum(&run.paths);
+    let flop = total.total() as f64;
+    let wall_s = run.wall_ns as f64 / 1e9;
+    let energy = run.energy_mj();
+    let mut paths: Vec<(&String, &PathTotal)> = run.paths.iter().collect();
+    paths.sort_by_key(|(_, t)| std::cmp::Reverse(t.total()));
+    Report {
+        format: FORMAT,
+        flopsprof: env!("CARGO_PKG_VERSION").to_owned(),
+        simulated: run.simulated,
+        tier: run.tier(),
+        total: Operations { tier: run.tier(), ..of(&total, run.simulated) },
+        paths: paths.into_iter().map(|(metric, total)| path_row(metric, total, run.simulated)).collect(),
+        estimated: run.estimated.clone(),
+        wall_clock_s: wall_s,
+        began_unix_s: run.began_unix_ns as f64 / 1e9,
+        gpu_hours: run.gpu_seconds().into_iter().map(|(name, s)| (name, s / 3600.0)).collect(),
+        energy_mj: energy,
+        flop_per_joule: energy.filter(|mj| *mj > 0).map(|mj| flop / (mj as f64 / 1e3)),
+        flop_per_s: (wall_s > 0.0).then(|| flop / wall_s),
+        peak_share: run.peak_share(),
+        six_nd,
+        steps: run.steps,
+        processes: run
+            .processes
+            .iter()
+            .map(|p| ProcessRow {
+                file: p.file.clone(),
+                host: p.host.clone(),
+                pid: p.pid,
+                program: p.comm.clone(),
+                rank: p.rank.clone(),
+                ended_cleanly: p.ended,
+                meter_cpu_s: p.meter_cpu_ns as f64 / 1e9,
+                launches_held: p.held.0,
+                longest_wait_ms: p.held.1 as f64 / 1e6,
+                operations: operations(&p.paths),
+            })
+            .collect(),
+        devices: run
+            .devices
+            .iter()
+            .map(|d| DeviceRow {
+                uuid: d.uuid.clone(),
+                name: d.name.clone(),
+                host: d.host.clone(),
+                hours: d.metered_ns as f64 / 3.6e12,
+                energy_mj: d.energy_mj,
+                processes: d.processes.len(),
+                operations: operations(&d.paths),
+            })
+            .collect(),
+        nodes: run.nodes.iter().map(|(host, paths)| NodeRow { host: host.clone(), operations: operations(paths) }).collect(),
+        not_metered: NotMetered {
+            faults: run.faults.clone(),
+            uncounted_s: run.uncounted.clone(),
+            uncovered: run.uncovered.iter().cloned().collect(),
+            never_looked: run.never_looked.iter().filter(|p| !run.paths.contains_key(*p)).cloned().collect(),
+            unclean_ends: run.processes.iter().filter(|p| !p.ended).map(|p| p.file.clone()).collect(),
+            missing_s_at_most: run.missing_s(),
+            ranks_missing: run.world_size.map_or(0, |w| w.saturating_sub(run.processes.len() as u64)),
+            breaks: run.breaks.clone(),
+        },
+        libraries: run.libraries.iter().map(|(name, versions)| (name.clone(), versions.iter().cloned().collect())).collect(),
+    }
+}
+
+fn of(total: &PathTotal, simulated: bool) -> Operations {
+    Operations {
+        flop: total.total().to_string(),
+        flop_float: total.total() as f64,
+        counted: total.counted.to_string(),
+        interpolated: total.interpolated.to_string(),
+        standard_error: total.standard_error(),
+        covered: total.covered(),
+        tier: total.tier(),
+        simulated,
+    }
+}
+
+fn path_row(metric: &str, total: &PathTotal, simulated: bool) -> PathRow {
+    let rest = metric.strip_prefix(PREFIX).unwrap_or(metric);
+    let (family, rest) =
+        rest.strip_prefix("op_").and_then(|r| r.split_once("_src_")).unwrap_or(("", rest.strip_prefix("src_").unwrap_or(rest)));
+    let (source, accumulator) = rest.split_once("_dst_").unwrap_or((rest, ""));
+    PathRow {
+        metric: metric.to_owned(),
+        family: family.to_owned(),
+        source: source.to_owned(),
+        accumulator: accumulator.to_owned(),
+        operations: of(total, simulated),
+    }
+}

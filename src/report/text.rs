@@ -1,0 +1,207 @@
+//! The report for a terminal.
+
+use std::fmt::Write;
+
+use super::json::{Operations, Report};
+use crate::evidence::record::Tier;
+
+/// Writes the report as text.
+#[must_use]
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let mark = if report.simulated { " (simulated)" } else { "" };
+    let _ = writeln!(out, "flopsprof report{mark}");
+    if report.simulated {
+        out += "SIMULATED: the stand-in GPU was used. No number below is a measurement.\n";
+    }
+    let total = &report.total;
+    let _ = writeln!(out, "\nexecuted   {}{mark}, {}", quantity(total), tier(report.tier));
+    let _ = writeln!(out, "           counted {} FLOP, interpolated {} FLOP", total.counted, total.interpolated);
+    six_nd(&mut out, report);
+    paths(&mut out, report, mark);
+    resources(&mut out, report, mark);
+    places(&mut out, report, mark);
+    estimates(&mut out, report, mark);
+    not_metered(&mut out, report);
+    let libraries: Vec<String> = report.libraries.iter().map(|(name, versions)| format!("{name} {}", versions.join(", "))).collect();
+    let _ = writeln!(out, "\nflopsprof {}; {}", report.flopsprof, libraries.join("; "));
+    out
+}
+
+fn six_nd(out: &mut String, report: &Report) {
+    let Some(six) = &report.six_nd else { return };
+    let _ = writeln!(out, "           {:.6} x 6ND ({:.4e} FLOP)", six.ratio, six.six_nd.parse::<f64>().unwrap_or(f64::NAN));
+    for (name, sourced) in [("N", &six.parameters), ("D", &six.tokens)] {
+        let differs = sourced.evidence_says.map(|e| format!("; the program says {e}")).unwrap_or_default();
+        let _ = writeln!(out, "           {name} = {} ({}{differs})", sourced.value, sourced.source);
+    }
+}
+
+fn paths(out: &mut String, report: &Report, mark: &str) {
+    let _ = writeln!(
+        out,
+        "\n{:<9} {:<14} {:<6} {:>22} {:>7} {:>9} {:>9}  tier",
+        "family",
+        "source",
+        "acc.",
+        format!("FLOP{mark}"),
+        "share",
+        "looked at",
+        "std.err."
+    );
+    let total = report.total.flop_float;
+    for row in report.paths.iter().filter(|r| r.operations.flop != "0") {
+        let o = &row.operations;
+        let share = if total > 0.0 { 100.0 * o.flop_float / total } else { 0.0 };
+        let _ = writeln!(
+            out,
+            "{:<9} {:<14} {:<6} {:>22} {:>6.2}% {:>8.2}% {:>9}  {}",
+            if row.family.is_empty() { "-" } else { &row.family },
+            row.source,
+            if row.accumulator.is_empty() { "-" } else { &row.accumulator },
+            o.flop,
+            share,
+            100.0 * o.covered,
+            error(o),
+            tier(o.tier),
+        );
+    }
+    let idle: Vec<&str> = report.paths.iter().filter(|r| r.operations.flop == "0").map(|r| short(&r.metric)).collect();
+    if !idle.is_empty() {
+        let _ = writeln!(out, "none executed: {}", idle.join(", "));
+    }
+}
+
+fn resources(out: &mut String, report: &Report, mark: &str) {
+    let _ = writeln!(out, "\nwall clock {}", duration(report.wall_clock_s));
+    for (name, hours) in &report.gpu_hours {
+        let _ = writeln!(out, "GPU time   {hours:.4} h on {name}");
+    }
+    if let Some(rate) = report.flop_per_s {
+        let share = report.peak_share.map(|s| format!(", {:.1} % of the dense tensor peak while metered", 100.0 * s)).unwrap_or_default();
+        let _ = writeln!(out, "rate       {:.2}{mark} TFLOP/s of wall clock{share}", rate / 1e12);
+    }
+    match report.energy_mj {
+        Some(mj) => {
+            let per = report.flop_per_joule.map(|f| format!(", {f:.3e}{mark} FLOP/J")).unwrap_or_default();
+            let _ = writeln!(out, "energy     {:.1}{mark} kJ of whole devices{per}", mj as f64 / 1e6);
+        }
+        None => out.push_str("energy     not known: NVML did not say\n"),
+    }
+}
+
+fn places(out: &mut String, report: &Report, mark: &str) {
+    for (title, rows) in [
+        (
+            "process",
+            report
+                .processes
+                .iter()
+                .map(|p| {
+                    (
+                        format!(
+                            "{} {} ({}{})",
+                            p.host,
+                            p.pid,
+                            p.program,
+                            p.rank.as_ref().map(|r| format!(", rank {r}")).unwrap_or_default()
+                        ),
+                        &p.operations,
+                    )
+                })
+                .collect::<Vec<_>>(),
+        ),
+        ("device", report.devices.iter().map(|d| (format!("{} {}", d.name, d.uuid), &d.operations)).collect()),
+        ("node", report.nodes.iter().map(|n| (n.host.clone(), &n.operations)).collect()),
+    ] {
+        let _ = writeln!(out, "\nby {title}");
+        for (name, operations) in rows {
+            let _ = writeln!(out, "  {name}: {}{mark}, {}", quantity(operations), tier(operations.tier));
+        }
+    }
+    let held: u64 = report.processes.iter().map(|p| p.launches_held).sum();
+    let longest = report.processes.iter().map(|p| p.longest_wait_ms).fold(0.0, f64::max);
+    let cpu: f64 = report.processes.iter().map(|p| p.meter_cpu_s).sum();
+    let _ = writeln!(out, "\nthe meter held {held} launches at boundaries (longest {longest:.0} ms) and used {cpu:.2} s of CPU");
+}
+
+fn estimates(out: &mut String, report: &Report, mark: &str) {
+    for e in &report.estimated {
+        let flop = e.flop.map_or_else(
+            || "not known (no peak known for this chip, or NVML did not say)".to_owned(),
+            |f| format!("about {f:.2e}{mark} FLOP"),
+        );
+        let _ = writeln!(out, "\nnot counted, estimated by {} on {}: {flop} in {}", tier(e.tier), e.device, duration(e.seconds));
+        let _ = writeln!(out, "  because: {}", e.why);
+    }
+}
+
+fn not_metered(out: &mut String, report: &Report) {
+    let n = &report.not_metered;
+    let mut lines = Vec::new();
+    for f in &n.faults {
+        let device = f.device.map(|d| format!("GPU {d}: ")).unwrap_or_default();
+        lines.push(format!("{device}{}: {}", f.what, f.remedy));
+    }
+    lines.extend(n.uncounted_s.iter().map(|(why, s)| format!("{} interpolated or estimated: {why}", duration(*s))));
+    lines.extend(n.uncovered.iter().map(|p| format!("{}: one pass cannot read it on this chip", short(p))));
+    if !n.never_looked.is_empty() {
+        let paths: Vec<&str> = n.never_looked.iter().map(|p| short(p)).collect();
+        lines.push(format!("the run was too short for a turn of {}: what they executed is not known", paths.join(", ")));
+    }
+    if !n.unclean_ends.is_empty() {
+        lines.push(format!(
+            "{} process(es) ended without their last record (killed?): the total is a lower bound, at most {} are missing: {}",
+            n.unclean_ends.len(),
+            duration(n.missing_s_at_most),
+            n.unclean_ends.join(", ")
+        ));
+    }
+    if n.ranks_missing > 0 {
+        lines.push(format!("{} rank(s) of the job left no evidence here: the total is a lower bound", n.ranks_missing));
+    }
+    lines.extend(n.breaks.iter().map(|b| format!("evidence was changed: {b}")));
+    if lines.is_empty() {
+        out.push_str("\nnot metered: nothing that the meter knows of\n");
+        return;
+    }
+    out.push_str("\nnot metered, or in doubt\n");
+    for line in lines {
+        let _ = writeln!(out, "  - {line}");
+    }
+}
+
+fn quantity(o: &Operations) -> String {
+    let error = match o.standard_error {
+        Some(0.0) => String::new(),
+        Some(e) => format!(" +- {e:.2e}"),
+        None => " +- unknown".to_owned(),
+    };
+    format!("{:.6e}{error} FLOP", o.flop_float)
+}
+
+fn error(o: &Operations) -> String {
+    match o.standard_error {
+        Some(0.0) => "0".to_owned(),
+        Some(e) => format!("{e:.2e}"),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Counted => "counted",
+        Tier::Sampled => "sampled",
+        Tier::Gpm => "gpm",
+        Tier::Utilization => "utilization",
+        Tier::Analytic => "analytic",
+    }
+}
+
+fn short(metric: &str) -> &str {
+    metric.strip_prefix(crate::counter::plan::PREFIX).unwrap_or(metric)
+}
+
+fn duration(seconds: f64) -> String {
+    if seconds >= 7200.0 { format!("{:.2} h", seconds / 3600.0) } else { format!("{seconds:.2} s") }
+}

@@ -1,0 +1,52 @@
+//! What a GPU's libraries in several processes share: how much it has executed. A small file per GPU, mapped by all.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::fd::AsRawFd,
+    path::PathBuf,
+    sync::{OnceLock, atomic::AtomicU64},
+};
+
+/// Devices that a stand-in can have.
+pub(crate) const DEVICES: usize = 8;
+
+/// One device.
+#[repr(C)]
+pub(crate) struct Activity {
+    /// FLOP executed, in units of 2^20, by all processes.
+    pub(crate) mflop: AtomicU64,
+    /// Nanoseconds busy.
+    pub(crate) busy_ns: AtomicU64,
+}
+
+/// The folder of the stand-in's state.
+pub(crate) fn folder() -> PathBuf {
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::getuid() };
+    let folder =
+        std::env::var_os("FLOPSPROF_SIM_DIR").map_or_else(|| std::env::temp_dir().join(format!("flopsprof-sim-{uid}")), PathBuf::from);
+    let _ = fs::create_dir_all(&folder);
+    folder
+}
+
+/// The devices' activity.
+pub(crate) fn activity() -> &'static [Activity; DEVICES] {
+    static MAP: OnceLock<&'static [Activity; DEVICES]> = OnceLock::new();
+    MAP.get_or_init(|| {
+        let size = size_of::<[Activity; DEVICES]>();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder().join("activity"))
+            .expect("the stand-in's folder");
+        file.set_len(size as u64).expect("the stand-in's folder");
+        // SAFETY: a shared mapping of a file that is long enough and never shrinks; atomics are valid for any bytes.
+        unsafe {
+            let map = libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0);
+            assert_ne!(map, libc::MAP_FAILED, "mapping the stand-in's activity");
+            &*map.cast()
+        }
+    })
+}

@@ -1,0 +1,142 @@
+//! The process's view of the GPU.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    ffi::{CString, c_int},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{R, fault};
+
+/// A kernel.
+#[derive(Clone)]
+pub(crate) struct Function {
+    pub(crate) name: CString,
+    /// Metric, FLOP of a warp's iteration, index of the parameter that holds the iterations.
+    pub(crate) work: Option<(String, u64, usize)>,
+}
+
+/// A context.
+pub(crate) struct Context {
+    pub(crate) device: usize,
+    pub(crate) id: u64,
+    /// FLOP by metric in the open range.
+    pub(crate) range: Option<BTreeMap<String, u64>>,
+    /// FLOP of each launch, in order, while an automatic range is open.
+    pub(crate) launches: Option<Vec<(String, u64)>>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) contexts: HashMap<usize, Context>,
+    /// Primary contexts: references and handle, by device.
+    pub(crate) primary: HashMap<usize, (u32, usize)>,
+    pub(crate) functions: HashMap<usize, Function>,
+    /// Entries of a module's PTX.
+    pub(crate) modules: HashMap<usize, Vec<Function>>,
+    pub(crate) next: usize,
+    pub(crate) busy_until: HashMap<usize, Instant>,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+static INITIALISED_BY: AtomicI32 = AtomicI32::new(0);
+
+thread_local! {
+    /// The thread's stack of current contexts.
+    pub(crate) static CURRENT: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes the state.
+pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
+    let mut state: MutexGuard<'_, Option<State>> = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    f(state.get_or_insert_default())
+}
+
+impl State {
+    /// A new handle, never one that was used.
+    pub(crate) fn handle(&mut self) -> usize {
+        self.next += 1;
+        0x1000 + self.next * 16
+    }
+}
+
+pub(crate) fn initialised() -> bool {
+    INITIALISED.load(Ordering::Acquire)
+}
+
+/// Devices of this machine.
+pub(crate) fn devices() -> usize {
+    std::env::var("FLOPSPROF_SIM_DEVICES").ok().and_then(|v| v.parse().ok()).unwrap_or(1).min(crate::shared::DEVICES)
+}
+
+/// The context that is current on this thread.
+pub(crate) fn current() -> Option<usize> {
+    CURRENT.with_borrow(|c| c.last().copied()).filter(|c| *c != 0)
+}
+
+/// The device's speed, FLOP/s.
+pub(crate) fn flops() -> f64 {
+    std::env::var("FLOPSPROF_SIM_FLOPS").ok().and_then(|v| v.parse().ok()).unwrap_or(1e15)
+}
+
+/// Sleeps until a device has done what was launched.
+pub(crate) fn wait_for(device: usize) {
+    if let Some(until) = with(|s| s.busy_until.get(&device).copied()) {
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// How long a launch of so many operations takes.
+pub(crate) fn duration(flop: u64) -> Duration {
+    Duration::from_micros(2) + Duration::from_secs_f64(flop as f64 / flops())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuInit(flags: u32) -> R {
+    if let Some(code) = fault::call("cuInit") {
+        return code;
+    }
+    if flags != 0 {
+        return crate::INVALID_VALUE;
+    }
+    // SAFETY: no preconditions.
+    let pid = unsafe { libc::getpid() };
+    let before = INITIALISED_BY.swap(pid, Ordering::AcqRel);
+    if before == pid {
+        return crate::OK;
+    }
+    if before != 0 {
+        // A child forked after CUDA was started: the driver refuses to start again.
+        INITIALISED_BY.store(before, Ordering::Release);
+        return crate::NOT_INITIALIZED;
+    }
+    if let Some(path) = std::env::var_os("CUDA_INJECTION64_PATH") {
+        inject(&path);
+    }
+    INITIALISED.store(true, Ordering::Release);
+    crate::OK
+}
+
+/// Loads the injected library and calls its entry, as the driver does; what it answers changes nothing.
+fn inject(path: &std::ffi::OsStr) {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = CString::new(path.as_bytes()) else { return };
+    // SAFETY: the path ends in NUL; the symbol is the entry that the driver calls.
+    unsafe {
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        if library.is_null() {
+            return;
+        }
+        let entry = libc::dlsym(library, c"InitializeInjection".as_ptr());
+        if !entry.is_null() {
+            let entry: extern "C" fn() -> c_int = std::mem::transmute(entry);
+            entry();
+        }
+    }
+}

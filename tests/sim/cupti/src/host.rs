@@ -1,0 +1,98 @@
+//! The profiler host.
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString, c_char},
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use cupti_sys::raw;
+
+use crate::{INVALID_CHIP_NAME, INVALID_METRIC_NAME, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, metric, range};
+
+/// Metrics configured on each host object.
+static OBJECTS: Mutex<Option<HashMap<usize, Vec<String>>>> = Mutex::new(None);
+
+fn objects<T>(f: impl FnOnce(&mut HashMap<usize, Vec<String>>) -> T) -> T {
+    f(OBJECTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// A list of C strings that lives for ever, as CUPTI's do.
+fn list(strings: Vec<CString>) -> (*const *const c_char, usize) {
+    let strings: &'static [CString] = strings.leak();
+    let pointers: &'static [*const c_char] = strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>().leak();
+    (pointers.as_ptr(), pointers.len())
+}
+
+struct Pointers((*const *const c_char, usize));
+// SAFETY: constants.
+unsafe impl Send for Pointers {}
+// SAFETY: constants.
+unsafe impl Sync for Pointers {}
+
+pub(crate) unsafe fn names(list: *const *const c_char, n: usize) -> Vec<String> {
+    (0..n).map(|i| CStr::from_ptr(*list.add(i)).to_string_lossy().into_owned()).collect()
+}
+
+cupti! {
+    fn cuptiProfilerInitialize(p: raw::ProfilerInitialize) { let _ = p; OK }
+    fn cuptiProfilerDeInitialize(p: raw::ProfilerDeInitialize) { let _ = p; OK }
+    fn cuptiDeviceGetChipName(p: raw::DeviceGetChipName) { p.chip_name = c"GH100".as_ptr(); OK }
+    fn cuptiProfilerDeviceSupported(p: raw::ProfilerDeviceSupported) { p.is_supported = 2; OK }
+    fn cuptiProfilerHostInitialize(p: raw::HostInitialize) {
+        if p.chip_name.is_null() || CStr::from_ptr(p.chip_name) != c"GH100" { return INVALID_CHIP_NAME; }
+        p.host_object = objects(|o| { let handle = 0x100 + o.len() * 16 + o.keys().max().copied().unwrap_or(0); o.insert(handle, Vec::new()); handle }) as _;
+        OK
+    }
+    fn cuptiProfilerHostDeinitialize(p: raw::HostDeinitialize) { objects(|o| o.remove(&(p.host_object as usize))); OK }
+    fn cuptiProfilerHostGetSupportedChips(p: raw::HostGetSupportedChips) { (p.chip_names, p.num_chips) = list(vec![c"GH100".to_owned()]); OK }
+    fn cuptiProfilerHostGetBaseMetrics(p: raw::HostGetBaseMetrics) {
+        static LIST: OnceLock<Pointers> = OnceLock::new();
+        (p.metric_names, p.num_metrics) = LIST.get_or_init(|| Pointers(list(metric::base()))).0;
+        OK
+    }
+    fn cuptiProfilerHostConfigAddMetrics(p: raw::HostConfigAddMetrics) {
+        let names = names(p.metric_names, p.num_metrics);
+        if !names.iter().all(|n| metric::exists(n)) { return INVALID_METRIC_NAME; }
+        objects(|o| o.get_mut(&(p.host_object as usize)).map(|m| m.extend(names))).map_or(INVALID_PARAMETER, |()| OK)
+    }
+    fn cuptiProfilerHostGetConfigImageSize(p: raw::HostGetConfigImageSize) {
+        let Some(n) = objects(|o| o.get(&(p.host_object as usize)).map(|m| m.join("\n").len() + 1)) else { return INVALID_PARAMETER };
+        p.config_image_size = n;
+        OK
+    }
+    fn cuptiProfilerHostGetConfigImage(p: raw::HostGetConfigImage) {
+        let Some(text) = objects(|o| o.get(&(p.host_object as usize)).map(|m| m.join("\n"))) else { return INVALID_PARAMETER };
+        if p.config_image_size < text.len() + 1 { return INVALID_PARAMETER; }
+        std::ptr::copy_nonoverlapping(text.as_ptr(), p.config_image, text.len());
+        *p.config_image.add(text.len()) = 0;
+        OK
+    }
+    fn cuptiProfilerHostGetNumOfPasses(p: raw::HostGetNumOfPasses) {
+        p.num_of_passes = metric::passes(&metrics_of(p.config_image, p.config_image_size));
+        OK
+    }
+    fn cuptiProfilerHostEvaluateToGpuValues(p: raw::HostEvaluateToGpuValues) {
+        for (i, name) in names(p.metric_names, p.num_metrics).iter().enumerate() {
+            let value = if name.ends_with(".peak_sustained") {
+                // What CUPTI says of GH100's wgmma bf16.
+                1_081_344.0
+            } else {
+                match range::value(p.counter_data_image, p.counter_data_image_size, p.range_index, name) {
+                    Some(value) => value,
+                    None => return INVALID_OPERATION,
+                }
+            };
+            *p.metric_values.add(i) = value;
+        }
+        OK
+    }
+    fn cuptiProfilerGetCounterAvailability(p: raw::GetCounterAvailability) { p.image_size = 8; OK }
+}
+
+/// The metrics of a configuration image.
+pub(crate) unsafe fn metrics_of(image: *const u8, size: usize) -> Vec<String> {
+    let bytes = std::slice::from_raw_parts(image, size);
+    let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).split('\n').filter(|m| !m.is_empty()).map(str::to_owned).collect()
+}

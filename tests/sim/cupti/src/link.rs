@@ -1,0 +1,43 @@
+//! The stand-in's libcuda, as the program has it.
+
+use std::{
+    ffi::{CStr, c_char, c_void},
+    sync::OnceLock,
+};
+
+pub(crate) type Take = extern "C" fn(*mut c_void, usize, *const c_char, u64);
+pub(crate) type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32);
+pub(crate) type OnContext = extern "C" fn(*mut c_void, u32);
+
+/// Its private functions.
+pub(crate) struct Link {
+    pub(crate) device_of: extern "C" fn(*mut c_void) -> i32,
+    pub(crate) range_open: extern "C" fn(*mut c_void, u32),
+    pub(crate) range_close: extern "C" fn(*mut c_void, *mut c_void, Take),
+    pub(crate) on_launch: extern "C" fn(Option<OnLaunch>),
+    pub(crate) on_context: extern "C" fn(Option<OnContext>),
+}
+
+/// None when there is no libcuda, or it is a real one.
+pub(crate) fn link() -> Option<&'static Link> {
+    static LINK: OnceLock<Option<Link>> = OnceLock::new();
+    LINK.get_or_init(|| {
+        let find = |name: &CStr| {
+            let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+            let symbol = if library.is_null() { library } else { unsafe { libc::dlsym(library, name.as_ptr()) } };
+            (!symbol.is_null()).then_some(symbol)
+        };
+        unsafe {
+            Some(Link {
+                device_of: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void) -> i32>(find(c"flopsprof_sim_device_of")?),
+                range_open: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void, u32)>(find(c"flopsprof_sim_range_open")?),
+                range_close: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void, *mut c_void, Take)>(find(
+                    c"flopsprof_sim_range_close",
+                )?),
+                on_launch: std::mem::transmute::<*mut c_void, extern "C" fn(Option<OnLaunch>)>(find(c"flopsprof_sim_on_launch")?),
+                on_context: std::mem::transmute::<*mut c_void, extern "C" fn(Option<OnContext>)>(find(c"flopsprof_sim_on_context")?),
+            })
+        }
+    })
+    .as_ref()
+}

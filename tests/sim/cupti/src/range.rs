@@ -1,0 +1,227 @@
+//! The range profiler.
+//!
+//! A counter data image is a text: a magic line, then a line a range, `metric=value` words. What it does not hold is NaN.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::{CStr, c_char, c_void},
+    fs::{File, OpenOptions},
+    os::fd::AsRawFd,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use cupti_sys::raw::{self, AUTO_RANGE};
+
+use crate::{HARDWARE_BUSY, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, host, link::link, metric, takes_ms};
+
+const MAGIC: &str = "stand-in counter data\n";
+/// Room for a range in an image.
+const RANGE_BYTES: usize = 4096;
+
+#[derive(Default)]
+struct Profiler {
+    ctx: usize,
+    device: usize,
+    /// The configuration of the first Start: it stays for life.
+    first: Option<Vec<String>>,
+    config: Option<(Vec<String>, usize, usize, bool, usize)>,
+    image_ready: bool,
+    started: bool,
+    stopped: bool,
+    pushed: Option<Instant>,
+    /// Ranges that were closed: seconds and FLOP by path.
+    ranges: Vec<(f64, BTreeMap<String, u64>)>,
+    dropped: usize,
+}
+
+static PROFILERS: Mutex<Option<HashMap<usize, Profiler>>> = Mutex::new(None);
+/// The lock files of the GPUs whose counters this process owns, by device.
+static OWNED: Mutex<Option<HashMap<usize, File>>> = Mutex::new(None);
+
+fn with<T>(object: *mut c_void, f: impl FnOnce(&mut Profiler) -> Result<T, u32>) -> Result<T, u32> {
+    let mut profilers = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner);
+    f(profilers.get_or_insert_default().get_mut(&(object as usize)).ok_or(INVALID_PARAMETER)?)
+}
+
+fn answer(result: Result<(), u32>) -> u32 {
+    result.err().unwrap_or(OK)
+}
+
+/// Takes a GPU's counters; the kernel frees the lock when the process dies.
+fn own(device: usize) -> bool {
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::getuid() };
+    let folder =
+        std::env::var_os("FLOPSPROF_SIM_DIR").map_or_else(|| std::env::temp_dir().join(format!("flopsprof-sim-{uid}")), Into::into);
+    let _ = std::fs::create_dir_all(&folder);
+    let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(format!("gpu{device}.owner"))) else {
+        return false;
+    };
+    // SAFETY: the descriptor is open.
+    let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+    if taken {
+        OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(device, file);
+    }
+    taken
+}
+
+fn disown(device: usize) {
+    OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().remove(&device);
+}
+
+extern "C" fn take(user: *mut c_void, range: usize, path: *const c_char, flop: u64) {
+    // SAFETY: the user data is the vector that was handed over with this function; the path ends in NUL.
+    let (ranges, path) = unsafe { (&mut *user.cast::<Vec<BTreeMap<String, u64>>>(), CStr::from_ptr(path).to_string_lossy().into_owned()) };
+    if ranges.len() <= range {
+        ranges.resize(range + 1, BTreeMap::new());
+    }
+    *ranges[range].entry(path).or_insert(0) += flop;
+}
+
+cupti! {
+    fn cuptiRangeProfilerEnable(p: raw::RangeProfilerEnable) {
+        let Some(link) = link() else { return INVALID_OPERATION };
+        let device = (link.device_of)(p.ctx);
+        let Ok(device) = usize::try_from(device) else { return raw::CuptiResult::INVALID_CONTEXT.0 };
+        let mut profilers = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let profilers = profilers.get_or_insert_default();
+        let handle = profilers.keys().max().copied().unwrap_or(0x10) + 16;
+        profilers.insert(handle, Profiler { ctx: p.ctx as usize, device, ..Profiler::default() });
+        p.object = handle as _;
+        OK
+    }
+    fn cuptiRangeProfilerDisable(p: raw::RangeProfilerDisable) {
+        takes_ms(11);
+        let gone = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().remove(&(p.object as usize));
+        if let Some(gone) = gone && gone.started { disown(gone.device); }
+        OK
+    }
+    fn cuptiRangeProfilerGetCounterDataSize(p: raw::RangeProfilerGetCounterDataSize) {
+        p.counter_data_size = MAGIC.len() + (p.max_num_of_ranges + 1) * RANGE_BYTES;
+        OK
+    }
+    fn cuptiRangeProfilerCounterDataImageInitialize(p: raw::RangeProfilerCounterDataImageInitialize) {
+        if p.counter_data_size < MAGIC.len() + 1 { return INVALID_PARAMETER; }
+        std::ptr::write_bytes(p.counter_data, 0, p.counter_data_size);
+        std::ptr::copy_nonoverlapping(MAGIC.as_ptr(), p.counter_data, MAGIC.len());
+        answer(with(p.object, |o| { o.image_ready = true; Ok(()) }))
+    }
+    fn cuptiRangeProfilerSetConfig(p: raw::RangeProfilerSetConfig) {
+        let metrics = host::metrics_of(p.config, p.config_size);
+        answer(with(p.object, |o| {
+            if o.started || !o.image_ready { return Err(INVALID_OPERATION); }
+            o.config = Some((metrics, p.counter_data_image as usize, p.counter_data_image_size, p.range == AUTO_RANGE, p.max_ranges_per_pass));
+            Ok(())
+        }))
+    }
+    fn cuptiRangeProfilerStart(p: raw::RangeProfilerStart) {
+        let first = match with(p.object, |o| {
+            if o.started || o.config.is_none() { return Err(INVALID_OPERATION); }
+            // Two profilers at once: the real one refuses the second.
+            Ok((o.first.is_none(), o.device))
+        }) { Ok(f) => f, Err(code) => return code };
+        let others = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().iter().any(|(h, o)| *h != p.object as usize && o.device == first.1 && o.first.is_some());
+        if others { return INVALID_PARAMETER; }
+        if !own(first.1) { return HARDWARE_BUSY; }
+        takes_ms(if first.0 { 160 } else { 20 });
+        answer(with(p.object, |o| {
+            let config = o.config.as_ref().map(|c| c.0.clone()).unwrap_or_default();
+            o.first.get_or_insert(config);
+            (o.started, o.stopped) = (true, false);
+            o.ranges.clear();
+            o.dropped = 0;
+            if o.config.as_ref().is_some_and(|c| c.3) {
+                if let Some(link) = link() { (link.range_open)(o.ctx as _, 1); }
+                o.pushed = Some(Instant::now());
+            }
+            Ok(())
+        }))
+    }
+    fn cuptiRangeProfilerPushRange(p: raw::RangeProfilerPushRange) {
+        takes_ms(1);
+        answer(with(p.object, |o| {
+            if !o.started {
+                eprintln!("stand-in libcupti: PushRange without a Start that worked kills the context on a real GPU");
+                std::process::abort();
+            }
+            if o.pushed.is_some() { return Err(INVALID_OPERATION); }
+            if let Some(link) = link() { (link.range_open)(o.ctx as _, 0); }
+            o.pushed = Some(Instant::now());
+            Ok(())
+        }))
+    }
+    fn cuptiRangeProfilerPopRange(p: raw::RangeProfilerPopRange) {
+        takes_ms(1);
+        answer(with(p.object, close))
+    }
+    fn cuptiRangeProfilerStop(p: raw::RangeProfilerStop) {
+        takes_ms(7);
+        p.is_all_pass_submitted = 1;
+        answer(with(p.object, |o| {
+            if !o.started { return Err(INVALID_OPERATION); }
+            if o.pushed.is_some() { close(o)?; }
+            (o.started, o.stopped) = (false, true);
+            disown(o.device);
+            Ok(())
+        }))
+    }
+    fn cuptiRangeProfilerDecodeData(p: raw::RangeProfilerDecodeData) {
+        answer(with(p.object, |o| {
+            // Before Stop there is nothing to decode, and that is no error.
+            if !o.stopped { return Ok(()); }
+            let Some((_, image, size, _, most)) = o.config.take() else { return Err(INVALID_OPERATION) };
+            o.image_ready = false;
+            p.num_of_range_dropped = o.ranges.len().saturating_sub(most) + o.dropped;
+            let metrics = o.first.clone().unwrap_or_default();
+            let one_pass = metric::passes(&metrics) == 1;
+            let mut text = MAGIC.to_owned();
+            for (seconds, flop) in o.ranges.iter().take(most) {
+                let words: Vec<String> = metrics.iter().map(|m| {
+                    let value = if m.starts_with("sm__cycles_elapsed") { seconds * 1.98e9 }
+                        else if m.starts_with("gpu__time_duration") { seconds * 1e9 }
+                        else if one_pass { flop.iter().filter(|(path, _)| metric::counts(m, path)).map(|(_, n)| *n).sum::<u64>() as f64 }
+                        else { f64::NAN };
+                    format!("{}={value:?}", metric::base_of(m))
+                }).collect();
+                text += &(words.join(" ") + "\n");
+            }
+            if text.len() < size { unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), image as *mut u8, text.len()) }; }
+            Ok(())
+        }))
+    }
+    fn cuptiRangeProfilerGetCounterDataInfo(p: raw::RangeProfilerGetCounterDataInfo) {
+        p.num_total_ranges = text(p.counter_data_image, p.counter_data_image_size).map_or(0, |t| t.lines().count());
+        OK
+    }
+}
+
+/// Closes the open range.
+fn close(o: &mut Profiler) -> Result<(), u32> {
+    let Some(opened) = o.pushed.take() else { return Err(INVALID_OPERATION) };
+    let mut ranges: Vec<BTreeMap<String, u64>> = Vec::new();
+    if let Some(link) = link() {
+        (link.range_close)(o.ctx as _, (&raw mut ranges).cast(), take);
+    }
+    let seconds = opened.elapsed().as_secs_f64();
+    if ranges.is_empty() {
+        ranges.push(BTreeMap::new());
+    }
+    o.ranges.extend(ranges.into_iter().map(|r| (seconds, r)));
+    Ok(())
+}
+
+unsafe fn text(image: *const u8, size: usize) -> Option<String> {
+    let bytes = std::slice::from_raw_parts(image, size);
+    let text = String::from_utf8_lossy(bytes.split(|b| *b == 0).next()?).into_owned();
+    text.strip_prefix(MAGIC).map(str::to_owned)
+}
+
+/// The value of a metric in a range of a decoded image; NaN for one it does not hold; none for what is no image.
+pub(crate) unsafe fn value(image: *const u8, size: usize, range: usize, name: &str) -> Option<f64> {
+    let text = text(image, size)?;
+    let line = text.lines().nth(range)?;
+    let base = metric::base_of(name);
+    let word = line.split(' ').find_map(|w| w.strip_prefix(base)?.strip_prefix('='));
+    Some(word.and_then(|v| v.parse().ok()).unwrap_or(f64::NAN))
+}
