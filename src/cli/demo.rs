@@ -36,7 +36,7 @@ const TURN_TOLERANCE: f64 = 0.05;
 
 /// Meter a workload whose operations are known by construction, and check that measured = true.
 ///
-/// Runs every tensor-core instruction of the device (bf16, fp16, tf32, fp8, fp64; wgmma and mma.sync) for a moment each, under the meter, on the GPU of this
+/// Runs every tensor-core instruction of the device (bf16, fp16, tf32, fp8, fp64; wgmma and mma.sync) in turn, under the meter, on the GPU of this
 /// machine. Where there is none, a stand-in GPU takes its place: everything then says `simulated`, and the report of a recorded H200
 /// run is shown too.
 ///
@@ -47,15 +47,15 @@ pub(crate) struct Args {
     /// Kernels, by name; all of the device by default (--list shows them)
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     kernel: Vec<String>,
-    /// Seconds for each kernel
-    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    /// Seconds to run
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
     seconds: f64,
-    /// Launches for each kernel, instead of seconds
+    /// Launches, instead of seconds
     #[arg(long, value_name = "N", conflicts_with = "seconds")]
     launches: Option<u64>,
-    /// All kernels in turn, launch by launch, instead of one after the other
+    /// Run the kernels one after the other, each so long, instead of in turn, launch by launch: paths that take turns can then miss their kernel
     #[arg(long)]
-    mix: bool,
+    apart: bool,
     /// Launches of one block and one iteration, as fast as the host can; with --launches
     #[arg(long, requires = "launches")]
     tiny: bool,
@@ -123,15 +123,10 @@ fn bare(args: &Args) -> Result<ExitCode> {
     };
     let start = std::time::Instant::now();
     let length = args.launches.map_or_else(|| For::Time(Duration::from_secs_f64(args.seconds)), For::Launches);
-    if args.mix {
-        workload.run(&kernels, length)?;
-    } else {
-        for kernel in kernels {
-            match (args.tiny, args.launches) {
-                (true, Some(launches)) => workload.burst(kernel, launches)?,
-                _ => workload.run(&[kernel], length)?,
-            }
-        }
+    match (args.tiny, args.launches) {
+        (true, Some(launches)) => kernels.iter().try_for_each(|k| workload.burst(k, launches))?,
+        _ if args.apart => kernels.iter().try_for_each(|k| workload.run(&[*k], length))?,
+        _ => workload.run(&kernels, length)?,
     }
     let executed = Executed {
         device: workload.device_name(),
@@ -168,7 +163,7 @@ fn metered(args: &Args) -> Result<ExitCode> {
     if !args.kernel.is_empty() {
         command.args(["--kernel", &args.kernel.join(",")]);
     }
-    for (on, flag) in [(args.mix, "--mix"), (args.tiny, "--tiny")] {
+    for (on, flag) in [(args.apart, "--apart"), (args.tiny, "--tiny")] {
         if on {
             command.arg(flag);
         }
@@ -182,6 +177,7 @@ fn metered(args: &Args) -> Result<ExitCode> {
     }
     let status = command.status().with_context(|| format!("starting {}", exe.display()))?;
     if !status.success() {
+        eprintln!("flopsprof: the workload ended with {status}");
         return Ok(ExitCode::from(NOTHING_RUN));
     }
     let executed: Executed = serde_json::from_slice(&fs::read(&truth_file)?).context("reading what the workload executed")?;

@@ -213,10 +213,10 @@ fn take(cupti: Cupti, ordinal: usize) -> Result<(), String> {
     let first = plan.groups.first().ok_or_else(|| format!("CUPTI knows no tensor counters of {chip}"))?;
     let mut group = Group::new(&host, first).map_err(|e| e.to_string())?;
     // SAFETY: the context lives until the end of this function.
-    let profiler = unsafe { RangeProfiler::enable(cupti, context.cu_ctx().cast()) }.map_err(|e| e.to_string())?;
+    let mut profiler = unsafe { RangeProfiler::enable(cupti, context.cu_ctx().cast()) }.map_err(|e| e.to_string())?;
     let opened = profiler.open(&mut group).map_err(|e| e.to_string());
     if opened.is_ok() {
-        let _ = profiler.pop().and_then(|()| profiler.collect());
+        let _ = profiler.close(&mut group);
     }
     let _ = profiler.disable();
     opened

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! enable ─> prepare(group) ─> ┌ image, SetConfig, Start, Push ┐ open
-//!                             └ Pop, Stop, Decode, Evaluate   ┘ close ─> … ─> disable
+//!                             └ Pop, Stop, Decode             ┘ close ─> counts (Evaluate) … ─> disable
 //! ```
 //! `UserRange` + `UserReplay` with one pass: everything the context runs between Push and Pop is counted, kernels stay concurrent, nothing is run
 //! twice. Values are readable only after Stop and Decode, and image and configuration must be renewed before the next Start.
 //!
-//! A profiler keeps the configuration of its first Start for life: with another group's, that group's own paths read NaN. So another group takes
+//! A profiler that was never asked for its image's size crashes when an image is initialised for it. It keeps the configuration of its first Start for life: with another group's, that group's own paths read NaN. So another group takes
 //! another profiler, and only one may be enabled: a second one's Start answers INVALID_PARAMETER, and a Push after that kills the
 //! program's context.
 //!
@@ -26,6 +26,7 @@ use super::{
     host::{Config, Host, c_string, pointers},
     plan::CYCLES,
 };
+use crate::window::clock::monotonic_ns;
 
 /// Ranges a session can hold. One is opened; CUPTI wants room for at least one.
 const RANGES: usize = 1;
@@ -38,8 +39,12 @@ pub struct Group {
     /// What is evaluated: each path's `.sum`, then the cycles if they fit.
     metrics: Vec<CString>,
     config: Config,
-    /// The counter data image; made when the group is first on, because its size needs the context.
+    /// The counter data image of the open range.
     image: Vec<u8>,
+    /// That of the range that was collected last.
+    done: Vec<u8>,
+    /// One that is free for the next range: the collected one is evaluated when the next range is open already.
+    free: Vec<u8>,
 }
 
 impl Group {
@@ -57,7 +62,7 @@ impl Group {
                 host.config(&metrics)?
             }
         };
-        Ok(Self { paths: paths.to_vec(), metrics, config, image: Vec::new() })
+        Ok(Self { paths: paths.to_vec(), metrics, config, image: Vec::new(), done: Vec::new(), free: Vec::new() })
     }
 
     /// The paths of the group.
@@ -83,6 +88,10 @@ pub struct Counts {
 pub struct RangeProfiler {
     cupti: Cupti,
     object: raw::RangeProfilerObject,
+    /// Size of an image; 0 before it was asked.
+    image_size: usize,
+    /// Time inside the calls in which the driver lets nobody launch.
+    inside_ns: u64,
 }
 
 // SAFETY: used by the meter's one thread; CUPTI does not tie the object to the thread that made it.
@@ -101,7 +110,7 @@ impl RangeProfiler {
         p.ctx = ctx;
         // SAFETY: the context is live, by the caller's promise.
         unsafe { cupti.range_profiler_enable(&mut p)? };
-        Ok(Self { cupti, object: p.object })
+        Ok(Self { cupti, object: p.object, image_size: 0, inside_ns: 0 })
     }
 
     /// Frees it. Not done on drop: a context that the program destroyed must not be touched again.
@@ -119,8 +128,9 @@ impl RangeProfiler {
     ///
     /// # Errors
     /// CUPTI's answer; `HARDWARE_BUSY` when another process owns the counters. The session is then closed again.
-    pub fn open(&self, group: &mut Group) -> Result<(), Error> {
+    pub fn open(&mut self, group: &mut Group) -> Result<(), Error> {
         self.prepare(group)?;
+        let start = monotonic_ns();
         let mut p = raw::RangeProfilerStart::sized();
         p.object = self.object;
         // SAFETY: the object is live and configured.
@@ -128,40 +138,46 @@ impl RangeProfiler {
         let mut p = raw::RangeProfilerPushRange::sized();
         p.object = self.object;
         p.range_name = c"window".as_ptr();
+        // Only after a Start that worked: a Push without kills the program's context.
         // SAFETY: the object is live, the name is a constant.
-        unsafe { self.cupti.range_profiler_push_range(&mut p) }.inspect_err(|_| {
+        let pushed = unsafe { self.cupti.range_profiler_push_range(&mut p) };
+        self.inside_ns += monotonic_ns() - start;
+        pushed.inspect_err(|_| {
             let _ = self.stop();
         })
     }
 
-    /// Ends the range: from the call on, what is launched is not counted. First half of closing; [`RangeProfiler::collect`] is the second.
+    /// Ends the range, gives the counters back and brings what was counted into the group's image. Returns when the range ended: from then on, what is
+    /// launched is not counted.
     ///
     /// # Errors
     /// CUPTI's answer.
-    pub fn pop(&self) -> Result<(), Error> {
+    pub fn close(&mut self, group: &mut Group) -> (u64, Result<(), Error>) {
+        let start = monotonic_ns();
         let mut p = raw::RangeProfilerPopRange::sized();
         p.object = self.object;
         // SAFETY: the object is live.
-        unsafe { self.cupti.range_profiler_pop_range(&mut p) }
-    }
-
-    /// Gives the counters back and brings what was counted into the group's image.
-    ///
-    /// # Errors
-    /// CUPTI's answer.
-    pub fn collect(&self) -> Result<(), Error> {
-        self.stop()?;
+        let popped = unsafe { self.cupti.range_profiler_pop_range(&mut p) };
+        let ended = monotonic_ns();
+        // Stop even if Pop failed: the counters must not stay taken.
+        let stopped = self.stop();
+        self.inside_ns = monotonic_ns() - start;
         let mut p = raw::RangeProfilerDecodeData::sized();
         p.object = self.object;
         // SAFETY: the object is live; its image is the group's, which outlives the session.
-        unsafe { self.cupti.range_profiler_decode_data(&mut p) }
+        let decoded = stopped.and_then(|()| unsafe { self.cupti.range_profiler_decode_data(&mut p) });
+        group.done = std::mem::take(&mut group.image);
+        (ended, popped.and(decoded))
     }
 
-    /// Gives the counters back without looking at them.
-    ///
-    /// # Errors
-    /// CUPTI's answer.
-    pub fn stop(&self) -> Result<(), Error> {
+    /// Time spent, since the range was closed, inside calls in which nobody can launch.
+    #[must_use]
+    pub fn inside_ns(&self) -> u64 {
+        self.inside_ns
+    }
+
+    /// Gives the counters back.
+    fn stop(&self) -> Result<(), Error> {
         let mut p = raw::RangeProfilerStop::sized();
         p.object = self.object;
         // SAFETY: the object is live.
@@ -169,8 +185,8 @@ impl RangeProfiler {
     }
 
     /// Renews a group's image and hands both to the profiler.
-    fn prepare(&self, group: &mut Group) -> Result<(), Error> {
-        if group.image.is_empty() {
+    fn prepare(&mut self, group: &mut Group) -> Result<(), Error> {
+        if self.image_size == 0 {
             let names = pointers(&group.metrics);
             let mut p = raw::RangeProfilerGetCounterDataSize::sized();
             p.object = self.object;
@@ -180,8 +196,10 @@ impl RangeProfiler {
             p.max_num_range_tree_nodes = RANGES as u32;
             // SAFETY: the object is live, the names outlive the call.
             unsafe { self.cupti.range_profiler_get_counter_data_size(&mut p)? };
-            group.image = vec![0; p.counter_data_size];
+            self.image_size = p.counter_data_size;
         }
+        group.image = std::mem::take(&mut group.free);
+        group.image.resize(self.image_size, 0);
         let mut p = raw::RangeProfilerCounterDataImageInitialize::sized();
         p.object = self.object;
         p.counter_data_size = group.image.len();
@@ -208,12 +226,13 @@ impl RangeProfiler {
 }
 
 impl Group {
-    /// What the last collected range counted.
+    /// What the last collected range counted. Call it once for each.
     ///
     /// # Errors
     /// CUPTI's answer.
-    pub fn counts(&self, host: &Host) -> Result<Counts, Error> {
-        let values = host.evaluate(&self.image, 0, &self.metrics)?;
+    pub fn counts(&mut self, host: &Host) -> Result<Counts, Error> {
+        self.free = std::mem::take(&mut self.done);
+        let values = host.evaluate(&self.free, 0, &self.metrics)?;
         let mut counts = Counts::default();
         for (path, value) in self.paths.iter().zip(&values) {
             match whole(*value) {
@@ -229,11 +248,11 @@ impl Group {
 
     /// FLOP per SM cycle of each path at the chip's dense peak, whole device, as CUPTI's model of the chip has it. CUPTI gives a path that sparse
     /// operations count in the sparse peak, twice the dense one: GH100's wgmma bf16 has 8192 FLOP per multiprocessor and cycle there, and 4096 in
-    /// NVIDIA's data sheet and at the most on an H200.
+    /// NVIDIA's data sheet and at the most on an H200. Known after [`Group::counts`].
     #[must_use]
     pub fn peaks(&self, host: &Host) -> BTreeMap<String, f64> {
         let names: Vec<CString> = self.paths.iter().map(|p| c_string(&format!("{p}.sum.peak_sustained"))).collect();
-        let values = host.evaluate(&self.image, 0, &names).unwrap_or_default();
+        let values = host.evaluate(&self.free, 0, &names).unwrap_or_default();
         let metrics = host.base_metrics().unwrap_or_default();
         let dense =
             |path: &str, peak: f64| if metrics.iter().any(|m| m.strip_prefix(path) == Some("_sparsity_on")) { peak / 2.0 } else { peak };

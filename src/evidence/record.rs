@@ -226,6 +226,9 @@ pub struct Boundary {
     pub why_ungated: String,
     /// Time from the end of the window before (or from the context's first sight) to the start of this one.
     pub took_ns: u64,
+    /// The part of it in which launches could have run uncounted, had they not been held: the rest passed inside driver calls that let nobody launch.
+    #[serde(default)]
+    pub exposed_ns: u64,
     /// Launches that waited.
     pub held: u64,
     /// Launches that went through uncounted because their wait reached its deadline.

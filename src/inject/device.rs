@@ -26,7 +26,7 @@ use crate::{
     evidence::record::{self, Boundary, Device, Fault, Reading, Record, Tier, Window},
     window::{
         clock::{monotonic_ns, thread_cpu_ns},
-        schedule::Schedule,
+        schedule::{self, Schedule},
     },
     witness::nvml::{DeviceWitness, Witness},
 };
@@ -150,7 +150,7 @@ impl Metered {
         match opened {
             Ok((group, length)) => {
                 let took_ns = now - gate.as_ref().map_or(seen_ns, gate::Closed::since_ns);
-                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary(gate, took_ns) };
+                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary(gate, took_ns, 0) };
             }
             Err((refused, retry)) => {
                 drop(gate);
@@ -176,24 +176,34 @@ impl Metered {
         Ok(())
     }
 
-    /// Opens the next window of the schedule.
+    /// Takes the turn at the counters and opens the next window of the schedule.
     fn open(&mut self) -> Result<(usize, Duration), Refused> {
-        let (Some(cupti), Some(schedule)) = (self.cupti, &mut self.schedule) else {
-            return Err(Refused::Busy("no counters on this device".to_owned()));
-        };
         if !self.turn.take() {
             return Err(Refused::Busy("another metered process has its turn at the counters".to_owned()));
         }
-        let Some(next) = schedule.turn() else {
+        let opened = self.next().and_then(|next| self.open_as(next));
+        if opened.is_err() {
             self.turn.give();
-            return Err(Refused::Never(Box::new(Fault {
+        }
+        opened
+    }
+
+    /// What the schedule wants next.
+    fn next(&mut self) -> Result<schedule::Turn, Refused> {
+        let schedule = self.schedule.as_mut().ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
+        schedule.turn().ok_or_else(|| {
+            Refused::Never(Box::new(Fault {
                 kind: "no-counters".to_owned(),
                 device: Some(self.ordinal),
                 what: "this chip has no tensor operation counters that CUPTI knows".to_owned(),
                 remedy: "a newer libcupti may know the chip".to_owned(),
-            })));
-        };
-        self.switch_on(cupti, next.group).inspect_err(|_| self.turn.give()).map_err(|e| refusal(&e, self.ordinal))?;
+            }))
+        })
+    }
+
+    fn open_as(&mut self, next: schedule::Turn) -> Result<(usize, Duration), Refused> {
+        let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
+        self.switch_on(cupti, next.group).map_err(|e| refusal(&e, self.ordinal))?;
         Ok((next.group, next.length))
     }
 
@@ -202,7 +212,7 @@ impl Metered {
         if self.profiler.as_ref().is_some_and(|(_, of)| *of != group) {
             self.disable();
         }
-        let profiler = match self.profiler.take() {
+        let mut profiler = match self.profiler.take() {
             Some((profiler, _)) => profiler,
             // SAFETY: the context is retained by us; after a reset by the program the profiler is dropped without being used again.
             None => unsafe { RangeProfiler::enable(cupti, self.ctx) }?,
@@ -270,57 +280,57 @@ impl Metered {
         }
     }
 
-    /// Ends a window and begins the next.
+    /// Ends a window and begins the next. Between Pop and Push there is nothing but CUPTI's own calls.
     fn boundary(&mut self) {
+        let lend = self.turn.wanted();
+        let next = if lend { Err(Refused::Busy("counters lent to another metered process".to_owned())) } else { self.next() };
         let gate = match self.cupti {
             Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
             _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
         };
-        let (end_ns, counted) = self.close();
-        if self.turn.wanted() {
-            self.turn.give();
-            drop(gate);
-            self.write_counted(end_ns, counted);
-            self.uncounted(Refused::Busy("counters lent to another metered process".to_owned()), end_ns, true);
-            if let Mode::Uncounted { retry_ns, .. } = &mut self.mode {
-                *retry_ns = Some(later(end_ns, YIELD));
-            }
-            return;
-        }
-        let opened = self.open();
+        let (end_ns, closed) = self.close();
+        let opened = next.and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
-        let opened_boundary = boundary(gate, start_ns - end_ns);
-        self.write_counted(end_ns, counted);
+        let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
+        let boundary = boundary(gate, start_ns - end_ns, inside_ns);
+        if opened.is_err() {
+            self.turn.give();
+        }
+        self.write_counted(end_ns, closed);
         match opened {
-            Ok((group, length)) => {
-                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: opened_boundary }
+            Ok((group, length)) => self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary },
+            Err(refused) => {
+                self.uncounted(refused, end_ns, true);
+                if let (true, Mode::Uncounted { retry_ns, .. }) = (lend, &mut self.mode) {
+                    *retry_ns = Some(later(end_ns, YIELD));
+                }
             }
-            Err(refused) => self.uncounted(refused, end_ns, true),
         }
     }
 
-    /// Pop to Evaluate, and what the schedule learns from it. The window itself is written by [`Metered::write_counted`], after the gate is open.
-    fn close(&mut self) -> (u64, Result<Counts, Error>) {
-        let (Mode::Counting { group, .. }, Some((profiler, _)), Some(planned)) = (&self.mode, &self.profiler, &self.planned) else {
-            return (monotonic_ns(), Ok(Counts::default()));
-        };
-        let group = *group;
-        let popped = profiler.pop();
-        let end_ns = monotonic_ns();
-        // Stop even if Pop failed: the counters must not stay taken.
-        let collected = profiler.collect();
-        let counts = popped.and(collected).and_then(|()| self.groups[group].counts(&planned.host));
-        if let (Ok(counts), Some(schedule)) = (&counts, &mut self.schedule) {
+    /// Closes the open range.
+    fn close(&mut self) -> (u64, Result<(), Error>) {
+        match (&self.mode, &mut self.profiler) {
+            (Mode::Counting { group, .. }, Some((profiler, _))) => profiler.close(&mut self.groups[*group]),
+            _ => (monotonic_ns(), Ok(())),
+        }
+    }
+
+    /// What the closed range counted, and what the schedule learns from it.
+    fn counts(&mut self, group: usize) -> Result<Counts, Error> {
+        let Some(planned) = &self.planned else { return Ok(Counts::default()) };
+        let counts = self.groups[group].counts(&planned.host)?;
+        if let Some(schedule) = &mut self.schedule {
             schedule.counted(group, &counts.paths);
-            self.learn_peaks(group);
         }
-        (end_ns, counts)
+        self.learn_peaks(group);
+        Ok(counts)
     }
 
-    fn write_counted(&mut self, end_ns: u64, counted: Result<Counts, Error>) {
+    fn write_counted(&mut self, end_ns: u64, closed: Result<(), Error>) {
         let Mode::Counting { group, start_ns, opened, .. } = &self.mode else { return };
         let (group, start_ns, opened) = (*group, *start_ns, opened.clone());
-        let window = match counted {
+        let window = match closed.and_then(|()| self.counts(group)) {
             Ok(counts) => {
                 if !counts.invalid.is_empty() {
                     self.out.push(Record::Fault(Fault {
@@ -400,9 +410,9 @@ impl Metered {
     /// Ends the last window: the process is about to end.
     pub(super) fn finish(&mut self) {
         if matches!(self.mode, Mode::Counting { .. }) {
-            let (end_ns, counted) = self.close();
+            let (end_ns, closed) = self.close();
             self.turn.give();
-            self.write_counted(end_ns, counted);
+            self.write_counted(end_ns, closed);
         } else {
             self.cut_uncounted(monotonic_ns());
         }
@@ -501,11 +511,12 @@ impl Metered {
     }
 }
 
-/// What a boundary says of itself, once its gate is open again.
-fn boundary(gate: Result<gate::Closed, String>, took_ns: u64) -> Boundary {
+/// What a boundary says of itself, once its gate is open again. `inside_ns` of its time nobody could launch.
+fn boundary(gate: Result<gate::Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
+    let exposed_ns = took_ns.saturating_sub(inside_ns);
     match gate {
-        Ok(closed) => Boundary { took_ns, ..closed.open() },
-        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, ..Boundary::default() },
+        Ok(closed) => Boundary { took_ns, exposed_ns, ..closed.open() },
+        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, exposed_ns, ..Boundary::default() },
     }
 }
 

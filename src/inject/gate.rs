@@ -117,6 +117,7 @@ impl Closed {
             gated: slipped == 0,
             why_ungated: if slipped == 0 { String::new() } else { "launches waited until their deadline".to_owned() },
             took_ns: 0,
+            exposed_ns: 0,
             held: HELD.load(Ordering::Relaxed),
             slipped,
             longest_wait_ns,

@@ -11,7 +11,8 @@
 //! of the two neighbours' rates and `v` the variance of the rate from window to window, estimated by von Neumann's successive
 //! differences, which a slow drift does not inflate. Blocks add in quadrature. It assumes that what a program does while a path is off resembles
 //! what it does just before and after: true of training loops, not of a program that does one thing once. With fewer than two on
-//! intervals the scatter is not known, and neither is the error.
+//! intervals the scatter is not known, and neither is the error. A path that did nothing whenever it was looked at is taken as unused: the report says
+//! for how long it was looked at.
 
 /// One interval of one path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +42,9 @@ pub fn interpolate(intervals: &[Interval]) -> Interpolated {
         return Interpolated { flop: 0.0, variance: Some(0.0) };
     }
     let clock = Clock::of(intervals);
+    if on.iter().all(|i| intervals[*i].flop == Some(0)) && !on.is_empty() {
+        return Interpolated { flop: 0.0, variance: Some(0.0) };
+    }
     let rate = |i: usize| intervals[i].flop.unwrap_or(0) as f64 / clock.ticks(&intervals[i]).max(1.0);
     let rates: Vec<f64> = on.iter().map(|i| rate(*i)).collect();
     let scatter =
@@ -147,6 +151,8 @@ mod tests {
     fn what_cannot_be_known_is_not_claimed() {
         let never = [interval(false, 1, 5), interval(false, 1, 7)];
         assert_eq!(interpolate(&never).variance, None);
+        let unused = [interval(true, 0, 5), interval(false, 1, 7)];
+        assert_eq!(interpolate(&unused), Interpolated { flop: 0.0, variance: Some(0.0) });
         let once = [interval(true, 3, 5), interval(false, 1, 7)];
         let got = interpolate(&once);
         assert!((got.flop - 21.0).abs() < 1e-9);

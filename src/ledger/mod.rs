@@ -273,7 +273,7 @@ pub fn run_total(files: &[ProcessEvidence]) -> RunTotal {
                 }
                 if !window.opened.gated {
                     let why = format!("boundary not gated: {}", window.opened.why_ungated);
-                    *run.uncounted.entry(why).or_default() += window.opened.took_ns as f64 / 1e9;
+                    *run.uncounted.entry(why).or_default() += window.opened.exposed_ns as f64 / 1e9;
                 }
             }
             run.never_looked.extend(track.never_looked());

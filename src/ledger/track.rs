@@ -64,8 +64,8 @@ impl Track {
     fn path(&self, path: &str) -> PathTotal {
         let mut intervals = Vec::with_capacity(self.windows.len());
         for window in &self.windows {
-            if !window.opened.gated && window.opened.took_ns > 0 {
-                intervals.push(Interval { flop: None, cycles: None, ns: window.opened.took_ns });
+            if !window.opened.gated && window.opened.exposed_ns > 0 {
+                intervals.push(Interval { flop: None, cycles: None, ns: window.opened.exposed_ns });
             }
             intervals.push(Interval { flop: window.counts.get(path).copied(), cycles: window.cycles, ns: window.end_ns - window.start_ns });
         }

@@ -66,9 +66,10 @@ fn paths(out: &mut String, report: &Report, mark: &str) {
             tier(o.tier),
         );
     }
-    let idle: Vec<&str> = report.paths.iter().filter(|r| r.operations.flop == "0").map(|r| short(&r.metric)).collect();
+    let idle = report.paths.iter().filter(|r| r.operations.flop == "0");
+    let idle: Vec<String> = idle.map(|r| format!("{} ({:.2}% of the time)", short(&r.metric), 100.0 * r.operations.covered)).collect();
     if !idle.is_empty() {
-        let _ = writeln!(out, "none executed: {}", idle.join(", "));
+        let _ = writeln!(out, "nothing executed while looked at: {}", idle.join(", "));
     }
 }
 

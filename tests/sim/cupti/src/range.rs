@@ -26,6 +26,7 @@ struct Profiler {
     /// The configuration of the first Start: it stays for life.
     first: Option<Vec<String>>,
     config: Option<(Vec<String>, usize, usize, bool, usize)>,
+    sized: bool,
     image_ready: bool,
     started: bool,
     stopped: bool,
@@ -99,13 +100,20 @@ cupti! {
     }
     fn cuptiRangeProfilerGetCounterDataSize(p: raw::RangeProfilerGetCounterDataSize) {
         p.counter_data_size = MAGIC.len() + (p.max_num_of_ranges + 1) * RANGE_BYTES;
-        OK
+        answer(with(p.object, |o| { o.sized = true; Ok(()) }))
     }
     fn cuptiRangeProfilerCounterDataImageInitialize(p: raw::RangeProfilerCounterDataImageInitialize) {
         if p.counter_data_size < MAGIC.len() + 1 { return INVALID_PARAMETER; }
         std::ptr::write_bytes(p.counter_data, 0, p.counter_data_size);
         std::ptr::copy_nonoverlapping(MAGIC.as_ptr(), p.counter_data, MAGIC.len());
-        answer(with(p.object, |o| { o.image_ready = true; Ok(()) }))
+        answer(with(p.object, |o| {
+            if !o.sized {
+                eprintln!("stand-in libcupti: an image for a profiler that was not asked for its size crashes the real library");
+                std::process::abort();
+            }
+            o.image_ready = true;
+            Ok(())
+        }))
     }
     fn cuptiRangeProfilerSetConfig(p: raw::RangeProfilerSetConfig) {
         let metrics = host::metrics_of(p.config, p.config_size);
