@@ -153,7 +153,6 @@ impl RangeProfiler {
     /// # Errors
     /// CUPTI's answer.
     pub fn close(&mut self, group: &mut Group) -> (u64, Result<(), Error>) {
-        let start = monotonic_ns();
         let mut p = raw::RangeProfilerPopRange::sized();
         p.object = self.object;
         // SAFETY: the object is live.
@@ -161,7 +160,7 @@ impl RangeProfiler {
         let ended = monotonic_ns();
         // Stop even if Pop failed: the counters must not stay taken.
         let stopped = self.stop();
-        self.inside_ns = monotonic_ns() - start;
+        self.inside_ns = monotonic_ns() - ended;
         let mut p = raw::RangeProfilerDecodeData::sized();
         p.object = self.object;
         // SAFETY: the object is live; its image is the group's, which outlives the session.

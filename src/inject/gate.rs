@@ -65,6 +65,15 @@ pub(super) struct Closed {
     since_ns: u64,
 }
 
+/// Subscribes and unsubscribes once, so that it is quick when it matters. Refused where another tool has the subscription, and that is all right.
+pub(super) fn warm_up(cupti: Cupti) {
+    // SAFETY: the callback may run on any thread at any time, and does not unwind.
+    if let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) } {
+        // SAFETY: the subscription is live and given back once.
+        let _ = unsafe { cupti.unsubscribe(subscriber) };
+    }
+}
+
 /// Closes the gate for one context (null: looks at launches, holds none).
 ///
 /// # Errors

@@ -40,7 +40,7 @@ const LOOK_EAGERLY: Duration = Duration::from_micros(100);
 const EAGER: Duration = Duration::from_secs(5);
 /// How often after that, and for the contexts of further devices.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long to wait for libcupti and the plan once a context is there.
+/// How long to wait for a plan once a context is there.
 const READY: Duration = Duration::from_secs(2);
 /// When to listen for launches in contexts that are not primary: first after this, then at doubling intervals.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
@@ -75,12 +75,14 @@ pub(super) fn libcuda_is_here() -> bool {
     Driver::find().is_some_and(|d| d.devices().is_ok())
 }
 
-/// Starts the thread. A process that may not have one runs unmetered.
+/// Finds libcupti and starts the thread. A process that may not have one runs unmetered.
 pub(super) fn start() {
     STATE.store(RUNNING, Ordering::Release);
+    let config = Config::read();
+    let found = planner::find(config.cupti.as_deref()).map_err(|e| e.to_string());
     let before = block_signals();
     let spawned = thread::Builder::new().name("flopsprof".to_owned()).spawn(|| {
-        guard::shield(run);
+        guard::shield(|| run(config, found));
         STATE.store(DONE, Ordering::Release);
     });
     // SAFETY: the mask is the one that was in force.
@@ -118,10 +120,9 @@ fn draining() -> bool {
     STATE.load(Ordering::Acquire) == DRAINING
 }
 
-fn run() {
+fn run(config: Config, found: Result<Found, String>) {
     gate::this_is_the_meter();
     let Some(driver) = Driver::find() else { return };
-    let config = Config::read();
     DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     let devices = loop {
         // Until cuInit is through the driver answers that it is not initialised.
@@ -135,14 +136,15 @@ fn run() {
         say(complaint);
     }
     let (sender, ready) = mpsc::channel();
-    let named = config.cupti.clone();
-    let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).spawn(move || {
-        guard::shield(|| planner::prepare(named, devices, &sender));
-    });
-    if planning.is_err() {
-        say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
+    if let Ok(cupti) = found.as_ref().map(|f| f.cupti) {
+        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).spawn(move || {
+            guard::shield(|| planner::plan_devices(cupti, devices, &sender));
+        });
+        if planning.is_err() {
+            say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
+        }
     }
-    Meter::new(driver, devices, config, ready).run();
+    Meter::new(driver, devices, config, found, ready).run();
 }
 
 struct Meter {
@@ -150,8 +152,7 @@ struct Meter {
     config: Config,
     devices: Vec<Option<Metered>>,
     ready: mpsc::Receiver<Ready>,
-    /// None while it is being looked for.
-    cupti: Option<Result<Found, String>>,
+    cupti: Result<Found, String>,
     plans: BTreeMap<u32, Result<Arc<Planned>, String>>,
     /// Libraries named in the evidence so far.
     copies: Vec<PathBuf>,
@@ -164,7 +165,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(driver: Driver, devices: u32, config: Config, ready: mpsc::Receiver<Ready>) -> Self {
+    fn new(driver: Driver, devices: u32, config: Config, cupti: Result<Found, String>, ready: mpsc::Receiver<Ready>) -> Self {
         let now = monotonic_ns();
         Self {
             journal: Journal::new(&config, driver.simulated()),
@@ -172,9 +173,9 @@ impl Meter {
             devices: (0..devices).map(|_| None).collect(),
             config,
             ready,
-            cupti: None,
+            cupti,
             plans: BTreeMap::new(),
-            copies: Vec::new(),
+            copies: find::mapped(),
             witness: None,
             declared: Declare::default(),
             began_ns: now,
@@ -224,10 +225,8 @@ impl Meter {
             // Gone again, or not ready: looked at again at the next turn.
             Err(_) => return,
         };
-        self.await_ready(|m| m.cupti.is_some());
-        let cupti = self.copy();
-        let gate = cupti.map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
-        self.await_ready(|m| m.plans.contains_key(&ordinal) || !matches!(m.cupti, Some(Ok(_))));
+        let gate = self.copy().map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
+        self.await_plan(ordinal);
         metered.begin(self.counters(ordinal), gate, seen_ns);
 
         // From here on the program runs; what follows may take its time.
@@ -262,8 +261,8 @@ impl Meter {
             found: "already-loaded".to_owned(),
         }));
         match &self.cupti {
-            Some(Ok(found)) => self.journal.add(Record::Library(library(found))),
-            Some(Err(why)) => {
+            Ok(found) => self.journal.add(Record::Library(library(found))),
+            Err(why) => {
                 let kind = if why.contains("CUPTI API") { "old-cupti" } else { "no-cupti" };
                 let (what, remedy) = why.split_once(": ").unwrap_or((why, ""));
                 self.journal.add(Record::Fault(Fault {
@@ -273,17 +272,11 @@ impl Meter {
                     remedy: remedy.to_owned(),
                 }));
             }
-            None => self.journal.add(Record::Fault(Fault {
-                kind: "no-cupti".to_owned(),
-                device: None,
-                what: format!("operations are not counted: libcupti was not ready {} s after the first context", READY.as_secs()),
-                remedy: "put it on a faster disk, or set FLOPSPROF_CUPTI to its path".to_owned(),
-            })),
         }
     }
 
     fn copy(&self) -> Option<Cupti> {
-        Some(self.cupti.as_ref()?.as_ref().ok()?.cupti)
+        Some(self.cupti.as_ref().ok()?.cupti)
     }
 
     fn counters(&self, ordinal: u32) -> Result<Counters, String> {
@@ -295,18 +288,13 @@ impl Meter {
         }
     }
 
-    /// Takes what the planner has ready, until `enough` says so or it has been long enough.
-    fn await_ready(&mut self, enough: impl Fn(&Self) -> bool) {
+    /// Waits for a device's plan, until it has been long enough.
+    fn await_plan(&mut self, ordinal: u32) {
         let deadline = monotonic_ns() + nanos(READY);
-        while !enough(self) && !draining() {
-            let left = Duration::from_nanos(deadline.saturating_sub(monotonic_ns()));
-            match self.ready.recv_timeout(left) {
-                Ok(Ready::Cupti(found)) => {
-                    self.copies = find::mapped();
-                    self.cupti = Some((*found).map_err(|e| e.to_string()));
-                }
-                Ok(Ready::Device(ordinal, planned)) => {
-                    self.plans.insert(ordinal, planned.map_err(|e| e.to_string()));
+        while self.cupti.is_ok() && !self.plans.contains_key(&ordinal) && !draining() {
+            match self.ready.recv_timeout(Duration::from_nanos(deadline.saturating_sub(monotonic_ns()))) {
+                Ok((planned, plan)) => {
+                    self.plans.insert(planned, plan.map_err(|e| e.to_string()));
                 }
                 Err(_) => return,
             }
@@ -369,12 +357,10 @@ impl Meter {
         planner::plan_devices(found.cupti, u32::try_from(self.devices.len()).unwrap_or(0), &sender);
         drop(sender);
         self.journal.add(Record::Library(library(&found)));
-        self.cupti = Some(Ok(found));
+        self.cupti = Ok(found);
         self.plans.clear();
-        for message in ready {
-            if let Ready::Device(ordinal, planned) = message {
-                self.plans.insert(ordinal, planned.map_err(|e| e.to_string()));
-            }
+        for (ordinal, planned) in ready {
+            self.plans.insert(ordinal, planned.map_err(|e| e.to_string()));
         }
         for ordinal in 0..self.devices.len() {
             let counters = self.counters(u32::try_from(ordinal).unwrap_or(0));
@@ -393,7 +379,6 @@ impl Meter {
             return;
         }
         self.listen_ns = now + 2 * (now - self.began_ns);
-        self.await_ready(|m| m.cupti.is_some());
         let Some(cupti) = self.copy() else { return };
         if find::torch_is_mapped() {
             return;

@@ -1,11 +1,11 @@
 //! What must be ready before the first launch: libcupti, and each chip's plan.
 //!
-//! It takes some 0.1 to 0.5 s (libnvperf_host is large), while the program makes its context. So it runs on a thread of its own that ends when it is done, and
-//! the meter's thread watches for the context meanwhile.
+//! A plan takes some 0.1 to 0.5 s (libnvperf_host is large), while the program makes its context. So it is made on a thread of its own that ends when it is
+//! done, and the meter's thread watches for the context meanwhile.
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::Path,
     sync::{Arc, mpsc},
 };
 
@@ -14,6 +14,7 @@ use cupti_sys::{
     raw::{self, Params},
 };
 
+use super::gate;
 use crate::counter::{
     find::{self, FindError, Found},
     host::Host,
@@ -27,22 +28,16 @@ pub(super) struct Planned {
     pub(super) plan: Plan,
 }
 
-/// What becomes ready, in this order.
-pub(super) enum Ready {
-    /// libcupti is in the process: launches can be held.
-    Cupti(Box<Result<Found, FindError>>),
-    /// A device's plan, by ordinal.
-    Device(u32, Result<Arc<Planned>, Error>),
-}
+/// A device's plan, by ordinal.
+pub(super) type Ready = (u32, Result<Arc<Planned>, Error>);
 
-/// Finds libcupti and plans every device; what is ready is sent at once.
-pub(super) fn prepare(named: Option<PathBuf>, devices: u32, ready: &mpsc::Sender<Ready>) {
-    let found = find::find(named.as_deref());
-    let cupti = found.as_ref().ok().map(|f| f.cupti);
-    let _ = ready.send(Ready::Cupti(Box::new(found)));
-    if let Some(cupti) = cupti {
-        plan_devices(cupti, devices, ready);
-    }
+/// Finds libcupti and makes it ready to hold launches, on the thread that calls `cuInit`: a context can appear as soon as that returns, and its first
+/// launch must find the gate closed. Loading takes some 10 ms where the framework has it already; the first subscription of a process is slow,
+/// later ones are not.
+pub(super) fn find(named: Option<&Path>) -> Result<Found, FindError> {
+    let found = find::find(named)?;
+    gate::warm_up(found.cupti);
+    Ok(found)
 }
 
 /// Plans every device with this copy of CUPTI; devices of one chip share a plan.
@@ -54,7 +49,7 @@ pub(super) fn plan_devices(cupti: Cupti, devices: u32, ready: &mpsc::Sender<Read
     for device in 0..devices {
         let planned = chip_name(cupti, device)
             .and_then(|chip| chips.entry(chip.clone()).or_insert_with(|| plan_chip(cupti, &chip).map(Arc::new)).clone());
-        let _ = ready.send(Ready::Device(device, planned));
+        let _ = ready.send((device, planned));
     }
 }
 

@@ -7,9 +7,10 @@
 //! ```text
 //! a_block x (r_before + r_after) / 2            (the one neighbour's rate at the ends)
 //! ```
-//! Its error is taken as one for the whole block: `a_block x sqrt(d² + 3/2 v)`, at the ends `a_block x sqrt(2 v)`, where `d` is half the difference
-//! of the two neighbours' rates and `v` the variance of the rate from window to window, estimated by von Neumann's successive
-//! differences, which a slow drift does not inflate. Blocks add in quadrature. It assumes that what a program does while a path is off resembles
+//! Its error is taken as one for the whole block: `a_block x sqrt(d² + 3/2 v)`, at the ends `a_block x sqrt(r²/12 + 2 v)`, where `d` is half the
+//! difference of the two neighbours' rates and `v` the variance of the rate from window to window, estimated by von Neumann's successive
+//! differences, which a slow drift does not inflate. At the ends nothing says that the program had started, or had not ended: there the rate may have been
+//! anything from none to the neighbour's. Blocks add in quadrature. It assumes that what a program does while a path is off resembles
 //! what it does just before and after: true of training loops, not of a program that does one thing once. With fewer than two on
 //! intervals the scatter is not known, and neither is the error. A path that did nothing whenever it was looked at is taken as unused: the report says
 //! for how long it was looked at.
@@ -63,7 +64,7 @@ pub fn interpolate(intervals: &[Interval]) -> Interpolated {
         i = end;
         let (mean, spread) = match (before, after) {
             (Some(b), Some(a)) => (f64::midpoint(a, b), scatter.map(|v| ((a - b) / 2.0).powi(2) + 1.5 * v)),
-            (Some(r), None) | (None, Some(r)) => (r, scatter.map(|v| 2.0 * v)),
+            (Some(r), None) | (None, Some(r)) => (r, scatter.map(|v| r * r / 12.0 + 2.0 * v)),
             (None, None) => return Interpolated { flop: 0.0, variance: None },
         };
         result.flop += ticks * mean;
@@ -115,7 +116,7 @@ mod tests {
             let off: f64 = pieces.iter().filter(|(on, _)| !on).map(|(_, c)| rate as f64 * *c as f64).sum();
             let got = interpolate(&intervals);
             prop_assert!((got.flop - off).abs() <= 1e-9 * off.max(1.0), "{} for {off}", got.flop);
-            prop_assert!(got.variance.unwrap().sqrt() <= 1e-6 * off.max(1.0));
+            prop_assert!(got.variance.unwrap().sqrt() <= 0.3 * off.max(1.0));
         }
 
         #[test]
