@@ -1,0 +1,155 @@
+"""What the meter costs: the same work in whole processes, metered and bare in alternation.
+
+    python3 overhead.py --lib LIBRARY --out DIR [--pairs 16]
+
+A parent that has imported torch and not started CUDA forks a child for each run; the metered ones have CUDA_INJECTION64_PATH set, the bare ones do not, and
+that is the only difference. A child warms up until the meter's survey and first windows are over (the bare ones as long), then times three
+works: a step of a Llama shape of about 1 B parameters (GPU-bound), one of about 220 M (launch-bound), and 2000 tiny kernels. Prints one JSON
+object: per work the ratios metered/bare of the pairs, and the time of a window boundary.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+
+def llama(layers, hidden, heads, mlp, vocab=32000):
+    """A decoder of Llama's shape."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.n1, self.n2 = nn.RMSNorm(hidden), nn.RMSNorm(hidden)
+            self.qkv, self.o = nn.Linear(hidden, 3 * hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
+            self.up, self.gate, self.down = (nn.Linear(*s, bias=False) for s in ((hidden, mlp), (hidden, mlp), (mlp, hidden)))
+
+        def forward(self, x):
+            b, s, _ = x.shape
+            q, k, v = (t.view(b, s, heads, -1).transpose(1, 2) for t in self.qkv(self.n1(x)).chunk(3, -1))
+            x = x + self.o(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, s, hidden))
+            h = self.n2(x)
+            return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.blocks = nn.Embedding(vocab, hidden), nn.ModuleList(Block() for _ in range(layers))
+            self.norm, self.head = nn.RMSNorm(hidden), nn.Linear(hidden, vocab, bias=False)
+
+        def forward(self, ids):
+            x = self.embed(ids)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.norm(x))
+
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = Model().bfloat16()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step(ids):
+        loss = F.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step, sum(p.numel() for p in model.parameters())
+
+
+def child(path, warm_s):
+    """Warms up, times, writes seconds per repetition of each work."""
+    import torch
+
+    began = time.monotonic()
+    big, big_n = llama(16, 2048, 16, 5632)
+    small, small_n = llama(12, 1024, 16, 2816)
+    ids_big, ids_small = torch.randint(0, 32000, (4, 2048), device="cuda"), torch.randint(0, 32000, (8, 1024), device="cuda")
+    x = torch.zeros(1, device="cuda")
+
+    def tiny():
+        for _ in range(2000):
+            x.add_(1)
+
+    works = {"gpu_bound": (lambda: big(ids_big), 22), "launch_bound": (lambda: small(ids_small), 40), "tiny": (tiny, 40)}
+    for work, _ in works.values():
+        work()
+    torch.cuda.synchronize()
+    while time.monotonic() - began < warm_s:
+        big(ids_big)
+        torch.cuda.synchronize()
+    result = {"parameters": [big_n, small_n], "times": {}}
+    for name, (work, times) in works.items():
+        work()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+        result["times"][name] = (time.perf_counter() - start) / times
+    with open(path, "w") as f:
+        json.dump(result, f)
+
+
+def run(library, out, index, metered, warm_s):
+    path = os.path.join(out, "child.json")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if metered:
+                os.environ["CUDA_INJECTION64_PATH"] = library
+                os.environ["FLOPSPROF_OUT"] = os.path.join(out, f"evidence-{index}")
+            child(path, warm_s)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    with open(path) as f:
+        result = json.load(f)
+    os.remove(path)
+    return result
+
+
+def boundaries(folder):
+    """Milliseconds of the boundaries between windows of one group, after the first seconds."""
+    took, before = [], None
+    for name in os.listdir(folder):
+        for line in open(os.path.join(folder, name)):
+            record = json.loads(line)
+            if record["type"] == "window":
+                if before is not None and record["group"] == before:
+                    took.append(record["opened"]["took_ns"] / 1e6)
+                before = record.get("group")
+    return took
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lib", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--pairs", type=int, default=16)
+    # Survey and first windows: 1.75 s of windows and 0.8 s of boundaries, then windows of 1.75, 3.5 and 7 s. The works fall into the last of these.
+    parser.add_argument("--warm", type=float, default=7.5)
+    args = parser.parse_args()
+    import torch  # noqa: F401  imported once, for all children; CUDA is not started here
+
+    os.makedirs(args.out, exist_ok=True)
+    pairs, took, parameters = [], [], None
+    for index in range(args.pairs):
+        # Who comes first alternates, so that a drift of the machine favours neither.
+        order = [True, False] if index % 2 else [False, True]
+        pair = {metered: run(args.lib, args.out, index, metered, args.warm) for metered in order}
+        parameters = pair[True]["parameters"]
+        took += boundaries(os.path.join(args.out, f"evidence-{index}"))
+        pairs.append({m: pair[m]["times"] for m in pair})
+        print(index, {w: round(pairs[-1][True][w] / pairs[-1][False][w], 5) for w in pairs[-1][True]}, flush=True)
+    ratios = {w: [p[True][w] / p[False][w] for p in pairs] for w in pairs[0][True]}
+    steps = {w: statistics.median(p[False][w] for p in pairs) for w in pairs[0][True]}
+    print(json.dumps({"ratios": ratios, "bare_s": steps, "boundary_ms": took, "parameters": parameters}))
+
+
+if __name__ == "__main__":
+    main()

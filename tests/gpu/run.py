@@ -1,0 +1,282 @@
+"""The checks that need a GPU: runs them, prints a table, writes results.json and the evidence.
+
+    python3 tests/gpu/run.py --bin flopsprof --lib libflopsprof.so --out DIR --commit HASH [--only exact,mix,...]
+
+No cargo and no network are needed: it takes the built files. On the stand-in GPU (--stand-in DIR, a folder with its three libraries) the checks that need
+no framework run too, shorter, to try the script itself; their rows say so.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PREFIX = "sm__ops_path_tensor_"
+
+
+class Checks:
+    def __init__(self, args):
+        self.args = args
+        self.rows = []
+        self.device = {"device": "", "driver": "", "cupti": ""}
+        self.evidence = os.path.join(args.out, "evidence")
+        os.makedirs(self.evidence, exist_ok=True)
+        self.env = dict(os.environ)
+        for name in ("LD_PRELOAD", "CUDA_INJECTION64_PATH", "FLOPSPROF_OUT"):
+            self.env.pop(name, None)
+        if args.stand_in:
+            self.env["LD_LIBRARY_PATH"] = args.stand_in
+
+    def seconds(self, real):
+        return 3.0 if self.args.stand_in else real
+
+    def row(self, name, value, limit, op, **more):
+        passed = {"<=": lambda: value <= limit, ">=": lambda: value >= limit, "==": lambda: value == limit, "-": lambda: True}[op]() if value is not None else False
+        row = {"id": name, "value": value, "limit": limit, "op": op, "pass": bool(passed), **more, **self.device}
+        row |= {"commit": self.args.commit, "date": datetime.date.today().isoformat(), "simulated": bool(self.args.stand_in)}
+        self.rows.append(row)
+        print(f"{'ok  ' if passed else 'FAIL'} {name:<24} {value!s:<24} {op} {limit}", flush=True)
+        with open(os.path.join(self.args.out, "results.json"), "w") as f:
+            json.dump(self.rows, f, indent=1)
+
+    def metered(self, name, command, timeout=120, **env):
+        """Runs a command under the meter; its evidence goes to evidence/NAME. Returns exit status, seconds and stderr."""
+        out = os.path.join(self.evidence, name)
+        shutil.rmtree(out, ignore_errors=True)
+        environment = self.env | {"LD_PRELOAD": self.args.lib, "FLOPSPROF_OUT": out} | env
+        start = time.monotonic()
+        done = subprocess.run(command, env=environment, timeout=timeout, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"  {name}: exit status {done.returncode}\n{done.stderr[-2000:]}", flush=True)
+        return done.returncode, time.monotonic() - start, done.stderr
+
+    def report(self, name):
+        done = subprocess.run([self.args.bin, "report", "--json", os.path.join(self.evidence, name)], capture_output=True, text=True)
+        report = json.loads(done.stdout)
+        if report["devices"] and not self.device["device"]:
+            self.device["device"] = report["devices"][0]["name"]
+            self.device["cupti"] = ", ".join(report["libraries"].get("libcupti", []))
+            self.device["driver"] = self.driver(name)
+        return report
+
+    def driver(self, name):
+        folder = os.path.join(self.evidence, name)
+        for file in os.listdir(folder):
+            for line in open(os.path.join(folder, file)):
+                record = json.loads(line)
+                if record["type"] == "device":
+                    return record["driver"]
+        return ""
+
+    def demo(self, name, *arguments, **env):
+        """The known-FLOP workload under the meter: truth and measurement by path."""
+        truth = os.path.join(self.args.out, "truth.json")
+        status, seconds, _ = self.metered(name, [self.args.bin, "demo", "--bare", "--truth", truth, *arguments], **env)
+        if status != 0:
+            return None, None, seconds
+        with open(truth) as f:
+            true = {k: int(v) for k, v in json.load(f)["truth"].items()}
+        return true, self.report(name), seconds
+
+
+def measured(report, metric):
+    found = [p for p in report["paths"] if p["metric"] == metric]
+    return (int(found[0]["flop"]), found[0]["standard_error"]) if found else (0, None)
+
+
+def exact(c):
+    always = {"bf16": "wgmma_bf16", "fp8": "wgmma_fp8", "tf32": "wgmma_tf32", "fp16_hgmma": "wgmma_fp16"}
+    turns = {"fp64": "mma_fp64", "fp16_wmma_f32": "mma_fp16", "fp16_wmma_f16": "mma_fp16_acc16"}
+    for name, kernel in (always | turns).items():
+        true, report, _ = c.demo(f"exact-{name}", "--kernel", kernel, "--seconds", str(c.seconds(30)))
+        if true is None:
+            c.row(f"exact.{name}", None, 1e-6 if name in always else 1e-3, "<=")
+            continue
+        [(metric, flop)] = true.items()
+        value, error = measured(report, metric)
+        if name in always:
+            c.row(f"exact.{name}", abs(value / flop - 1), 1e-6, "<=", true=str(flop), measured=str(value))
+        else:
+            c.row(f"exact.{name}", abs(value / flop - 1), 1e-3, "<=", true=str(flop), measured=str(value), standard_error=error)
+            c.row(f"exact.{name}.sigma", abs(value - flop) / error if error else None, 3, "<=")
+
+
+def mix(c):
+    true, report, _ = c.demo("mix", "--kernel", "mma_bf16,mma_fp16", "--seconds", str(c.seconds(60)))
+    values = {metric: measured(report, metric) for metric in true}
+    total, flop = sum(v for v, _ in values.values()), sum(true.values())
+    error = sum(e * e for _, e in values.values() if e is not None) ** 0.5
+    c.row("mix.total", abs(total / flop - 1), 0.01, "<=", true=str(flop), measured=str(total))
+    c.row("mix.sigma", abs(total - flop) / error if error else None, 3, "<=")
+
+
+def first(c):
+    true, report, _ = c.demo("first", "--kernel", "wgmma_bf16", "--launches", "200", "--tiny")
+    [(metric, flop)] = true.items()
+    c.row("first.launches", measured(report, metric)[0] / flop, 1, "==")
+
+
+def fw(c):
+    if c.args.stand_in:
+        return
+    modes = {"torch_eager": "eager", "torch_compile": "compiled", "cuda_graph": "cuda_graph", "streams": "streams", "jax": "jax", "fork": "fork", "spawn": "spawn"}
+    truth = os.path.join(c.args.out, "truth.json")
+    for name, mode in modes.items():
+        status, _, _ = c.metered(f"fw-{name}", [sys.executable, os.path.join(HERE, "workload.py"), mode, truth, "5"])
+        value = None
+        if status == 0:
+            flop = json.load(open(truth))["flop"]
+            value = abs(int(c.report(f"fw-{name}")["total"]["flop"]) / flop - 1)
+        c.row(f"fw.{name}", value, 1e-6, "<=")
+    program = os.path.join(c.args.out, "wmma")
+    subprocess.run(["nvcc", "-arch=sm_90", "-O2", "-o", program, os.path.join(HERE, "wmma.cu")], check=True)
+    status, _, _ = c.metered("fw-cuda_cpp", [program, "12", truth])
+    value = abs(int(c.report("fw-cuda_cpp")["total"]["flop"]) / json.load(open(truth))["flop"] - 1) if status == 0 else None
+    c.row("fw.cuda_cpp", value, 1e-3, "<=")
+    os.remove(program)
+
+
+def start(c):
+    one = [c.args.bin, "demo", "--bare", "--truth", "/dev/null", "--kernel", "wgmma_bf16", "--launches", "1", "--tiny"]
+
+    def wall(command, env):
+        begun = time.perf_counter()
+        subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begun
+
+    c.metered("start", one)
+    c.report("start")
+    with_meter = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_OUT": os.path.join(c.evidence, "start")}
+    pairs = [(wall(one, with_meter), wall(one, c.env)) for _ in range(5)]
+    # Whole processes with one launch: the drain at exit is in it too.
+    c.row("start.first_kernel_s", statistics.median(a - b for a, b in pairs), 0.5, "<=")
+    pairs = [(wall(["/bin/true"], with_meter), wall(["/bin/true"], c.env)) for _ in range(200)]
+    c.row("start.true_ms", 1e3 * (statistics.median(a for a, _ in pairs) - statistics.median(b for _, b in pairs)), 1, "<=")
+
+    def peak(env):
+        child = subprocess.Popen(one[:-3] + ["--launches", "200"], env=env, stdout=subprocess.DEVNULL)
+        return os.wait4(child.pid, 0)[2].ru_maxrss / 1024
+
+    c.row("mem.added_mib", peak(with_meter) - peak(c.env), None, "-")
+
+
+def kineto(c):
+    if c.args.stand_in:
+        return
+    truth = os.path.join(c.args.out, "truth.json")
+    status, _, _ = c.metered("kineto", [sys.executable, os.path.join(HERE, "workload.py"), "kineto", truth, "12"])
+    if status != 0:
+        c.row("kineto.events", None, 1, "==")
+        return
+    said = json.load(open(truth))
+    report = c.report("kineto")
+    c.row("kineto.events", min(said["events"]) / said["expected"], 1, "==", events=said["events"])
+    c.row("kineto.count", abs(int(report["total"]["flop"]) / said["flop"] - 1), 1e-3, "<=")
+
+
+def shared(c):
+    out = os.path.join(c.evidence, "shared")
+    shutil.rmtree(out, ignore_errors=True)
+    env = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_OUT": out}
+    truths = [os.path.join(c.args.out, f"truth-{i}.json") for i in range(2)]
+    command = [c.args.bin, "demo", "--bare", "--kernel", "wgmma_bf16", "--seconds", str(max(c.seconds(15), 8)), "--truth"]
+    children = [subprocess.Popen(command + [t], env=env) for t in truths]
+    statuses = [child.wait() for child in children]
+    flop = sum(int(v) for t in truths for v in json.load(open(t))["truth"].values())
+    report = c.report("shared")
+    stated = all(int(p["counted"]) > 0 and int(p["interpolated"]) > 0 for p in report["processes"]) and len(report["processes"]) == 2
+    c.row("shared.sum", abs(int(report["total"]["flop"]) / flop - 1) if statuses == [0, 0] and stated else None, 0.05, "<=")
+
+
+def kill9(c):
+    readable, lost, random_moments = 0, 0, random.Random(9)
+    command = [c.args.bin, "demo", "--bare", "--kernel", "wgmma_bf16", "--seconds", "20", "--truth", "/dev/null"]
+    for i in range(20):
+        out = os.path.join(c.evidence, f"kill9-{i}")
+        shutil.rmtree(out, ignore_errors=True)
+        child = subprocess.Popen(command, env=c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_OUT": out})
+        time.sleep(random_moments.uniform(0.8, 4.0))
+        killed = time.monotonic_ns()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        done = subprocess.run([c.args.bin, "report", "--json", out], capture_output=True, text=True)
+        # Killed before its first window: there is nothing to read, and nothing was counted that could be lost.
+        none_yet = done.returncode == 3
+        readable += done.returncode == 0 or none_yet
+        if not none_yet and done.returncode == 0:
+            lines = [json.loads(line) for f in os.listdir(out) for line in open(os.path.join(out, f)) if line.endswith("\n")]
+            ends = [line["end_ns"] for line in lines if line["type"] == "window"]
+            begun = min([line["start_ns"] for line in lines if line["type"] == "window"], default=lines[0]["at_ns"])
+            last = max(ends, default=begun)
+            # The open window may be as long as the run is old; a boundary before it takes up to half a second.
+            open_window = max(last - begun, 250_000_000) + 500_000_000
+            lost = max(lost, 1 + (killed - last > open_window + 500_000_000))
+        shutil.rmtree(out, ignore_errors=True)
+    c.row("kill9.readable", readable / 20, 1, "==")
+    c.row("kill9.windows_lost", lost, 1, "<=")
+
+
+def over(c):
+    if c.args.stand_in:
+        return
+    out = os.path.join(c.args.out, "over")
+    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--pairs", str(c.args.pairs)]
+    done = subprocess.run(command, env=c.env, stdout=subprocess.PIPE, text=True)
+    print(done.stdout[-6000:])
+    if not c.device["device"]:
+        first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
+        shutil.copytree(os.path.join(out, first_evidence), os.path.join(c.evidence, "over"), dirs_exist_ok=True)
+        c.report("over")
+    result = json.loads(done.stdout.splitlines()[-1])
+    boundary = statistics.median(result["boundary_ms"]) if result["boundary_ms"] else None
+    # The works fall between two boundaries. An old run has one a minute (the default steady window), and its share is added.
+    share = (boundary or 0) / 60_000
+    for name, limit in (("gpu_bound", 1.001), ("launch_bound", 1.01), ("tiny", 1.01)):
+        ratios = result["ratios"][name]
+        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=", pairs=len(ratios), least=min(ratios), most=max(ratios), bare_s=result["bare_s"][name])
+    c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
+    shutil.rmtree(out)
+
+
+ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", required=True, type=os.path.abspath)
+    parser.add_argument("--lib", required=True, type=os.path.abspath)
+    parser.add_argument("--out", required=True, type=os.path.abspath)
+    parser.add_argument("--commit", required=True)
+    parser.add_argument("--only", default=",".join(ALL))
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--stand-in", type=os.path.abspath)
+    args = parser.parse_args()
+    os.makedirs(args.out, exist_ok=True)
+    checks = Checks(args)
+    for name in args.only.split(","):
+        begun = time.monotonic()
+        try:
+            ALL[name](checks)
+        except Exception as e:  # one check that breaks must not cost the others their run
+            checks.row(name, None, None, "<=", error=repr(e))
+        print(f"     ({name}: {time.monotonic() - begun:.0f} s)", flush=True)
+    with tarfile.open(os.path.join(args.out, "evidence.tar.gz"), "w:gz") as tar:
+        tar.add(checks.evidence, arcname="evidence")
+    shutil.rmtree(checks.evidence)
+    failed = [r["id"] for r in checks.rows if not r["pass"]]
+    print(f"{len(checks.rows) - len(failed)} passed, {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
