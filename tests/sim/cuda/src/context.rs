@@ -17,6 +17,7 @@ fn make(state: &mut State, device: usize) -> usize {
 }
 
 fn destroy(handle: usize) {
+    hooks::context(handle, false);
     with(|s| s.contexts.remove(&handle));
     CURRENT.with_borrow_mut(|c| c.iter_mut().filter(|h| **h == handle).for_each(|h| *h = 0));
 }
@@ -71,7 +72,7 @@ cuda! {
     fn cuDevicePrimaryCtxSetFlags_v2(_device: c_int, _flags: c_uint) { OK }
     fn cuCtxCreate_v2(ctx: *mut Ctx, _flags: c_uint, device: c_int) { *ctx = create(device) as Ctx; OK }
     fn cuCtxCreate_v4(ctx: *mut Ctx, _params: *const c_void, _flags: c_uint, device: c_int) { *ctx = create(device) as Ctx; OK }
-    fn cuCtxDestroy_v2(ctx: Ctx) { hooks::context(ctx as usize, false); destroy(ctx as usize); OK }
+    fn cuCtxDestroy_v2(ctx: Ctx) { destroy(ctx as usize); OK }
     fn cuCtxGetCurrent(ctx: *mut Ctx) { *ctx = current().unwrap_or(0) as Ctx; OK }
     fn cuCtxSetCurrent(ctx: Ctx) {
         CURRENT.with_borrow_mut(|c| { c.pop(); c.push(ctx as usize); });

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
-use crate::{INVALID_DEVICE, OK, cuda, state::devices};
+use crate::{INVALID_DEVICE, OK, cuda, shared::uuid, state::devices};
 
 /// Writes a C string into a buffer of so many bytes.
 unsafe fn put(to: *mut c_char, len: c_int, text: &str) {
@@ -18,13 +18,6 @@ fn exists(device: c_int) -> bool {
     usize::try_from(device).is_ok_and(|d| d < devices())
 }
 
-/// `flopsprof-sim-` and the ordinal.
-fn uuid(device: c_int) -> [u8; 16] {
-    let mut bytes = *b"flopsprof-sim-00";
-    bytes[15] = b'0' + u8::try_from(device).unwrap_or(0);
-    bytes
-}
-
 cuda! {
     fn cuDriverGetVersion(version: *mut c_int) { *version = 13000; OK }
     fn cuDeviceGetCount(count: *mut c_int) { *count = devices() as c_int; OK }
@@ -38,8 +31,8 @@ cuda! {
         put(name, len, "Stand-in GPU (simulated)");
         OK
     }
-    fn cuDeviceGetUuid(to: *mut [u8; 16], device: c_int) { *to = uuid(device); OK }
-    fn cuDeviceGetUuid_v2(to: *mut [u8; 16], device: c_int) { *to = uuid(device); OK }
+    fn cuDeviceGetUuid(to: *mut [u8; 16], device: c_int) { *to = uuid(usize::try_from(device).unwrap_or(0)); OK }
+    fn cuDeviceGetUuid_v2(to: *mut [u8; 16], device: c_int) { *to = uuid(usize::try_from(device).unwrap_or(0)); OK }
     fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { *bytes = 1 << 36; OK }
     fn cuDeviceGetPCIBusId(to: *mut c_char, len: c_int, device: c_int) { put(to, len, &format!("0000:{:02x}:00.0", device + 1)); OK }
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {

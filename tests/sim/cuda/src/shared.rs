@@ -10,6 +10,17 @@ use std::{
 /// Devices that a stand-in can have.
 pub(crate) const DEVICES: usize = 8;
 
+/// A device's UUID: `flopsim`, the machine's serial number (`FLOPSPROF_SIM_SERIAL`, 0 by default), the ordinal. Jobs on one GPU meet by it, so tests
+/// that run at the same time take serial numbers of their own.
+pub(crate) fn uuid(device: usize) -> [u8; 16] {
+    let serial: u64 = std::env::var("FLOPSPROF_SIM_SERIAL").ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let mut bytes = [0; 16];
+    bytes[..7].copy_from_slice(b"flopsim");
+    bytes[7..15].copy_from_slice(&serial.to_be_bytes());
+    bytes[15] = u8::try_from(device).unwrap_or(0);
+    bytes
+}
+
 /// One device.
 #[repr(C)]
 pub(crate) struct Activity {

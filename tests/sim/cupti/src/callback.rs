@@ -10,7 +10,7 @@ use std::{
 
 use cupti_sys::raw::{CallbackData, CallbackDomain, CallbackFunc, LAUNCH_CBIDS, ResourceData};
 
-use crate::{INVALID_PARAMETER, MULTIPLE_SUBSCRIBERS, OK, R, fault, link::link};
+use crate::{INVALID_PARAMETER, MULTIPLE_SUBSCRIBERS, OK, R, fault, link::link, range};
 
 /// The subscriber: its callback and user data.
 static SUBSCRIBER: Mutex<Option<(CallbackFunc, usize)>> = Mutex::new(None);
@@ -21,7 +21,14 @@ fn subscriber() -> Option<(CallbackFunc, usize)> {
     *SUBSCRIBER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-extern "C" fn on_launch(ctx: *mut c_void, site: u32, cbid: u32, function: *const c_char, kernel: *const c_char, correlation: u32) {
+pub(crate) extern "C" fn on_launch(
+    ctx: *mut c_void,
+    site: u32,
+    cbid: u32,
+    function: *const c_char,
+    kernel: *const c_char,
+    correlation: u32,
+) {
     let Some(bit) = LAUNCH_CBIDS.iter().position(|c| *c == cbid) else { return };
     if ENABLED.load(Ordering::SeqCst) & (1 << bit) == 0 {
         return;
@@ -42,7 +49,10 @@ extern "C" fn on_launch(ctx: *mut c_void, site: u32, cbid: u32, function: *const
     unsafe { callback(user as *mut c_void, CallbackDomain::DRIVER_API, cbid, (&raw const data).cast()) };
 }
 
-extern "C" fn on_context(ctx: *mut c_void, made: u32) {
+pub(crate) extern "C" fn on_context(ctx: *mut c_void, made: u32) {
+    if made == 0 {
+        range::context_ends(ctx as usize);
+    }
     let cbid = if made != 0 { 1 } else { 2 };
     if ENABLED.load(Ordering::SeqCst) & (1 << (31 + cbid)) == 0 {
         return;
@@ -63,10 +73,7 @@ pub unsafe extern "C" fn cuptiSubscribe(handle: *mut *mut c_void, callback: Call
     }
     *subscriber = Some((callback, user as usize));
     ENABLED.store(0, Ordering::SeqCst);
-    if let Some(link) = link() {
-        (link.on_launch)(Some(on_launch));
-        (link.on_context)(Some(on_context));
-    }
+    let _ = link();
     *handle = 0x5b5 as *mut c_void;
     OK
 }

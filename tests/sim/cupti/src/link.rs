@@ -5,6 +5,8 @@ use std::{
     sync::OnceLock,
 };
 
+use crate::callback;
+
 pub(crate) type Take = extern "C" fn(*mut c_void, usize, *const c_char, u64);
 pub(crate) type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32);
 pub(crate) type OnContext = extern "C" fn(*mut c_void, u32);
@@ -18,17 +20,17 @@ pub(crate) struct Link {
     pub(crate) on_context: extern "C" fn(Option<OnContext>),
 }
 
-/// None when there is no libcuda, or it is a real one.
+/// None when there is no libcuda, or it is a real one. Loads it, as the real library does: a tool may subscribe before the program starts CUDA.
 pub(crate) fn link() -> Option<&'static Link> {
     static LINK: OnceLock<Option<Link>> = OnceLock::new();
     LINK.get_or_init(|| {
+        let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY) };
         let find = |name: &CStr| {
-            let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
             let symbol = if library.is_null() { library } else { unsafe { libc::dlsym(library, name.as_ptr()) } };
             (!symbol.is_null()).then_some(symbol)
         };
-        unsafe {
-            Some(Link {
+        let link = unsafe {
+            Link {
                 device_of: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void) -> i32>(find(c"flopsprof_sim_device_of")?),
                 range_open: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void, u32)>(find(c"flopsprof_sim_range_open")?),
                 range_close: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void, *mut c_void, Take)>(find(
@@ -36,8 +38,11 @@ pub(crate) fn link() -> Option<&'static Link> {
                 )?),
                 on_launch: std::mem::transmute::<*mut c_void, extern "C" fn(Option<OnLaunch>)>(find(c"flopsprof_sim_on_launch")?),
                 on_context: std::mem::transmute::<*mut c_void, extern "C" fn(Option<OnContext>)>(find(c"flopsprof_sim_on_context")?),
-            })
-        }
+            }
+        };
+        (link.on_launch)(Some(callback::on_launch));
+        (link.on_context)(Some(callback::on_context));
+        Some(link)
     })
     .as_ref()
 }

@@ -59,12 +59,28 @@ fn own(device: usize) -> bool {
     let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(format!("gpu{device}.owner"))) else {
         return false;
     };
-    // SAFETY: the descriptor is open.
-    let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+    // A lock of the process, not of the descriptor: children that inherit the descriptor do not keep the counters taken.
+    // SAFETY: all zeros is a lock of the whole file; the descriptor is open.
+    let taken = unsafe {
+        let mut lock: libc::flock = std::mem::zeroed();
+        lock.l_type = libc::F_WRLCK as i16;
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) == 0
+    };
     if taken {
         OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(device, file);
     }
     taken
+}
+
+/// What a context's end does: its profilers go with it, and the GPU's counters are free.
+pub(crate) fn context_ends(ctx: usize) {
+    let mut profilers = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner);
+    profilers.get_or_insert_default().retain(|_, profiler| {
+        if profiler.ctx == ctx && profiler.started {
+            disown(profiler.device);
+        }
+        profiler.ctx != ctx
+    });
 }
 
 fn disown(device: usize) {

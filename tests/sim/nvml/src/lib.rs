@@ -64,9 +64,9 @@ fn ordinal(device: nvmlDevice_t) -> usize {
     (device as usize).saturating_sub(1).min(shared::DEVICES - 1)
 }
 
-/// As the stand-in's libcuda has it: `flopsprof-sim-` and the ordinal, in hexadecimal.
+/// As the stand-in's libcuda has it, in NVML's words.
 fn uuid(device: usize) -> String {
-    let hex: String = format!("flopsprof-sim-0{device}").bytes().map(|b| format!("{b:02x}")).collect();
+    let hex: String = shared::uuid(device).iter().map(|b| format!("{b:02x}")).collect();
     format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

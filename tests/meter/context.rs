@@ -1,0 +1,39 @@
+//! Contexts that are not where the meter expects them, and contexts that end.
+
+use crate::harness::{BF16, Bench};
+
+#[test]
+fn a_context_that_is_not_primary_is_named_as_not_metered() {
+    let bench = Bench::new();
+    let outcome = bench.run("foreign_context", &[]);
+    outcome.assert_fault("foreign-context");
+    assert_eq!(outcome.counted(), [].into());
+}
+
+#[test]
+fn beside_one_that_is_not_primary_the_primary_one_is_counted() {
+    let bench = Bench::new();
+    let outcome = bench.run("foreign_context", &["both"]);
+    outcome.assert_fault("foreign-context");
+    assert_eq!(outcome.counted(), [(BF16.to_owned(), outcome.truth()[BF16])].into());
+}
+
+/// The window that is open when a program resets its device is lost with the context; before and after it everything is counted.
+#[test]
+fn a_reset_device_loses_the_open_window_and_is_metered_again() {
+    let bench = Bench::new();
+    let outcome = bench.run("reset", &[]);
+    let lost = outcome.assert_fault("context-lost");
+    assert_eq!(lost.device, Some(0));
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    assert!(counted < truth && counted * 2 >= truth, "{counted} of {truth}");
+    // The second context's windows follow the first's.
+    let windows = outcome.windows();
+    assert!(windows.windows(2).all(|w| w[0].end_ns <= w[1].start_ns), "{}", outcome.course());
+}
+
+/// The meter holds a reference of its own: the program's last one does not end the context under it, and nothing is lost.
+#[test]
+fn a_released_context_is_counted_to_the_end() {
+    Bench::new().run("reset", &["release"]).assert_exact();
+}

@@ -1,0 +1,185 @@
+//! CUPTI that is missing, old, incomplete, taken, refused, or there twice.
+
+use std::fs;
+
+use crate::harness::{BF16, Bench, Outcome, library};
+
+/// Runs a program whose operations cannot be counted: it is as ever, one fault says why, and what NVML knows stands in the windows.
+fn uncounted(bench: &Bench, kind: &str) {
+    let outcome = bench.run("plain", &["400", "1000"]);
+    outcome.assert_fault(kind);
+    assert_eq!(outcome.counted(), [].into());
+    assert_uncounted_windows(&outcome);
+}
+
+fn assert_uncounted_windows(outcome: &Outcome<'_>) {
+    let windows = outcome.windows();
+    assert!(!windows.is_empty(), "no window says that nothing was counted");
+    for window in &windows {
+        assert!(window.tier > flopsprof::evidence::record::Tier::Sampled && !window.why.is_empty(), "{window:#?}");
+        assert!(window.nvml.is_some(), "{window:#?}");
+    }
+    assert!(outcome.ended().ended);
+}
+
+#[test]
+fn a_cupti_that_is_not_where_it_was_named() {
+    uncounted(&Bench::new().env("FLOPSPROF_CUPTI", "/nowhere/libcupti.so.13"), "no-cupti");
+}
+
+#[test]
+fn no_cupti_anywhere() {
+    let bench = Bench::new().broken("libcupti.so.13").without("FLOPSPROF_CUPTI");
+    fs::write(bench.lib("libcupti.so.12"), "not a library").expect("writing a file");
+    uncounted(&bench, "no-cupti");
+}
+
+#[test]
+fn a_cupti_older_than_the_range_profiler() {
+    // 22 is CUDA 12.4; 24, of 12.6, is the first that has the range profiler.
+    uncounted(&Bench::new().env("FLOPSPROF_SIM_CUPTI_VERSION", "22"), "old-cupti");
+}
+
+#[test]
+fn the_oldest_cupti_that_will_do() {
+    Bench::new().env("FLOPSPROF_SIM_CUPTI_VERSION", "24").run("plain", &[]).assert_exact();
+}
+
+#[test]
+fn a_cupti_without_a_function_that_counting_needs() {
+    for symbol in ["cuptiRangeProfilerEnable", "cuptiRangeProfilerPushRange", "cuptiProfilerHostGetBaseMetrics", "cuptiDeviceGetChipName"] {
+        // Its file has another name than the one that is named, so that the copy is the one without the symbol.
+        uncounted(&Bench::new().lacking("libcupti.so.13", symbol), "missing-symbol");
+    }
+}
+
+#[test]
+fn counters_that_this_user_may_not_read() {
+    // INSUFFICIENT_PRIVILEGES came from Start or from Enable, by version.
+    for function in ["cuptiRangeProfilerStart", "cuptiRangeProfilerEnable"] {
+        uncounted(&Bench::new().fault(&format!("{function}=35")), "no-permission");
+    }
+}
+
+#[test]
+fn counters_that_another_tool_holds_to_the_end() {
+    uncounted(&Bench::new().fault("cuptiRangeProfilerStart=26"), "busy");
+}
+
+#[test]
+fn counters_that_another_tool_gives_back() {
+    let bench = Bench::new().fault("cuptiRangeProfilerStart=26@1");
+    let outcome = bench.run("plain", &["2500", "1000"]);
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    // Asked again after a second: most of 2.5 s is left.
+    assert!(counted > truth / 4 && counted < truth, "{counted} of {truth}");
+    assert!(outcome.windows().iter().any(|w| w.why.contains("another tool")), "{}", outcome.course());
+    let path = &outcome.ledger().paths[BF16];
+    let off = path.total().abs_diff(truth) as f64 / truth as f64;
+    assert!(off < 0.25, "{path:?} of {truth}");
+}
+
+#[test]
+fn every_call_that_can_fail_in_the_middle() {
+    for function in [
+        "cuptiProfilerInitialize",
+        "cuptiDeviceGetChipName",
+        "cuptiProfilerHostInitialize",
+        "cuptiProfilerHostGetBaseMetrics",
+        "cuptiProfilerHostConfigAddMetrics",
+        "cuptiProfilerHostGetConfigImage",
+        "cuptiProfilerHostGetNumOfPasses",
+        "cuptiProfilerHostEvaluateToGpuValues",
+        "cuptiRangeProfilerEnable",
+        "cuptiRangeProfilerDisable",
+        "cuptiRangeProfilerGetCounterDataSize",
+        "cuptiRangeProfilerCounterDataImageInitialize",
+        "cuptiRangeProfilerSetConfig",
+        "cuptiRangeProfilerStart",
+        "cuptiRangeProfilerPushRange",
+        "cuptiRangeProfilerPopRange",
+        "cuptiRangeProfilerStop",
+        "cuptiRangeProfilerDecodeData",
+        "cuptiSubscribe",
+        "cuptiEnableCallback",
+        "cuptiUnsubscribe",
+    ] {
+        // Always, from the first; once, in the third window.
+        for when in ["", "@3"] {
+            let fault = format!("{function}=999{when}");
+            let bench = Bench::new().fault(&fault);
+            // What the program does is compared by `run`.
+            let outcome = bench.run("plain", &["500", "1000"]);
+            let (truth, counted) = (outcome.truth()[BF16], outcome.counted().get(BF16).copied().unwrap_or(0));
+            assert!(counted <= truth, "{fault}: {counted} of {truth}");
+            if counted < truth {
+                let told = !outcome.faults().is_empty() || outcome.windows().iter().any(|w| !w.why.is_empty() || !w.opened.gated);
+                assert!(told, "{fault}: {counted} of {truth}, and nothing says so: {}", outcome.course());
+            }
+            assert!(outcome.said.len() <= 1, "{fault}: {:?}", outcome.said);
+            outcome.ended();
+        }
+    }
+}
+
+#[test]
+fn a_cupti_that_hangs_does_not_hang_the_program() {
+    let bench = Bench::new().fault("cuptiRangeProfilerStop=hang:60000@2+").env("FLOPSPROF_DRAIN", "0.5");
+    let started = std::time::Instant::now();
+    let outcome = bench.run("plain", &["500", "1000"]);
+    // Twice half a second of work, the gate's deadline of 5 s, the drain's half a second; not the 60 s of the hang.
+    assert!(started.elapsed().as_secs() < 15, "{:?}", started.elapsed());
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    assert!(counted < truth, "{counted} of {truth}");
+}
+
+#[test]
+fn a_profiler_that_subscribed_first_keeps_its_launches() {
+    let bench = Bench::new();
+    let cupti = bench.lib("libcupti.so.13");
+    let bench = bench.env("ZOO_CUPTI", cupti);
+    let outcome = bench.run("subscriber", &["start"]);
+    assert!(outcome.stdout.contains("700 launches seen"), "{}", outcome.stdout);
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    assert!(counted <= truth && counted * 10 >= truth * 5, "{counted} of {truth}");
+    assert!(outcome.windows().iter().any(|w| w.opened.why_ungated.contains("subscription")), "{}", outcome.course());
+}
+
+#[test]
+fn a_profiler_that_subscribes_midway_sees_all_its_launches() {
+    let bench = Bench::new();
+    let cupti = bench.lib("libcupti.so.13");
+    let bench = bench.env("ZOO_CUPTI", cupti);
+    let outcome = bench.run("subscriber", &["midway"]);
+    assert!(outcome.stdout.contains("400 launches seen"), "{}", outcome.stdout);
+    assert!(outcome.counted()[BF16] <= outcome.truth()[BF16]);
+}
+
+/// The program's copy is the one that is used, wherever the meter would have looked.
+#[test]
+fn a_cupti_that_is_loaded_already_is_used() {
+    let bench = Bench::new().without("FLOPSPROF_CUPTI");
+    let cupti = bench.dir.path().join("libcupti.so.13");
+    fs::copy(library("flopsprof_sim_cupti"), &cupti).expect("copying a library");
+    let bench = bench.env("ZOO_CUPTI", &cupti);
+    let outcome = bench.run("subscriber", &["start"]);
+    let files = outcome.evidence();
+    let found = files[0].lines.iter().find_map(|l| match &l.record {
+        flopsprof::evidence::record::Record::Library(l) if l.name == "libcupti" => Some(l.clone()),
+        _ => None,
+    });
+    let found = found.expect("a record of libcupti");
+    assert_eq!((found.path.as_str(), found.found.as_str()), (cupti.to_str().expect("UTF-8"), "already-loaded"));
+}
+
+#[test]
+fn a_second_cupti_that_is_loaded_later_takes_over() {
+    let bench = Bench::new();
+    let second = bench.dir.path().join("libcupti.so.12");
+    fs::copy(library("flopsprof_sim_cupti"), &second).expect("copying a library");
+    let bench = bench.env("ZOO_CUPTI", &second);
+    let outcome = bench.run("second_cupti", &[]);
+    outcome.assert_fault("second-cupti");
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    assert!(counted <= truth && counted * 4 >= truth * 3, "{counted} of {truth}");
+}

@@ -1,0 +1,7 @@
+//! The meter inside host programs, on the stand-in GPU: what each program does with and without it, and what it counted.
+
+mod context;
+mod count;
+mod harness;
+mod library;
+mod process;
