@@ -313,6 +313,10 @@ impl Metered {
             _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
         };
         let (end_ns, closed) = self.close();
+        if lend {
+            // A stopped profiler still keeps the counters from others; only without one are they free.
+            self.disable();
+        }
         let opened = next.and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
         let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
