@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 import time
+import traceback
 
 
 def llama(layers, hidden, heads, mlp, vocab=32000):
@@ -104,6 +105,8 @@ def run(library, out, index, metered, warm_s):
                 os.environ["CUDA_INJECTION64_PATH"] = library
                 os.environ["FLOPSPROF_OUT"] = os.path.join(out, f"evidence-{index}")
             child(path, warm_s)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
