@@ -42,8 +42,14 @@ const SHARED_TURN: Duration = Duration::from_secs(1);
 const YIELD: Duration = Duration::from_millis(60);
 /// How often a process that waits for its turn asks.
 const ASK: Duration = Duration::from_millis(20);
-/// How often counters that somebody outside holds are tried again.
+/// How soon counters that somebody outside holds are tried again, at first and at the most: each try lets the GPU run empty.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
+const BUSY_RETRY_MOST: Duration = Duration::from_secs(30);
+
+/// Why nothing is counted while a program that knows nothing of turns has the counters.
+const HELD_ELSEWHERE: &str = "another tool holds the GPU's counters";
+/// Why nothing is counted while another metered process counts.
+const NOT_OUR_TURN: &str = "another metered process has its turn at the counters";
 
 /// How often NVML is read between window edges, for the course of power and activity: 6 ms on this thread each time. Uncounted windows are no longer,
 /// so that each has one reading of its own.
@@ -77,6 +83,10 @@ pub(super) struct Metered {
     index: u64,
     steady: Duration,
     use_gate: bool,
+    /// How long to wait before counters that somebody outside holds are tried again.
+    busy_wait: Duration,
+    /// Whether that was told.
+    told_busy: bool,
     /// The device as the evidence has it; said again when a group's peaks become known.
     said: Option<Device>,
     /// What goes into the evidence next.
@@ -120,6 +130,8 @@ impl Metered {
             index: 0,
             steady,
             use_gate,
+            busy_wait: BUSY_RETRY,
+            told_busy: false,
             said: None,
             out: Vec::new(),
         })
@@ -176,10 +188,10 @@ impl Metered {
         Ok(())
     }
 
-    /// Takes the turn at the counters and opens the next window of the schedule.
+    /// Takes the turn at the counters and opens the first window of the schedule.
     fn open(&mut self) -> Result<(usize, Duration), Refused> {
         if !self.turn.take() {
-            return Err(Refused::Busy("another metered process has its turn at the counters".to_owned()));
+            return Err(Refused::Busy(NOT_OUR_TURN.to_owned()));
         }
         let opened = self.next().and_then(|next| self.open_as(next));
         if opened.is_err() {
@@ -232,13 +244,25 @@ impl Metered {
     fn uncounted(&mut self, refused: Refused, start_ns: u64, retry: bool) {
         let now = monotonic_ns();
         let (why, retry_ns) = match refused {
-            Refused::Busy(why) => (why, retry.then(|| later(now, ASK))),
+            Refused::Busy(why) => {
+                let wait = if why == NOT_OUR_TURN { ASK } else { self.busy_wait };
+                (why, retry.then(|| later(now, wait)))
+            }
             Refused::Never(fault) => {
                 let why = fault.what.clone();
                 self.out.push(Record::Fault(*fault));
                 (why, None)
             }
         };
+        if why.starts_with(HELD_ELSEWHERE) && !self.told_busy {
+            self.told_busy = true;
+            self.out.push(Record::Fault(Fault {
+                kind: "busy".to_owned(),
+                device: Some(self.ordinal),
+                what: why.clone(),
+                remedy: "end it (flopsprof doctor names candidates; with DCGM: dcgmi profile --pause); it is tried again, and estimated by NVML meanwhile".to_owned(),
+            }));
+        }
         // The interval has no boundary of its own: it begins where the window before it ended.
         let opened = Boundary { gated: true, ..Boundary::default() };
         self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady.min(READ)), retry_ns, why, opened };
@@ -289,6 +313,10 @@ impl Metered {
             _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
         };
         let (end_ns, closed) = self.close();
+        if lend {
+            // A stopped profiler still keeps the counters from others; only without one are they free.
+            self.disable();
+        }
         let opened = next.and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
         let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
@@ -374,35 +402,47 @@ impl Metered {
     }
 
     /// Tries to count again.
+    ///
+    /// Launches are held and the GPU is let run empty first: a window that began with a full queue would last longer than what it counts.
     fn retry(&mut self) {
-        match self.open() {
+        if !self.turn.take() {
+            self.again(Refused::Busy(NOT_OUR_TURN.to_owned()), ASK);
+            return;
+        }
+        let gate = match self.cupti {
+            Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
+            _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
+        };
+        let _ = self.driver.synchronize();
+        let end_ns = monotonic_ns();
+        let opened = self.next().and_then(|next| self.open_as(next));
+        let start_ns = monotonic_ns();
+        let boundary = boundary(gate, start_ns - end_ns, 0);
+        match opened {
             Ok((group, length)) => {
-                let now = monotonic_ns();
-                self.cut_uncounted(now);
-                self.mode = Mode::Counting {
-                    group,
-                    start_ns: now,
-                    until_ns: later(now, length),
-                    // What ran until now is in the uncounted interval before.
-                    opened: Boundary { gated: true, ..Boundary::default() },
-                };
+                self.cut_uncounted(end_ns);
+                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
             }
             Err(refused) => {
-                let now = monotonic_ns();
-                let Mode::Uncounted { retry_ns, why, .. } = &mut self.mode else { return };
-                match refused {
-                    Refused::Busy(reason) => {
-                        *retry_ns = Some(later(now, if reason.contains("BUSY") { BUSY_RETRY } else { ASK }));
-                        if why.is_empty() {
-                            *why = reason;
-                        }
-                    }
-                    Refused::Never(fault) => {
-                        *retry_ns = None;
-                        why.clone_from(&fault.what);
-                        self.out.push(Record::Fault(*fault));
-                    }
-                }
+                self.turn.give();
+                self.again(refused, self.busy_wait);
+                self.busy_wait = (self.busy_wait * 2).min(BUSY_RETRY_MOST);
+            }
+        }
+    }
+
+    /// Stays uncounted after a refusal; tries again after `wait` if that can help.
+    fn again(&mut self, refused: Refused, wait: Duration) {
+        let Mode::Uncounted { retry_ns, why, .. } = &mut self.mode else { return };
+        match refused {
+            Refused::Busy(reason) => {
+                *retry_ns = Some(later(monotonic_ns(), wait));
+                *why = reason;
+            }
+            Refused::Never(fault) => {
+                *retry_ns = None;
+                why.clone_from(&fault.what);
+                self.out.push(Record::Fault(*fault));
             }
         }
     }
@@ -535,7 +575,7 @@ fn refusal(error: &Error, device: u32) -> Refused {
             fault("missing-symbol", "this libcupti cannot count", "use libcupti of CUDA 12.6 or newer: set FLOPSPROF_CUPTI to its path")
         }
         Error::Refused { result, .. } => match *result {
-            CuptiResult::HARDWARE_BUSY => Refused::Busy(format!("another tool holds the GPU's counters ({error})")),
+            CuptiResult::HARDWARE_BUSY => Refused::Busy(format!("{HELD_ELSEWHERE} ({error})")),
             CuptiResult::INSUFFICIENT_PRIVILEGES | CuptiResult::VIRTUALIZED_DEVICE_INSUFFICIENT_PRIVILEGES => fault(
                 "no-permission",
                 "no permission to read the GPU's counters",

@@ -66,6 +66,7 @@ driver! {
     primary_state = c"cuDevicePrimaryCtxGetState"(c_int, *mut c_uint, *mut c_int);
     primary_retain = c"cuDevicePrimaryCtxRetain"(*mut Context, c_int);
     set_current = c"cuCtxSetCurrent"(Context);
+    synchronize = c"cuCtxSynchronize"();
 }
 
 fn check(call: &'static str, result: c_int) -> Result<(), DriverError> {
@@ -114,6 +115,12 @@ impl Driver {
     pub(super) fn set_current(&self, ctx: Context) -> Result<(), DriverError> {
         // SAFETY: the context is retained.
         check("cuCtxSetCurrent", unsafe { (self.set_current)(ctx) })
+    }
+
+    /// Waits until the context that is current on this thread has done what was launched.
+    pub(super) fn synchronize(&self) -> Result<(), DriverError> {
+        // SAFETY: no arguments.
+        check("cuCtxSynchronize", unsafe { (self.synchronize)() })
     }
 
     /// The handle of an ordinal.

@@ -4,12 +4,15 @@
 //! measured on an H200 (CUPTI 13.0): ending a window and beginning the next one of the same group 27 ms, another group's 190 ms, because a range
 //! profiler keeps its first configuration for life and a new one's first Start takes 160 ms. Launches wait meanwhile. So:
 //!
-//! 1. **Survey.** One short window for each group, to see which turn-taking paths the program uses.
-//! 2. **Main.** If none is in use, the group that is on stays on. If those of one group are, it stays on. If those of several are, they share the time,
-//!    round robin. Windows grow with the age of the run, from half a second to the steady length: a short program is counted in
-//!    pieces too, a kill costs at most half of a young run, and an old one spends under 0.1 % of its time at boundaries.
-//! 3. **Probe.** While some groups are kept off, each gets a short turn now and then, at growing intervals. A probe that finds something makes its
+//! 1. **Wait.** Until something is counted for the first time (a program may load its model for minutes), the groups alternate in growing windows.
+//! 2. **Survey.** From then on, one short window for each other group, to see which turn-taking paths the program uses.
+//! 3. **Main.** If none is in use, the group that is on stays on, as long as it counts anything. If those of one group are, it stays on. If those of several
+//!    are, they share the time, round robin. Windows grow with the age of the run, from half a second to the steady length: a short program
+//!    is counted in pieces too, a kill costs at most half of a young run, and an old one spends under 0.1 % of its time at boundaries.
+//! 4. **Probe.** While some groups are kept off, each gets a short turn now and then, at growing intervals. A probe that finds something makes its
 //!    group a main one and brings the next probe forward; a main group that finds nothing three times in a row goes back to being probed.
+//!
+//! What a window counted is told when the next one is open already, so that nothing but CUPTI's own calls lies between the two: decisions are one window late.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,6 +23,8 @@ use crate::counter::plan::Plan;
 const LOOK: Duration = Duration::from_millis(250);
 /// The shortest main window.
 const SHORTEST: Duration = Duration::from_millis(500);
+/// The longest window while nothing has been counted yet.
+const WAITING: Duration = Duration::from_secs(10);
 /// Main time before the first probe, and after one that found something new.
 const FIRST_PROBE: Duration = Duration::from_secs(60);
 /// The longest time between probes: with two changes of group for each, 0.08 % of the time.
@@ -42,7 +47,12 @@ pub struct Schedule {
     /// Turn-taking paths of each group.
     turns: Vec<Vec<String>>,
     steady: Duration,
-    surveyed: usize,
+    /// Groups that were on while the program was at work.
+    looked: Vec<bool>,
+    /// Something has been counted.
+    active: bool,
+    /// The last main window counted nothing at all.
+    blind: bool,
     /// Scheduled time so far.
     age: Duration,
     /// Main windows in a row in which the group's turn-taking paths stood still; none while the group is not in use.
@@ -61,8 +71,9 @@ impl Schedule {
     pub fn new(plan: &Plan, steady: Duration) -> Self {
         let turns: Vec<Vec<String>> = plan.turns().into_iter().map(|g| g.into_iter().map(str::to_owned).collect()).collect();
         Self {
-            // With one group there is nothing to look for.
-            surveyed: if turns.len() <= 1 { turns.len() } else { 0 },
+            looked: vec![false; turns.len()],
+            active: false,
+            blind: false,
             in_use: vec![None; turns.len()],
             main: turns.len().saturating_sub(1),
             probed: 0,
@@ -85,12 +96,22 @@ impl Schedule {
         if self.turns.is_empty() {
             return None;
         }
-        if self.surveyed < self.turns.len() {
-            self.surveyed += 1;
-            return Some(Turn { group: self.surveyed - 1, length: LOOK.min(self.steady) });
+        let all: Vec<usize> = (0..self.turns.len()).collect();
+        if !self.active {
+            self.main = after(&all, self.main);
+            let length = if self.age.is_zero() && all.len() > 1 { LOOK } else { self.age.clamp(SHORTEST, WAITING) };
+            return Some(Turn { group: self.main, length: length.min(self.steady) });
         }
-        let mut used: Vec<usize> = (0..self.turns.len()).filter(|g| self.in_use[*g].is_some()).collect();
+        if let Some(group) = self.looked.iter().position(|l| !l) {
+            // Taken as looked at when it is on: what it counts is told one window late.
+            self.looked[group] = true;
+            return Some(Turn { group, length: LOOK.min(self.steady) });
+        }
+        let mut used: Vec<usize> = all.into_iter().filter(|g| self.in_use[*g].is_some()).collect();
         if used.is_empty() {
+            if self.blind {
+                self.main = (self.main + 1) % self.turns.len();
+            }
             used.push(self.main);
         }
         let others: Vec<usize> = (0..self.turns.len()).filter(|g| !used.contains(g)).collect();
@@ -111,6 +132,12 @@ impl Schedule {
     /// Tells what a window counted.
     pub fn counted(&mut self, group: usize, counts: &BTreeMap<String, u128>) {
         let (Some(turns), Some(state)) = (self.turns.get(group), self.in_use.get_mut(group)) else { return };
+        let anything = counts.values().any(|n| *n > 0);
+        self.active |= anything;
+        self.looked[group] |= anything;
+        if group == self.main {
+            self.blind = !anything;
+        }
         if turns.iter().any(|path| counts.get(path).is_some_and(|n| *n > 0)) {
             if state.is_none() {
                 self.probe_after = FIRST_PROBE;
@@ -143,6 +170,11 @@ mod tests {
 
     /// Plays `seconds` of a program that uses these turn-taking paths; returns seconds per group, windows, and changes of group.
     fn play(schedule: &mut Schedule, uses: &[&str], seconds: f64) -> (Vec<f64>, u32, u32) {
+        play_from(schedule, uses, 0.0, seconds)
+    }
+
+    /// The same for a program that does nothing before `begins`.
+    fn play_from(schedule: &mut Schedule, uses: &[&str], begins: f64, seconds: f64) -> (Vec<f64>, u32, u32) {
         let (mut spent, mut windows, mut changes, mut last) = (vec![0.0; 3], 0, 0, None);
         let names = ["a", "b", "c"];
         while spent.iter().sum::<f64>() < seconds {
@@ -152,7 +184,8 @@ mod tests {
             changes += u32::from(last.is_some_and(|l| l != turn.group));
             last = Some(turn.group);
             let path = names[turn.group];
-            let counts = BTreeMap::from([("always".to_owned(), 7), (path.to_owned(), u128::from(uses.contains(&path)))]);
+            let works = u128::from(spent.iter().sum::<f64>() > begins);
+            let counts = BTreeMap::from([("always".to_owned(), 7 * works), (path.to_owned(), works * u128::from(uses.contains(&path)))]);
             schedule.counted(turn.group, &counts);
         }
         (spent, windows, changes)
@@ -184,6 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_begins_late_is_surveyed_when_it_begins() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        let (spent, ..) = play_from(&mut schedule, &["a"], 300.0, 600.0);
+        assert!(spent[0] > 300.0, "{spent:?}");
+    }
+
+    #[test]
+    fn a_program_of_one_turn_taking_path_alone_is_found_soon() {
+        let mut schedule = Schedule::new(
+            &Plan { groups: vec![vec!["a".to_owned()], vec!["b".to_owned()], vec!["c".to_owned()]], uncovered: vec![] },
+            STEADY,
+        );
+        let (spent, ..) = play(&mut schedule, &["c"], 30.0);
+        assert!(spent[2] > 25.0, "{spent:?}");
+    }
+
+    #[test]
     fn boundaries_stay_cheap_in_an_hour() {
         for uses in [&[][..], &["b"][..]] {
             let (_, windows, changes) = play(&mut Schedule::new(&plan(), STEADY), uses, 3600.0);
@@ -195,7 +245,7 @@ mod tests {
     #[test]
     fn a_short_program_is_counted_in_pieces() {
         let mut schedule = Schedule::new(&plan(), STEADY);
-        let lengths: Vec<Duration> = (0..4).map(|_| schedule.turn().unwrap().length).collect();
+        let lengths: Vec<Duration> = (0..3).map(|_| schedule.turn().unwrap().length).collect();
         assert!(lengths.iter().sum::<Duration>() < Duration::from_secs(2));
         assert!(Schedule::new(&Plan::default(), STEADY).turn().is_none());
     }

@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 import time
+import traceback
 
 
 def llama(layers, hidden, heads, mlp, vocab=32000):
@@ -104,6 +105,8 @@ def run(library, out, index, metered, warm_s):
                 os.environ["CUDA_INJECTION64_PATH"] = library
                 os.environ["FLOPSPROF_OUT"] = os.path.join(out, f"evidence-{index}")
             child(path, warm_s)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -131,8 +134,8 @@ def main():
     parser.add_argument("--lib", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--pairs", type=int, default=16)
-    # Survey and first windows: 1.75 s of windows and 0.8 s of boundaries, then windows of 1.75, 3.5 and 7 s. The works fall into the last of these.
-    parser.add_argument("--warm", type=float, default=7.5)
+    # Survey and first windows: four of 0.25 s, then 1, 2 and 4 s, with their boundaries 9 s in all. The works fall into the next, of 8 s.
+    parser.add_argument("--warm", type=float, default=10)
     args = parser.parse_args()
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 

@@ -51,6 +51,9 @@ fn answer(result: Result<(), u32>) -> u32 {
 
 /// Takes a GPU's counters; the kernel frees the lock when the process dies.
 fn own(device: usize) -> bool {
+    if OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().contains_key(&device) {
+        return true;
+    }
     // SAFETY: no preconditions.
     let uid = unsafe { libc::getuid() };
     let folder =
@@ -111,7 +114,7 @@ cupti! {
     fn cuptiRangeProfilerDisable(p: raw::RangeProfilerDisable) {
         takes_ms(11);
         let gone = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().remove(&(p.object as usize));
-        if let Some(gone) = gone && gone.started { disown(gone.device); }
+        if let Some(gone) = gone && gone.first.is_some() { disown(gone.device); }
         OK
     }
     fn cuptiRangeProfilerGetCounterDataSize(p: raw::RangeProfilerGetCounterDataSize) {
@@ -185,8 +188,8 @@ cupti! {
         answer(with(p.object, |o| {
             if !o.started { return Err(INVALID_OPERATION); }
             if o.pushed.is_some() { close(o)?; }
+            // The counters stay this process's until Disable.
             (o.started, o.stopped) = (false, true);
-            disown(o.device);
             Ok(())
         }))
     }
