@@ -1,6 +1,8 @@
 //! Programs that behave: all they execute is counted.
 
-use crate::harness::{Bench, FP64};
+use std::process::{Output, Stdio};
+
+use crate::harness::{BF16, Bench, FP64, library, zoo};
 
 #[test]
 fn every_launch_of_a_plain_program_is_counted() {
@@ -33,4 +35,87 @@ fn a_path_that_takes_turns_is_counted_in_part_and_interpolated_for_the_rest() {
     let off = path.total().abs_diff(truth) as f64 / truth as f64;
     assert!(off < 0.25, "{path:?} against {truth}: {off}");
     assert_eq!(outcome.said, [] as [&str; 0]);
+}
+
+/// The variable alone does, without a preload.
+#[test]
+fn the_drivers_injection_variable_is_enough() {
+    let bench = Bench::new();
+    let bare = bench.command(false, "plain", &["300", "1000"]).output().expect("starting a program");
+    let mut command = bench.command(false, "plain", &["300", "1000"]);
+    let metered = command.env("CUDA_INJECTION64_PATH", library("flopsprof")).output().expect("starting a program");
+    bench.compare(&bare, metered).assert_exact();
+}
+
+/// Another tool has the variable: it is injected as ever, and the meter finds libcuda by looking for it now and then.
+#[test]
+fn beside_another_injected_tool_the_program_is_metered_too() {
+    let other = zoo("libinjected.so");
+    let bench = Bench::new().env("CUDA_INJECTION64_PATH", other);
+    let outcome = bench.run("plain", &["1000", "1000"]);
+    assert!(outcome.stdout.starts_with("the other tool was injected\n"), "{}", outcome.stdout);
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    // Found within 0.1 s of 1 s.
+    assert!(counted <= truth && counted * 2 > truth, "{counted} of {truth}");
+    assert_eq!(outcome.said, [] as [&str; 0]);
+}
+
+#[test]
+fn without_a_gate_what_runs_at_boundaries_is_not_counted_and_the_windows_say_so() {
+    let bench = Bench::new().env("FLOPSPROF_GATE", "0");
+    let outcome = bench.run("plain", &["1000", "1000"]);
+    let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
+    assert!(counted <= truth && counted * 10 > truth * 8, "{counted} of {truth}");
+    let windows = outcome.windows();
+    assert!(windows.iter().all(|w| !w.opened.gated && w.opened.why_ungated.contains("FLOPSPROF_GATE")), "{}", outcome.course());
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named_and_replaced() {
+    let outcome_of = |bench: &Bench| {
+        let outcome = bench.run("plain", &["200", "1000"]);
+        assert_eq!(outcome.counted(), outcome.truth());
+        outcome.said.clone()
+    };
+    for (name, value) in
+        [("FLOPSPROF_WINDOW", "often"), ("FLOPSPROF_WINDOW", "-1"), ("FLOPSPROF_WINDOW", "NaN"), ("FLOPSPROF_DRAIN", "1e99")]
+    {
+        let said = outcome_of(&Bench::new().env(name, value));
+        assert_eq!(said.len(), 1, "{name}={value}: {said:?}");
+        assert!(said[0].contains(name) && said[0].contains(value), "{said:?}");
+    }
+}
+
+/// What a program declares stands in the evidence and adds up in the ledger.
+#[test]
+fn tokens_steps_and_parameters_of_the_program_are_kept() {
+    let bench = Bench::new();
+    let outcome = bench.run("declare", &[]);
+    outcome.assert_exact();
+    let ledger = outcome.ledger();
+    assert_eq!((ledger.tokens, ledger.steps, ledger.parameters), (30 * 4096, 30, Some((1_000_000, 250_000))));
+}
+
+/// One process owns a GPU's counters at a time: two take turns, and together with what each interpolates the sum is right.
+#[test]
+fn two_programs_on_one_gpu_add_up() {
+    let bench = Bench::new();
+    let start =
+        || bench.command(true, "plain", &["4000", "1000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
+    let (first, second) = (start(), start());
+    let bare = bench.command(false, "plain", &["4000", "1000"]).output().expect("starting a program");
+    let ends: Vec<Output> = [first, second].map(|c| c.wait_with_output().expect("its end")).into();
+    let outcomes: Vec<_> = ends.into_iter().map(|end| bench.compare(&bare, end)).collect();
+    let truth: u128 = outcomes.iter().map(|o| o.truth()[BF16]).sum();
+    let outcome = &outcomes[0];
+    let files = outcome.evidence();
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|f| f.ended));
+    let path = &outcome.ledger().paths[BF16];
+    assert!(path.counted > 0 && path.counted <= truth, "{path:?} of {truth}");
+    let off = path.total().abs_diff(truth) as f64 / truth as f64;
+    assert!(off < 0.1, "{path:?} of {truth}: {off}\n{}", outcome.course());
+    for outcome in &outcomes {
+        assert_eq!(outcome.said, [] as [&str; 0]);
+    }
 }

@@ -65,12 +65,15 @@ pub(crate) fn zoo(program: &str) -> PathBuf {
         for source in
             fs::read_dir(sources).expect("tests/zoo").flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "c"))
         {
-            let program = folder.join(source.file_stem().expect("a source has a name"));
+            let name = source.file_stem().expect("a source has a name").to_string_lossy().into_owned();
+            let (program, shared): (_, &[&str]) =
+                if name.starts_with("lib") { (folder.join(format!("{name}.so")), &["-shared", "-fPIC"]) } else { (folder.join(name), &[]) };
             // Renamed into place: another run of these tests may be executing the old one.
-            let fresh = program.with_extension(std::process::id().to_string());
+            let fresh = program.with_extension(format!("{}", std::process::id()));
             let output = Command::new("cc")
                 .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
                 .args([&fresh, &source])
+                .args(shared)
                 .arg("-ldl")
                 .output()
                 .expect("cc: a C compiler is needed for these tests");
@@ -186,14 +189,14 @@ impl Bench {
     }
 
     /// Runs a program bare and metered, and checks that nobody could tell the difference: exit status, stdout, and stderr less the meter's own lines.
-    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Outcome<'_> {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Outcome {
         let bare = self.command(false, program, args).output().expect("starting a program");
         let metered = self.command(true, program, args).output().expect("starting a program");
         self.compare(&bare, metered)
     }
 
     /// Checks that a metered program behaved as the bare one.
-    pub(crate) fn compare(&self, bare: &Output, metered: Output) -> Outcome<'_> {
+    pub(crate) fn compare(&self, bare: &Output, metered: Output) -> Outcome {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let stderr = text(&metered.stderr);
         let (said, others): (Vec<&str>, Vec<&str>) = stderr.lines().partition(|l| l.starts_with(OURS));
@@ -202,7 +205,7 @@ impl Bench {
         assert_eq!(text(&metered.stdout), text(&bare.stdout), "stdout; {context}");
         assert_eq!(others, text(&bare.stderr).lines().collect::<Vec<_>>(), "stderr; {context}");
         let said = said.into_iter().map(|l| l[OURS.len()..].to_owned()).collect();
-        Outcome { bench: self, status: metered.status, stdout: text(&metered.stdout), said }
+        Outcome { out: self.out(), status: metered.status, stdout: text(&metered.stdout), said }
     }
 }
 
@@ -219,15 +222,21 @@ impl Drop for Bench {
 }
 
 /// What came of a metered run.
-pub(crate) struct Outcome<'a> {
-    bench: &'a Bench,
+pub(crate) struct Outcome {
+    /// Where its evidence is.
+    out: PathBuf,
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     /// The meter's lines on stderr.
     pub(crate) said: Vec<String>,
 }
 
-impl Outcome<'_> {
+impl Outcome {
+    /// The same, with its evidence elsewhere.
+    pub(crate) fn at(self, out: PathBuf) -> Self {
+        Self { out, ..self }
+    }
+
     /// What the program executed, by its own word.
     pub(crate) fn truth(&self) -> BTreeMap<String, u128> {
         let mut truth = BTreeMap::new();
@@ -241,7 +250,7 @@ impl Outcome<'_> {
 
     /// The evidence: every file of it whole, unbroken, and marked as simulated.
     pub(crate) fn evidence(&self) -> Vec<ProcessEvidence> {
-        let files = read::read_run(&self.bench.out()).unwrap_or_else(|e| panic!("{e}; said {:?}", self.said));
+        let files = read::read_run(&self.out).unwrap_or_else(|e| panic!("{e}; said {:?}", self.said));
         for file in &files {
             assert_eq!(file.breaks, [], "{}", file.path.display());
             assert!(file.start.simulated, "{} is not marked as simulated", file.path.display());
@@ -294,13 +303,12 @@ impl Outcome<'_> {
         ledger::run_total(&self.evidence())
     }
 
-    /// What `flopsprof report` prints.
-    pub(crate) fn report(&self) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_flopsprof")).arg("report").arg(self.bench.out()).output().expect("the command");
-        assert!(output.status.success(), "{output:?}");
+    /// What `flopsprof report` prints, and its exit status.
+    pub(crate) fn report(&self) -> (Option<i32>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_flopsprof")).arg("report").arg(&self.out).output().expect("the command");
         let text = String::from_utf8(output.stdout).expect("UTF-8");
-        assert!(text.contains("SIMULATED"), "{text}");
-        text
+        assert!(text.contains("SIMULATED"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), text)
     }
 
     /// Everything that ran was counted, and there was nothing to say.
@@ -318,7 +326,9 @@ impl Outcome<'_> {
         assert_eq!(self.said.len(), 1, "one line on stderr: {:?}", self.said);
         assert!(self.said[0].contains(&fault.what) && self.said[0].contains(&fault.remedy), "{:?} says not {fault:?}", self.said);
         assert!(!fault.remedy.is_empty(), "{fault:?} has no remedy");
-        let report = unwrapped(&self.report());
+        let (status, report) = self.report();
+        assert_eq!(status, Some(0));
+        let report = unwrapped(&report);
         assert!(
             report.contains(&unwrapped(&fault.what)) && report.contains(&unwrapped(&fault.remedy)),
             "the report does not repeat {fault:?}:\n{report}"
@@ -328,7 +338,7 @@ impl Outcome<'_> {
 
     /// No evidence was written, because there was nothing to write about.
     pub(crate) fn assert_no_trace(&self) {
-        assert!(!self.bench.out().exists(), "evidence of a process that had nothing to meter");
+        assert!(!self.out.exists(), "evidence of a process that had nothing to meter");
         assert_eq!(self.said, [] as [&str; 0]);
     }
 

@@ -2,6 +2,7 @@
 
 mod context;
 mod count;
+mod disk;
 mod harness;
 mod library;
 mod process;
