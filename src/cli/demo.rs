@@ -89,6 +89,8 @@ struct Executed {
     launches: u64,
     /// Seconds from the first launch to the end of the last.
     seconds: f64,
+    /// When the first launch was done, on the monotonic clock (ns).
+    first_done_ns: Option<u64>,
     /// FLOP by metric, decimal.
     truth: BTreeMap<String, String>,
 }
@@ -132,6 +134,7 @@ fn bare(args: &Args) -> Result<ExitCode> {
         device: workload.device_name(),
         launches: workload.launches(),
         seconds: start.elapsed().as_secs_f64(),
+        first_done_ns: workload.first_done_ns(),
         truth: workload.truth().iter().map(|(m, n)| (m.clone(), n.to_string())).collect(),
     };
     let text = serde_json::to_string(&executed)?;

@@ -16,6 +16,7 @@ use cudarc::{
 use thiserror::Error;
 
 use super::{KERNELS, Kernel, ptx};
+use crate::window::clock;
 
 /// How long one launch is meant to take.
 const LAUNCH: Duration = Duration::from_millis(2);
@@ -75,6 +76,7 @@ pub struct Workload {
     iterations: BTreeMap<&'static str, u32>,
     truth: Truth,
     launches: u64,
+    first_done_ns: Option<u64>,
 }
 
 fn named<T>(what: &str, result: Result<T, DriverError>) -> Result<T, WorkloadError> {
@@ -114,6 +116,7 @@ impl Workload {
             iterations: BTreeMap::new(),
             truth: Truth::new(),
             launches: 0,
+            first_done_ns: None,
         })
     }
 
@@ -191,6 +194,12 @@ impl Workload {
         self.launches
     }
 
+    /// When the first launches were seen to be done, on the monotonic clock (ns).
+    #[must_use]
+    pub fn first_done_ns(&self) -> Option<u64> {
+        self.first_done_ns
+    }
+
     /// Finds how many iterations make a launch of about [`LAUNCH`]. Its own launches count in the truth like all others.
     fn tune(&mut self, kernel: &'static Kernel) -> Result<(), WorkloadError> {
         if self.iterations.contains_key(kernel.name) {
@@ -226,7 +235,9 @@ impl Workload {
         Ok(())
     }
 
-    fn synchronize(&self) -> Result<(), WorkloadError> {
-        self.streams.iter().try_for_each(|s| named("waiting for the GPU", s.synchronize()))
+    fn synchronize(&mut self) -> Result<(), WorkloadError> {
+        self.streams.iter().try_for_each(|s| named("waiting for the GPU", s.synchronize()))?;
+        self.first_done_ns.get_or_insert_with(clock::monotonic_ns);
+        Ok(())
     }
 }
