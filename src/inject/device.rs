@@ -15,7 +15,7 @@ use cupti_sys::{Cupti, Error, raw::CuptiResult};
 use super::{
     api,
     driver::{Context, Driver, DriverError},
-    gate,
+    gate, meter,
     planner::Planned,
 };
 use crate::{
@@ -36,10 +36,17 @@ const FIRST_GATE: Duration = Duration::from_secs(2);
 /// How long a launch may wait at a later boundary. On an H200 it takes 30 to 200 ms after the GPU has done what was launched before; a program that
 /// keeps a full queue would wait for that in its launch anyway.
 const GATE: Duration = Duration::from_secs(5);
-/// A turn at the counters while another metered process waits for its own.
+/// The shortest turn at the counters while another metered process waits for its own. Turns grow with the run, as windows do: each costs 0.3 s of held
+/// launches on a GPU that two keep busy.
 const SHARED_TURN: Duration = Duration::from_secs(1);
-/// How long the counters stay free for the other process before this one asks again. The other looks every [`ASK`].
-const YIELD: Duration = Duration::from_millis(60);
+/// The part of the run so far that a turn lasts.
+const SHARED_PART: u32 = 8;
+/// How long the counters stay free for another process that waits for them, if it does not take them. It looks every [`ASK`].
+const YIELD: Duration = Duration::from_secs(1);
+/// How often it is looked, while nothing has been counted yet, whether the tensor cores have begun to work; and how many windows are cut short for that, at
+/// the most: another process's work shows too.
+const GLANCE: Duration = Duration::from_millis(250);
+const GLANCES: u32 = 8;
 /// How often a process that waits for its turn asks.
 const ASK: Duration = Duration::from_millis(20);
 /// How soon counters that somebody outside holds are tried again, at first and at the most: each try lets the GPU run empty.
@@ -48,6 +55,8 @@ const BUSY_RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// Why nothing is counted while a program that knows nothing of turns has the counters.
 const HELD_ELSEWHERE: &str = "another tool holds the GPU's counters";
+/// Why nothing is counted while the counters are free for another metered process.
+const LENT: &str = "counters lent to another metered process";
 /// Why nothing is counted while another metered process counts.
 const NOT_OUR_TURN: &str = "another metered process has its turn at the counters";
 
@@ -87,6 +96,11 @@ pub(super) struct Metered {
     busy_wait: Duration,
     /// Whether that was told.
     told_busy: bool,
+    /// While another process that waits has the first claim on the counters.
+    lent_until_ns: u64,
+    attached_ns: u64,
+    /// When it was looked last whether the device is at work, whether it was, and how often a window may still be cut short for that.
+    glance: (u64, bool, u32),
     /// The device as the evidence has it; said again when a group's peaks become known.
     said: Option<Device>,
     /// What goes into the evidence next.
@@ -97,6 +111,14 @@ pub(super) struct Metered {
 pub(super) struct Counters {
     pub(super) cupti: Cupti,
     pub(super) planned: Arc<Planned>,
+}
+
+/// Why a device cannot be counted at all.
+pub(super) enum NoCounters {
+    /// It was said elsewhere, or will be.
+    Said(String),
+    /// CUPTI refused to plan.
+    Refused(Error),
 }
 
 /// Why a window cannot be opened.
@@ -132,6 +154,9 @@ impl Metered {
             use_gate,
             busy_wait: BUSY_RETRY,
             told_busy: false,
+            lent_until_ns: 0,
+            attached_ns: now,
+            glance: (now, false, GLANCES),
             said: None,
             out: Vec::new(),
         })
@@ -153,9 +178,10 @@ impl Metered {
     }
 
     /// Opens the first window. `gate` is the gate that was closed when the context was seen, at `seen_ns`.
-    pub(super) fn begin(&mut self, counters: Result<Counters, String>, gate: Result<gate::Closed, String>, seen_ns: u64) {
+    pub(super) fn begin(&mut self, counters: Result<Counters, NoCounters>, gate: Result<gate::Closed, String>, seen_ns: u64) {
         let opened = match counters {
-            Err(why) => Err(Refused::Busy(why)).map_err(|r| (r, false)),
+            Err(NoCounters::Said(why)) => Err((Refused::Busy(why), false)),
+            Err(NoCounters::Refused(e)) => Err((refusal(&e, self.ordinal), false)),
             Ok(counters) => self.prepare(counters).and_then(|()| self.open()).map_err(|r| (r, true)),
         };
         let now = monotonic_ns();
@@ -288,8 +314,13 @@ impl Metered {
         }
         match &mut self.mode {
             Mode::Counting { start_ns, until_ns, .. } => {
-                let full_turn = now >= later(*start_ns, SHARED_TURN.min(self.steady));
-                if now >= *until_ns || (full_turn && self.turn.wanted()) {
+                let (start_ns, until_ns) = (*start_ns, *until_ns);
+                let turn = Duration::from_nanos(now - self.attached_ns) / SHARED_PART;
+                let full_turn = now >= later(start_ns, turn.max(SHARED_TURN).min(self.steady));
+                if now >= until_ns || (full_turn && self.turn.wanted()) {
+                    self.boundary();
+                } else if now >= later(start_ns, schedule::LOOK) && self.began_to_work(now) {
+                    self.cut(until_ns - now);
                     self.boundary();
                 }
             }
@@ -304,10 +335,29 @@ impl Metered {
         }
     }
 
+    /// Whether the device has begun to work while nothing was counted yet.
+    fn began_to_work(&mut self, now: u64) -> bool {
+        let (at, was, left) = self.glance;
+        if left == 0 || now < later(at, GLANCE) || !self.schedule.as_ref().is_some_and(Schedule::waiting) {
+            return false;
+        }
+        let is = self.witness.as_mut().and_then(DeviceWitness::at_work).unwrap_or(was);
+        let begins = is && !was;
+        self.glance = (now, is, left - u32::from(begins));
+        begins
+    }
+
+    /// Tells the schedule that a window is so much shorter than it was given out.
+    fn cut(&mut self, by_ns: u64) {
+        if let Some(schedule) = &mut self.schedule {
+            schedule.cut(Duration::from_nanos(by_ns));
+        }
+    }
+
     /// Ends a window and begins the next. Between Pop and Push there is nothing but CUPTI's own calls.
     fn boundary(&mut self) {
         let lend = self.turn.wanted();
-        let next = if lend { Err(Refused::Busy("counters lent to another metered process".to_owned())) } else { self.next() };
+        let next = if lend { Err(Refused::Busy(LENT.to_owned())) } else { self.next() };
         let gate = match self.cupti {
             Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
             _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
@@ -324,13 +374,23 @@ impl Metered {
         if opened.is_err() {
             self.turn.give();
         }
+        let waited = self.schedule.as_ref().is_some_and(Schedule::waiting);
         self.write_counted(end_ns, closed);
         match opened {
-            Ok((group, length)) => self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary },
+            Ok((group, mut length)) => {
+                // The first thing that was counted: the survey begins with the window that is open.
+                if waited && length > schedule::LOOK && !self.schedule.as_ref().is_some_and(Schedule::waiting) {
+                    self.cut(u64::try_from((length - schedule::LOOK).as_nanos()).unwrap_or(0));
+                    length = schedule::LOOK;
+                }
+                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
+            }
             Err(refused) => {
                 self.uncounted(refused, end_ns, true);
                 if let (true, Mode::Uncounted { retry_ns, .. }) = (lend, &mut self.mode) {
-                    *retry_ns = Some(later(end_ns, YIELD));
+                    let now = monotonic_ns();
+                    self.lent_until_ns = later(now, YIELD);
+                    *retry_ns = Some(later(now, 2 * ASK));
                 }
             }
         }
@@ -406,7 +466,14 @@ impl Metered {
     /// Launches are held and the GPU is let run empty first: a window that began with a full queue would last longer than what it counts.
     fn retry(&mut self) {
         if !self.turn.take() {
+            // Whoever was waiting has them.
+            self.lent_until_ns = 0;
             self.again(Refused::Busy(NOT_OUR_TURN.to_owned()), ASK);
+            return;
+        }
+        if monotonic_ns() < self.lent_until_ns && self.turn.wanted() {
+            self.turn.give();
+            self.again(Refused::Busy(LENT.to_owned()), 2 * ASK);
             return;
         }
         let gate = match self.cupti {
@@ -414,6 +481,11 @@ impl Metered {
             _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
         };
         let _ = self.driver.synchronize();
+        if meter::draining() {
+            // A first Start takes 0.2 s, and the program is on its way out.
+            self.turn.give();
+            return;
+        }
         let end_ns = monotonic_ns();
         let opened = self.next().and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
@@ -459,7 +531,7 @@ impl Metered {
     }
 
     /// Gives way to another copy of CUPTI: ends the window, lets the old copy go, and begins with the new one.
-    pub(super) fn change_copy(&mut self, counters: Result<Counters, String>) {
+    pub(super) fn change_copy(&mut self, counters: Result<Counters, NoCounters>) {
         self.finish();
         self.disable();
         self.begin(counters, Err("counters moved to another copy of libcupti".to_owned()), monotonic_ns());

@@ -27,10 +27,10 @@ pub(super) fn start(simulated: bool) -> Start {
     }
 }
 
-/// A name for the file: the same process never has two, and no two processes of a run have one.
+/// A name for the file, without its ending: no two processes of a run have the same.
 pub(super) fn file_name(start: &Start) -> String {
     let host: String = start.host.hostname.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    format!("{host}-{}-{}.jsonl", start.process.pid, start.process.start_ticks)
+    format!("{host}-{}-{}", start.process.pid, start.process.start_ticks)
 }
 
 fn host() -> Host {

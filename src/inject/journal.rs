@@ -4,7 +4,11 @@
 //! waits in memory and is tried again with the next one. A folder that cannot be made is replaced by one in the temporary directory, with a
 //! line on stderr that says so.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{config::Config, identity, say::say};
 use crate::{
@@ -17,6 +21,18 @@ use crate::{
 
 /// Records that may wait in memory: a day of windows.
 const WAITING: usize = 10_000;
+
+/// Makes the file; a program that became another by `exec` is the same process to the kernel, and its evidence has the name already.
+fn create(folder: &Path, name: &str) -> io::Result<Writer> {
+    let mut result = Writer::create(folder, &format!("{name}.jsonl"));
+    for n in 2..100 {
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => result = Writer::create(folder, &format!("{name}-{n}.jsonl")),
+            _ => break,
+        }
+    }
+    result
+}
 
 /// The evidence of this process.
 pub(super) struct Journal {
@@ -98,7 +114,7 @@ impl Journal {
     fn open(&mut self) {
         let Some((_, Record::Start(start))) = self.waiting.front() else { return };
         let name = identity::file_name(start);
-        let refused = match Writer::create(&self.out, &name) {
+        let refused = match create(&self.out, &name) {
             Ok(writer) => {
                 self.writer = Some(writer);
                 return;
@@ -112,13 +128,13 @@ impl Journal {
         // SAFETY: no preconditions.
         let uid = unsafe { libc::getuid() };
         let instead = std::env::temp_dir().join(format!("flopsprof-{uid}")).join(self.out.file_name().unwrap_or_default());
-        match Writer::create(&instead, &name) {
+        match create(&instead, &name) {
             Ok(writer) => {
-                say(&format!(
-                    "cannot write evidence: {refused}: it goes to {} instead; set FLOPSPROF_OUT to a folder that can be written",
-                    instead.display()
-                ));
                 self.writer = Some(writer);
+                self.refused = false;
+                let what = format!("cannot write evidence: {refused}: it goes to {} instead", instead.display());
+                let remedy = "set FLOPSPROF_OUT to a folder that can be written".to_owned();
+                self.add(Record::Fault(Fault { kind: "disk".to_owned(), device: None, what, remedy }));
                 self.out = instead;
             }
             Err(_) => say(&format!("cannot write evidence: {refused}: set FLOPSPROF_OUT to a folder that can be written")),

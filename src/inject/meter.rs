@@ -15,12 +15,12 @@ use std::{
     time::Duration,
 };
 
-use cupti_sys::Cupti;
+use cupti_sys::{Cupti, Error};
 
 use super::{
     api,
     config::Config,
-    device::{Counters, Metered},
+    device::{Counters, Metered, NoCounters},
     driver::Driver,
     entry, gate, guard,
     journal::Journal,
@@ -116,7 +116,8 @@ pub(super) fn drain(reason: &str) {
     }
 }
 
-fn draining() -> bool {
+/// Whether the process is about to end.
+pub(super) fn draining() -> bool {
     STATE.load(Ordering::Acquire) == DRAINING
 }
 
@@ -153,7 +154,7 @@ struct Meter {
     devices: Vec<Option<Metered>>,
     ready: mpsc::Receiver<Ready>,
     cupti: Result<Found, String>,
-    plans: BTreeMap<u32, Result<Arc<Planned>, String>>,
+    plans: BTreeMap<u32, Result<Arc<Planned>, Error>>,
     /// Libraries named in the evidence so far.
     copies: Vec<PathBuf>,
     witness: Option<Option<Witness>>,
@@ -279,12 +280,12 @@ impl Meter {
         Some(self.cupti.as_ref().ok()?.cupti)
     }
 
-    fn counters(&self, ordinal: u32) -> Result<Counters, String> {
-        let cupti = self.copy().ok_or("no libcupti")?;
+    fn counters(&self, ordinal: u32) -> Result<Counters, NoCounters> {
+        let cupti = self.copy().ok_or_else(|| NoCounters::Said("no libcupti".to_owned()))?;
         match self.plans.get(&ordinal) {
             Some(Ok(planned)) => Ok(Counters { cupti, planned: planned.clone() }),
-            Some(Err(why)) => Err(why.clone()),
-            None => Err("the chip's counters were not planned in time".to_owned()),
+            Some(Err(e)) => Err(NoCounters::Refused(*e)),
+            None => Err(NoCounters::Said("the chip's counters were not planned in time".to_owned())),
         }
     }
 
@@ -294,7 +295,7 @@ impl Meter {
         while self.cupti.is_ok() && !self.plans.contains_key(&ordinal) && !draining() {
             match self.ready.recv_timeout(Duration::from_nanos(deadline.saturating_sub(monotonic_ns()))) {
                 Ok((planned, plan)) => {
-                    self.plans.insert(planned, plan.map_err(|e| e.to_string()));
+                    self.plans.insert(planned, plan);
                 }
                 Err(_) => return,
             }
@@ -360,7 +361,7 @@ impl Meter {
         self.cupti = Ok(found);
         self.plans.clear();
         for (ordinal, planned) in ready {
-            self.plans.insert(ordinal, planned.map_err(|e| e.to_string()));
+            self.plans.insert(ordinal, planned);
         }
         for ordinal in 0..self.devices.len() {
             let counters = self.counters(u32::try_from(ordinal).unwrap_or(0));

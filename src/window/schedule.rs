@@ -4,7 +4,8 @@
 //! measured on an H200 (CUPTI 13.0): ending a window and beginning the next one of the same group 27 ms, another group's 190 ms, because a range
 //! profiler keeps its first configuration for life and a new one's first Start takes 160 ms. Launches wait meanwhile. So:
 //!
-//! 1. **Wait.** Until something is counted for the first time (a program may load its model for minutes), the groups alternate in growing windows.
+//! 1. **Wait.** Until something is counted for the first time (a program may load its model for minutes), the groups alternate in growing windows. One is
+//!    cut short when NVML sees the tensor cores begin to work.
 //! 2. **Survey.** From then on, one short window for each other group, to see which turn-taking paths the program uses.
 //! 3. **Main.** If none is in use, the group that is on stays on, as long as it counts anything. If those of one group are, it stays on. If those of several
 //!    are, they share the time, round robin. Windows grow with the age of the run, from half a second to the steady length: a short program
@@ -20,7 +21,7 @@ use crate::counter::plan::Plan;
 
 /// Length of a survey window and of a probe. Long enough that a training step's kernels show (steps are 10 to 1000 ms: what a survey misses, a
 /// probe finds), short because every other group's turn-taking paths are off meanwhile.
-const LOOK: Duration = Duration::from_millis(250);
+pub const LOOK: Duration = Duration::from_millis(250);
 /// The shortest main window.
 const SHORTEST: Duration = Duration::from_millis(500);
 /// The longest window while nothing has been counted yet.
@@ -90,6 +91,17 @@ impl Schedule {
         let turn = self.decide()?;
         self.age += turn.length;
         Some(turn)
+    }
+
+    /// Whether nothing has been counted so far.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        !self.active
+    }
+
+    /// A window that ends, or will end, earlier than it was given out: by so much.
+    pub fn cut(&mut self, by: Duration) {
+        self.age = self.age.saturating_sub(by);
     }
 
     fn decide(&mut self) -> Option<Turn> {

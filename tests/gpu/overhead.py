@@ -3,8 +3,8 @@
     python3 overhead.py --lib LIBRARY --out DIR [--pairs 16]
 
 A parent that has imported torch and not started CUDA forks a child for each run; the metered ones have CUDA_INJECTION64_PATH set, the bare ones do not, and
-that is the only difference. A child warms up until the meter's survey and first windows are over (the bare ones as long), then times three
-works: a step of a Llama shape of about 1 B parameters (GPU-bound), one of about 220 M (launch-bound), and 2000 tiny kernels. Prints one JSON
+that is the only difference. A metered child warms up until the meter's survey is over and a window of some seconds has just ended, so that the next one,
+twice as long, holds the works; the bare ones warm up as long as the last metered one. Then it times three works: a step of a Llama shape of about 1 B parameters (GPU-bound), one of about 220 M (launch-bound), and 2000 tiny kernels. Prints one JSON
 object: per work the ratios metered/bare of the pairs, and the time of a window boundary.
 """
 
@@ -14,6 +14,9 @@ import os
 import statistics
 import time
 import traceback
+
+# The shortest window after which the works begin: they take some 4 s, and the next window is as long as the run is old.
+LAST_S = 2.0
 
 
 def llama(layers, hidden, heads, mlp, vocab=32000):
@@ -62,7 +65,24 @@ def llama(layers, hidden, heads, mlp, vocab=32000):
     return step, sum(p.numel() for p in model.parameters())
 
 
-def child(path, warm_s):
+def windows(folder):
+    """The windows in the evidence so far, in order."""
+    found = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        with open(os.path.join(folder, name)) as f:
+            for line in f:
+                if '"type":"window"' in line and line.endswith("\n"):
+                    found.append(json.loads(line))
+    return found
+
+
+def steady(folder):
+    """Whether the last two windows were of one group and the last one lasted long enough."""
+    seen = windows(folder)[-2:]
+    return len(seen) == 2 and seen[0].get("group") == seen[1].get("group") and seen[1]["end_ns"] - seen[1]["start_ns"] > LAST_S * 1e9
+
+
+def child(path, warm_s, evidence):
     """Warms up, times, writes seconds per repetition of each work."""
     import torch
 
@@ -80,10 +100,12 @@ def child(path, warm_s):
     for work, _ in works.values():
         work()
     torch.cuda.synchronize()
-    while time.monotonic() - began < warm_s:
+    while not steady(evidence) if evidence else time.monotonic() - began < warm_s:
         big(ids_big)
         torch.cuda.synchronize()
-    result = {"parameters": [big_n, small_n], "times": {}}
+        if time.monotonic() - began > 30:
+            raise RuntimeError(f"no steady window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(evidence)]}")
+    result = {"parameters": [big_n, small_n], "times": {}, "warm_s": time.monotonic() - began, "from_ns": time.monotonic_ns()}
     for name, (work, times) in works.items():
         work()
         torch.cuda.synchronize()
@@ -92,6 +114,7 @@ def child(path, warm_s):
             work()
         torch.cuda.synchronize()
         result["times"][name] = (time.perf_counter() - start) / times
+    result["to_ns"] = time.monotonic_ns()
     with open(path, "w") as f:
         json.dump(result, f)
 
@@ -101,10 +124,11 @@ def run(library, out, index, metered, warm_s):
     pid = os.fork()
     if pid == 0:
         try:
+            evidence = os.path.join(out, f"evidence-{index}") if metered else None
             if metered:
                 os.environ["CUDA_INJECTION64_PATH"] = library
-                os.environ["FLOPSPROF_OUT"] = os.path.join(out, f"evidence-{index}")
-            child(path, warm_s)
+                os.environ["FLOPSPROF_OUT"] = evidence
+            child(path, warm_s, evidence)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -119,13 +143,10 @@ def run(library, out, index, metered, warm_s):
 def boundaries(folder):
     """Milliseconds of the boundaries between windows of one group, after the first seconds."""
     took, before = [], None
-    for name in os.listdir(folder):
-        for line in open(os.path.join(folder, name)):
-            record = json.loads(line)
-            if record["type"] == "window":
-                if before is not None and record["group"] == before:
-                    took.append(record["opened"]["took_ns"] / 1e6)
-                before = record.get("group")
+    for record in windows(folder):
+        if before is not None and record.get("group") == before:
+            took.append(record["opened"]["took_ns"] / 1e6)
+        before = record.get("group")
     return took
 
 
@@ -134,24 +155,29 @@ def main():
     parser.add_argument("--lib", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--pairs", type=int, default=16)
-    # Survey and first windows: four of 0.25 s, then 1, 2 and 4 s, with their boundaries 9 s in all. The works fall into the next, of 8 s.
-    parser.add_argument("--warm", type=float, default=10)
+    # Of the bare child of the first pair, which comes before any metered one.
+    parser.add_argument("--warm", type=float, default=7)
     args = parser.parse_args()
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 
     os.makedirs(args.out, exist_ok=True)
-    pairs, took, parameters = [], [], None
+    pairs, took, parameters, warm_s, inside = [], [], None, args.warm, 0
     for index in range(args.pairs):
         # Who comes first alternates, so that a drift of the machine favours neither.
         order = [True, False] if index % 2 else [False, True]
-        pair = {metered: run(args.lib, args.out, index, metered, args.warm) for metered in order}
+        pair = {}
+        for metered in order:
+            pair[metered] = run(args.lib, args.out, index, metered, warm_s)
+            warm_s = pair[True]["warm_s"] if metered else warm_s
+        evidence = windows(os.path.join(args.out, f"evidence-{index}"))
+        inside += sum(pair[True]["from_ns"] < w["end_ns"] < pair[True]["to_ns"] for w in evidence)
         parameters = pair[True]["parameters"]
         took += boundaries(os.path.join(args.out, f"evidence-{index}"))
         pairs.append({m: pair[m]["times"] for m in pair})
-        print(index, {w: round(pairs[-1][True][w] / pairs[-1][False][w], 5) for w in pairs[-1][True]}, flush=True)
+        print(index, round(warm_s, 1), {w: round(pairs[-1][True][w] / pairs[-1][False][w], 5) for w in pairs[-1][True]}, flush=True)
     ratios = {w: [p[True][w] / p[False][w] for p in pairs] for w in pairs[0][True]}
     steps = {w: statistics.median(p[False][w] for p in pairs) for w in pairs[0][True]}
-    print(json.dumps({"ratios": ratios, "bare_s": steps, "boundary_ms": took, "parameters": parameters}))
+    print(json.dumps({"ratios": ratios, "bare_s": steps, "boundary_ms": took, "inside": inside, "warm_s": warm_s, "parameters": parameters}))
 
 
 if __name__ == "__main__":

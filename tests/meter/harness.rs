@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -89,7 +89,7 @@ pub(crate) fn zoo(program: &str) -> PathBuf {
 
 /// A machine with stand-in GPUs of its own, and what programs on it are started with.
 pub(crate) struct Bench {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Arc<TempDir>,
     serial: u64,
     env: BTreeMap<OsString, OsString>,
 }
@@ -98,7 +98,7 @@ impl Bench {
     /// A machine with all three libraries and one GPU, whose calls take no longer than they must. Windows are cut every 0.1 s.
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let dir = tempfile::Builder::new().prefix("meter-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+        let dir = Arc::new(tempfile::Builder::new().prefix("meter-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder"));
         let serial = u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let libraries = dir.path().join("lib");
         for folder in [&libraries, &dir.path().join("gpu"), &dir.path().join("tmp")] {
@@ -205,7 +205,7 @@ impl Bench {
         assert_eq!(text(&metered.stdout), text(&bare.stdout), "stdout; {context}");
         assert_eq!(others, text(&bare.stderr).lines().collect::<Vec<_>>(), "stderr; {context}");
         let said = said.into_iter().map(|l| l[OURS.len()..].to_owned()).collect();
-        Outcome { out: self.out(), status: metered.status, stdout: text(&metered.stdout), said }
+        Outcome { _dir: self.dir.clone(), out: self.out(), status: metered.status, stdout: text(&metered.stdout), said }
     }
 }
 
@@ -223,6 +223,8 @@ impl Drop for Bench {
 
 /// What came of a metered run.
 pub(crate) struct Outcome {
+    /// Keeps the evidence until it has been looked at.
+    _dir: Arc<TempDir>,
     /// Where its evidence is.
     out: PathBuf,
     pub(crate) status: ExitStatus,
