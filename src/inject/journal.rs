@@ -44,11 +44,22 @@ pub(super) struct Journal {
     /// The disk refuses at the moment, and stderr has been told.
     refused: bool,
     told: Vec<String>,
+    /// The last fault written.
+    fault: Option<Fault>,
 }
 
 impl Journal {
     pub(super) fn new(config: &Config, simulated: bool) -> Self {
-        Self { out: config.out.clone(), simulated, writer: None, waiting: VecDeque::new(), dropped: 0, refused: false, told: Vec::new() }
+        Self {
+            out: config.out.clone(),
+            simulated,
+            writer: None,
+            waiting: VecDeque::new(),
+            dropped: 0,
+            refused: false,
+            told: Vec::new(),
+            fault: None,
+        }
     }
 
     /// Whether anything has been said so far.
@@ -61,8 +72,15 @@ impl Journal {
         self.dropped
     }
 
-    /// Adds a record; faults are told on stderr too, each kind once.
+    /// Adds a record; faults are told on stderr too, each kind once. A fault that repeats window after window is written once: each window says why
+    /// it was not counted.
     pub(super) fn add(&mut self, record: Record) {
+        if let Record::Fault(fault) = &record {
+            if self.fault.as_ref() == Some(fault) {
+                return;
+            }
+            self.fault = Some(fault.clone());
+        }
         if !self.begun() {
             self.waiting.push_back((monotonic_ns(), Record::Start(Box::new(identity::start(self.simulated)))));
         }
