@@ -131,17 +131,35 @@ impl RangeProfiler {
     /// # Errors
     /// CUPTI's answer; `HARDWARE_BUSY` when another process owns the counters. The session is then closed again.
     pub fn open(&mut self, group: &mut Group) -> Result<(), Error> {
+        self.start(group)?;
+        self.push()
+    }
+
+    /// Switches a group on. Nothing is counted before [`RangeProfiler::push`].
+    ///
+    /// # Errors
+    /// CUPTI's answer; `HARDWARE_BUSY` when another process owns the counters.
+    pub fn start(&mut self, group: &mut Group) -> Result<(), Error> {
         self.prepare(group)?;
         let start = monotonic_ns();
         let mut p = raw::RangeProfilerStart::sized();
         p.object = self.object;
         // SAFETY: the object is live and configured.
         unsafe { self.cupti.range_profiler_start(&mut p)? };
+        self.inside_ns += monotonic_ns() - start;
+        Ok(())
+    }
+
+    /// Opens the range. Only after a [`RangeProfiler::start`] that worked: a Push without kills the program's context.
+    ///
+    /// # Errors
+    /// CUPTI's answer. The session is then closed again.
+    pub fn push(&mut self) -> Result<(), Error> {
+        let start = monotonic_ns();
         let mut p = raw::RangeProfilerPushRange::sized();
         p.object = self.object;
         p.range_name = c"window".as_ptr();
-        // Only after a Start that worked: a Push without kills the program's context.
-        // SAFETY: the object is live, the name is a constant.
+        // SAFETY: the object is live and started, the name is a constant.
         let pushed = unsafe { self.cupti.range_profiler_push_range(&mut p) };
         self.inside_ns += monotonic_ns() - start;
         pushed.inspect_err(|_| {
@@ -177,8 +195,11 @@ impl RangeProfiler {
         self.inside_ns
     }
 
-    /// Ends the session.
-    fn stop(&self) -> Result<(), Error> {
+    /// Ends the session, as [`RangeProfiler::close`] does, when nothing was pushed.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn stop(&self) -> Result<(), Error> {
         let mut p = raw::RangeProfilerStop::sized();
         p.object = self.object;
         // SAFETY: the object is live.

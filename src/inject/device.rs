@@ -240,12 +240,26 @@ impl Metered {
     }
 
     fn open_as(&mut self, next: schedule::Turn) -> Result<(usize, Duration), Refused> {
-        let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
-        self.switch_on(cupti, next.group).map_err(|e| refusal(&e, self.ordinal))?;
-        Ok((next.group, next.length))
+        let length = next.length;
+        let group = self.start_as(next)?;
+        self.push()?;
+        Ok((group, length))
     }
 
-    /// Opens a range with this group on, in a profiler of its own if another group's is there.
+    /// Switches on what the schedule wants next; nothing is counted before [`Metered::push`].
+    fn start_as(&mut self, next: schedule::Turn) -> Result<usize, Refused> {
+        let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
+        self.switch_on(cupti, next.group).map_err(|e| refusal(&e, self.ordinal))?;
+        Ok(next.group)
+    }
+
+    /// Opens the range.
+    fn push(&mut self) -> Result<(), Refused> {
+        let ordinal = self.ordinal;
+        self.profiler.as_mut().map_or(Ok(()), |(p, _)| p.push()).map_err(|e| refusal(&e, ordinal))
+    }
+
+    /// Switches this group on, in a profiler of its own if another group's is there.
     fn switch_on(&mut self, cupti: Cupti, group: usize) -> Result<(), Error> {
         if self.profiler.as_ref().is_some_and(|(_, of)| *of != group) {
             self.disable();
@@ -255,9 +269,9 @@ impl Metered {
             // SAFETY: the context is retained by us; after a reset by the program the profiler is dropped without being used again.
             None => unsafe { RangeProfiler::enable(cupti, self.ctx) }?,
         };
-        let opened = profiler.open(&mut self.groups[group]);
+        let started = profiler.start(&mut self.groups[group]);
         self.profiler = Some((profiler, group));
-        opened
+        started
     }
 
     fn disable(&mut self) {
@@ -463,7 +477,9 @@ impl Metered {
 
     /// Tries to count again.
     ///
-    /// Launches are held and the GPU is let run empty first: a window that began with a full queue would last longer than what it counts.
+    /// A first Start takes 0.2 s, and the program runs on meanwhile: where two processes share a GPU, the other would get all of it while this one is
+    /// held, and its counts say nothing of that. Then launches are held and the GPU is let run empty, for a window that began with a full queue
+    /// would last longer than what it counts.
     fn retry(&mut self) {
         if !self.turn.take() {
             // Whoever was waiting has them.
@@ -476,24 +492,15 @@ impl Metered {
             self.again(Refused::Busy(LENT.to_owned()), 2 * ASK);
             return;
         }
-        let gate = match self.cupti {
-            Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
-            _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
-        };
-        let _ = self.driver.synchronize();
         if meter::draining() {
-            // A first Start takes 0.2 s, and the program is on its way out.
+            // The program is on its way out.
             self.turn.give();
             return;
         }
-        let end_ns = monotonic_ns();
-        let opened = self.next().and_then(|next| self.open_as(next));
-        let start_ns = monotonic_ns();
-        let boundary = boundary(gate, start_ns - end_ns, 0);
-        match opened {
-            Ok((group, length)) => {
+        match self.reopen() {
+            Ok((end_ns, counting)) => {
                 self.cut_uncounted(end_ns);
-                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
+                self.mode = counting;
             }
             Err(refused) => {
                 self.turn.give();
@@ -501,6 +508,23 @@ impl Metered {
                 self.busy_wait = (self.busy_wait * 2).min(BUSY_RETRY_MOST);
             }
         }
+    }
+
+    /// Starts counting in the midst of work: when the uncounted time ended, and what is open since.
+    fn reopen(&mut self) -> Result<(u64, Mode), Refused> {
+        let next = self.next()?;
+        let length = next.length;
+        let group = self.start_as(next)?;
+        let gate = match self.cupti {
+            Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
+            _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
+        };
+        let _ = self.driver.synchronize();
+        let end_ns = monotonic_ns();
+        self.push()?;
+        let start_ns = monotonic_ns();
+        let opened = boundary(gate, start_ns - end_ns, 0);
+        Ok((end_ns, Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened }))
     }
 
     /// Stays uncounted after a refusal; tries again after `wait` if that can help.
