@@ -4,8 +4,10 @@
 
 A parent that has imported torch and not started CUDA forks a child for each run; the metered ones have CUDA_INJECTION64_PATH set, the bare ones do not, and
 that is the only difference. A metered child warms up until the meter's survey is over and a window of some seconds has just ended, so that the next one,
-twice as long, holds the works; the bare ones warm up as long as the last metered one. Then it times three works: a step of a Llama shape of about 1 B parameters (GPU-bound), one of about 220 M (launch-bound), and 2000 tiny kernels. Prints one JSON
-object: per work the ratios metered/bare of the pairs, and the time of a window boundary.
+twice as long, holds the works; the bare ones warm up as long as the last metered one. Then it times four works, repetition by repetition: a training step
+of a Llama shape of about 1 B parameters in mixed precision (GPU-bound), one of about 220 M (launch-bound), 2000 tiny kernels, and a large matrix product
+that takes the chip to its power limit. A work's time is the lower quartile of its repetitions: what the meter adds to each of them is in it, other tenants of the machine's
+processors are not. Prints one JSON object: per work the ratios metered/bare of the pairs, and the time of a window boundary.
 """
 
 import argparse
@@ -15,8 +17,8 @@ import statistics
 import time
 import traceback
 
-# The shortest window after which the works begin: they take some 4 s, and the next window is as long as the run is old.
-LAST_S = 2.0
+# The shortest window after which the works begin: they take some 5 s, and the next window is as long as the run is old.
+LAST_S = 2.5
 # From then until the works begin: a boundary that has just begun is over by then.
 SETTLE_S = 0.3
 
@@ -55,11 +57,12 @@ def llama(layers, hidden, heads, mlp, vocab=32000):
 
     torch.manual_seed(0)
     with torch.device("cuda"):
-        model = Model().bfloat16()
+        model = Model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(ids):
-        loss = F.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = F.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -85,13 +88,13 @@ def steady(folder):
 
 
 def child(path, warm_s, evidence):
-    """Warms up, times, writes seconds per repetition of each work."""
+    """Warms up, times, writes seconds of each work."""
     import torch
 
     began = time.monotonic()
     # Tensor cores first: the survey of the counters follows their first work.
-    a = torch.zeros(4096, 4096, device="cuda", dtype=torch.bfloat16)
-    for _ in range(1000):
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    for _ in range(100):
         a @ a
     big, big_n = llama(16, 2048, 16, 5632)
     small, small_n = llama(12, 1024, 16, 2816)
@@ -102,7 +105,11 @@ def child(path, warm_s, evidence):
         for _ in range(2000):
             x.add_(1)
 
-    works = {"gpu_bound": (lambda: big(ids_big), 22), "launch_bound": (lambda: small(ids_small), 40), "tiny": (tiny, 40)}
+    def product():
+        for _ in range(20):
+            a @ a
+
+    works = {"gpu_bound": (lambda: big(ids_big), 15), "launch_bound": (lambda: small(ids_small), 30), "tiny": (tiny, 50), "product": (product, 25)}
     for work, _ in works.values():
         work()
     torch.cuda.synchronize()
@@ -119,11 +126,13 @@ def child(path, warm_s, evidence):
     for name, (work, times) in works.items():
         work()
         torch.cuda.synchronize()
-        start = time.perf_counter()
+        took = []
         for _ in range(times):
+            start = time.perf_counter()
             work()
-        torch.cuda.synchronize()
-        result["times"][name] = (time.perf_counter() - start) / times
+            torch.cuda.synchronize()
+            took.append(time.perf_counter() - start)
+        result["times"][name] = statistics.quantiles(took, n=4)[0]
     result["to_ns"] = time.monotonic_ns()
     with open(path, "w") as f:
         json.dump(result, f)

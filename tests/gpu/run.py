@@ -251,9 +251,9 @@ def over(c):
     # The works fall between two boundaries (those that did not are told: `inside`). An old run has one a minute (the default steady window), and its
     # share is added.
     share = (boundary or 0) / 60_000
-    for name, limit in (("gpu_bound", 1.001), ("launch_bound", 1.01), ("tiny", 1.01)):
+    for name, limit in (("gpu_bound", 1.001), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
         ratios = result["ratios"][name]
-        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=", pairs=len(ratios), least=min(ratios), most=max(ratios), bare_s=result["bare_s"][name], inside=result["inside"])
+        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), least=min(ratios), most=max(ratios), bare_s=result["bare_s"][name], inside=result["inside"])
     c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     shutil.rmtree(out)
 
