@@ -23,11 +23,14 @@ const NO_EVIDENCE: u8 = 3;
 #[command(after_help = "Examples:\n  flopsprof report flopsprof-1795519003-42\n  flopsprof report --params 8.03B --tokens 1.2e9 run7")]
 pub(crate) struct Args {
     /// The run's folder, or folders, or single evidence files
-    #[arg(required = true, value_name = "DIR")]
+    #[arg(required_unless_present = "schema", value_name = "DIR")]
     runs: Vec<PathBuf>,
     /// JSON, by the schema report.schema.json
     #[arg(long)]
     json: bool,
+    /// Print the schema of --json, and nothing else
+    #[arg(long, exclusive = true)]
+    schema: bool,
     /// Parameters of the model, for 6ND (8030261248, 8.03B, 8.03e9)
     #[arg(long, value_name = "N", value_parser = count)]
     params: Option<u64>,
@@ -37,6 +40,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.schema {
+        std::io::stdout().write_all(json::SCHEMA.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut files = Vec::new();
     for run in &args.runs {
         match read::read_run(run) {

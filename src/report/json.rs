@@ -1,4 +1,4 @@
-//! What a report says, as data. The schema is `report.schema.json` in this folder.
+//! What a report says, as data. [`SCHEMA`] describes it.
 //!
 //! Operation counts are decimal strings of whole FLOP, with a float beside them under `..._float` for those who only want to plot.
 
@@ -15,6 +15,9 @@ use crate::{
 
 /// Version of the report's form.
 pub const FORMAT: u32 = 1;
+
+/// JSON Schema of a report.
+pub const SCHEMA: &str = include_str!("report.schema.json");
 
 /// A report.
 #[derive(Clone, Debug, Serialize)]
