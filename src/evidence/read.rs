@@ -21,6 +21,8 @@ use super::{
 pub struct ProcessEvidence {
     /// The file.
     pub path: PathBuf,
+    /// Hash of its first line: the same in every copy of it, and in no other file.
+    pub identity: String,
     /// Its first record.
     pub start: Start,
     /// `at_ns` of the first line.
@@ -157,8 +159,18 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let Record::Start(start) = &first.record else {
         return Err(not_evidence("its first line is not a start record".to_owned()));
     };
+    let identity = bytes.split(|b| *b == b'\n').next().map(line_hash).unwrap_or_default();
     let ended = matches!(lines.last().map(|l| &l.record), Some(Record::End(_)));
-    Ok(ProcessEvidence { path: path.to_owned(), start: (**start).clone(), start_ns: first.at_ns, lines, breaks, torn_tail, ended })
+    Ok(ProcessEvidence {
+        path: path.to_owned(),
+        identity,
+        start: (**start).clone(),
+        start_ns: first.at_ns,
+        lines,
+        breaks,
+        torn_tail,
+        ended,
+    })
 }
 
 /// Looks at the format number alone: a newer format may have a first line this version cannot parse.

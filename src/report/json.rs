@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     counter::plan::PREFIX,
     evidence::record::{Fault, Tier},
-    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated},
+    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, job::Run},
     reconcile::SixNd,
 };
 
@@ -244,7 +244,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
             never_looked: run.never_looked.iter().filter(|p| !run.paths.contains_key(*p)).cloned().collect(),
             unclean_ends: run.processes.iter().filter(|p| !p.ended).map(|p| p.file.clone()).collect(),
             missing_s_at_most: run.missing_s(),
-            ranks_missing: run.world_size.map_or(0, |w| w.saturating_sub(run.processes.len() as u64)),
+            ranks_missing: run.runs.iter().map(Run::missing).sum(),
             breaks: run.breaks.clone(),
         },
         libraries: run.libraries.iter().map(|(name, versions)| (name.clone(), versions.iter().cloned().collect())).collect(),
