@@ -44,6 +44,8 @@ impl Place {
 pub struct Run {
     /// The job's name, or that of the process that started it.
     pub name: String,
+    /// The launcher named it.
+    pub named: bool,
     /// Metered processes.
     pub processes: u64,
     /// Ranks that left evidence.
@@ -94,12 +96,16 @@ impl Runs {
     pub fn add(&mut self, place: &Place, boot: &str) {
         let run = Run {
             name: place.name.clone(),
+            named: place.named,
             processes: 1,
             ranks: place.rank.into_iter().collect(),
             world: place.world,
             boots: BTreeSet::from([boot.to_owned()]),
         };
-        self.0.entry((place.named, place.name.clone())).or_insert_with(|| Run { name: place.name.clone(), ..Run::default() }).add(run);
+        self.0
+            .entry((place.named, place.name.clone()))
+            .or_insert_with(|| Run { name: place.name.clone(), named: place.named, ..Run::default() })
+            .add(run);
     }
 
     /// The runs.

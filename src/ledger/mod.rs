@@ -200,6 +200,8 @@ pub struct RunTotal {
     pub clocks: Vec<String>,
     /// Files that were given twice, and counted once.
     pub duplicates: Vec<String>,
+    /// Files in a run's folder that hold no evidence: their process's operations are missing.
+    pub unreadable: Vec<String>,
 }
 
 impl RunTotal {
@@ -208,6 +210,18 @@ impl RunTotal {
     pub fn tier(&self) -> Tier {
         let counted = self.paths.values().filter(|p| p.total() > 0).map(PathTotal::tier);
         counted.chain(self.estimated.iter().map(|e| e.tier)).max().unwrap_or(Tier::Counted)
+    }
+
+    /// Ranks that the launchers say there are, and that left no evidence.
+    #[must_use]
+    pub fn ranks_missing(&self) -> u64 {
+        self.runs.iter().map(Run::missing).sum()
+    }
+
+    /// Whether operations were executed that the total does not hold.
+    #[must_use]
+    pub fn lower_bound(&self) -> bool {
+        self.ranks_missing() > 0 || self.missing_s() > 0.0 || !self.unreadable.is_empty() || !self.estimated.is_empty()
     }
 
     /// Seconds that may be missing because processes ended without their last record.
