@@ -24,6 +24,10 @@ use track::{Track, tracks};
 /// A process without its last record may have lost this much: one window at most, and windows are no longer than this by default.
 const OPEN_WINDOW_NS: u64 = 60_000_000_000;
 
+/// FLOP that the CUDA cores of one multiprocessor do at most in a cycle: 256 half-precision results, a multiply-add each (CUDA C++ Programming Guide,
+/// arithmetic throughput, compute capabilities 8.0 to 10.0; single precision has 64 or 128).
+const CORE_FLOP_PER_SM_CYCLE: f64 = 512.0;
+
 /// What one path did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PathTotal {
@@ -121,6 +125,18 @@ pub struct ProcessTotal {
     pub metered_ns: u64,
     /// Launches held at boundaries, and the longest wait, ns.
     pub held: (u64, u64),
+    /// How long a window may be by its configuration, ns: what a kill can cost.
+    pub open_window_ns: u64,
+    /// Faults that it reported.
+    pub faults: u64,
+}
+
+impl ProcessTotal {
+    /// Time that may be missing because its last record is, ns: the window that was open.
+    #[must_use]
+    pub fn missing_ns(&self) -> u64 {
+        if self.ended { 0 } else { self.open_window_ns }
+    }
 }
 
 /// One device.
@@ -140,6 +156,8 @@ pub struct DeviceTotal {
     pub energy_mj: Option<u64>,
     /// FLOP per second at peak, by path metric: CUPTI's peak per cycle at the highest SM clock.
     pub peak: BTreeMap<String, f64>,
+    /// FLOP per second that its CUDA cores do at most; 0 where its size or clock is not known.
+    pub core_peak: f64,
     /// Metered processes.
     pub processes: BTreeSet<u32>,
 }
@@ -183,6 +201,10 @@ pub struct RunTotal {
     pub breaks: Vec<String>,
     /// Processes that the launcher's world size says there are; none where it does not say.
     pub world_size: Option<u64>,
+    /// Lines that could not be written.
+    pub lines_lost: u64,
+    /// Launches that went through a gate uncounted because their wait reached its deadline, and the time of these boundaries, ns.
+    pub slipped: (u64, u64),
 }
 
 impl RunTotal {
@@ -198,6 +220,14 @@ impl RunTotal {
     pub fn missing_s(&self) -> f64 {
         let unclean = self.processes.iter().filter(|p| !p.ended);
         unclean.map(|p| p.metered_ns.min(OPEN_WINDOW_NS) as f64 / 1e9).sum()
+    }
+
+    /// Ranks that the launcher's world size says there are, and that left no evidence. A rank that was restarted counts once.
+    #[must_use]
+    pub fn ranks_missing(&self) -> u64 {
+        let named: BTreeSet<&String> = self.processes.iter().filter_map(|p| p.rank.as_ref()).collect();
+        let seen = if named.is_empty() { self.processes.len() } else { named.len() };
+        self.world_size.map_or(0, |w| w.saturating_sub(seen as u64))
     }
 
     /// GPU seconds by exact device name.
@@ -255,6 +285,8 @@ pub fn run_total(files: &[ProcessEvidence]) -> RunTotal {
             meter_cpu_ns: 0,
             metered_ns: 0,
             held: (0, 0),
+            open_window_ns: open_window_ns(file),
+            faults: file.lines.iter().filter(|l| matches!(l.record, Record::Fault(_))).count() as u64,
         };
         let to_unix = |ns: u64| (file.start.unix_ns + ns).saturating_sub(file.start_ns);
         for track in tracks(file) {
@@ -268,6 +300,10 @@ pub fn run_total(files: &[ProcessEvidence]) -> RunTotal {
                 process.held.0 += window.opened.held;
                 process.held.1 = process.held.1.max(window.opened.longest_wait_ns);
                 wall.add(to_unix(window.start_ns), to_unix(window.end_ns));
+                if window.opened.slipped > 0 {
+                    run.slipped.0 += window.opened.slipped;
+                    run.slipped.1 += window.opened.took_ns;
+                }
                 if !window.why.is_empty() {
                     *run.uncounted.entry(window.why.clone()).or_default() += (window.end_ns - window.start_ns) as f64 / 1e9;
                 }
@@ -289,6 +325,13 @@ pub fn run_total(files: &[ProcessEvidence]) -> RunTotal {
     run
 }
 
+/// The longest that a window of this process can be.
+fn open_window_ns(file: &ProcessEvidence) -> u64 {
+    let set = file.start.configuration.get("FLOPSPROF_WINDOW").and_then(|w| w.trim().parse::<f64>().ok()).filter(|s| s.is_finite());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is not negative")]
+    set.map_or(OPEN_WINDOW_NS, |s| ((s.max(0.0) * 1e9) as u64).max(OPEN_WINDOW_NS))
+}
+
 /// Everything of a file that is no window.
 fn gather(run: &mut RunTotal, file: &ProcessEvidence) {
     let (mut tokens, mut steps) = (0, 0);
@@ -301,7 +344,10 @@ fn gather(run: &mut RunTotal, file: &ProcessEvidence) {
             Record::Fault(fault) if !run.faults.contains(fault) => run.faults.push(fault.clone()),
             Record::Declare(d) => run.parameters = run.parameters.max(Some((d.parameters, d.trainable))),
             Record::Window(w) => (tokens, steps) = (w.tokens, w.steps),
-            Record::End(end) => (tokens, steps) = (end.tokens, end.steps),
+            Record::End(end) => {
+                (tokens, steps) = (end.tokens, end.steps);
+                run.lines_lost += end.lines_lost;
+            }
             _ => {}
         }
     }
@@ -325,6 +371,7 @@ impl DeviceSpans {
         self.total.processes.insert(process.pid);
         add_paths(&mut self.total.paths, paths);
         let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
+        self.total.core_peak = self.total.core_peak.max(hertz * f64::from(track.device.sm_count) * CORE_FLOP_PER_SM_CYCLE);
         if hertz > 0.0 {
             self.total.peak.extend(track.device.peak_flop_per_cycle.iter().map(|(p, flop)| (p.clone(), flop * hertz)));
         }
