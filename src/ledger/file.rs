@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Paths, ProcessTotal, add_paths, estimated,
+    CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths, estimated,
     job::Place,
     span::Spans,
     timeline::Timeline,
@@ -32,6 +32,8 @@ pub struct FileTotal {
     pub(super) tokens: u64,
     pub(super) steps: u64,
     pub(super) parameters: Option<(u64, u64)>,
+    pub(super) lines_lost: u64,
+    pub(super) slipped: (u64, u64),
     pub(super) faults: Vec<Fault>,
     pub(super) uncounted: BTreeMap<String, f64>,
     pub(super) uncovered: BTreeSet<String>,
@@ -47,6 +49,7 @@ pub(super) struct FileDevice {
     pub(super) name: String,
     pub(super) paths: Paths,
     pub(super) peak: BTreeMap<String, f64>,
+    pub(super) core_peak: f64,
     pub(super) metered: Spans,
     /// First and last reading of the energy counter in each stretch of metered time: when, mJ.
     pub(super) energy: Vec<(u64, u64)>,
@@ -70,6 +73,8 @@ impl FileTotal {
                 pid: start.process.pid,
                 comm: start.process.comm.clone(),
                 ended: file.ended,
+                open_window_ns: open_window_ns(file),
+                faults: file.lines.iter().filter(|l| matches!(l.record, Record::Fault(_))).count() as u64,
                 ..ProcessTotal::default()
             },
             breaks: file.breaks.iter().map(|b| format!("{}:{}: {}", file.path.display(), b.line, b.what)).collect(),
@@ -93,6 +98,10 @@ impl FileTotal {
             process.held.0 += window.opened.held;
             process.held.1 = process.held.1.max(window.opened.longest_wait_ns);
             metered.add(window.start_ns, window.end_ns);
+            if window.opened.slipped > 0 {
+                self.slipped.0 += window.opened.slipped;
+                self.slipped.1 += window.opened.took_ns;
+            }
             if !window.why.is_empty() {
                 *self.uncounted.entry(window.why.clone()).or_default() += (window.end_ns - window.start_ns) as f64 / 1e9;
             }
@@ -106,9 +115,10 @@ impl FileTotal {
         self.never_looked.extend(track.never_looked());
         let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
         let peak = track.device.peak_flop_per_cycle.iter().filter(|_| hertz > 0.0).map(|(p, flop)| (p.clone(), flop * hertz)).collect();
+        let core_peak = hertz * f64::from(track.device.sm_count) * CORE_FLOP_PER_SM_CYCLE;
         let (uuid, name) = (track.device.uuid.clone(), track.device.name.clone());
         self.energy(track);
-        self.devices.push(FileDevice { uuid, name, paths, peak, energy: edges(&track.energy, &metered), metered });
+        self.devices.push(FileDevice { uuid, name, paths, peak, core_peak, energy: edges(&track.energy, &metered), metered });
     }
 
     /// Puts a device's energy where it was used, reading to reading.
@@ -135,11 +145,21 @@ impl FileTotal {
                 Record::Fault(fault) if !self.faults.contains(fault) => self.faults.push(fault.clone()),
                 Record::Declare(d) => self.parameters = self.parameters.max(Some((d.parameters, d.trainable))),
                 Record::Window(w) => (self.tokens, self.steps) = (w.tokens, w.steps),
-                Record::End(end) => (self.tokens, self.steps) = (end.tokens, end.steps),
+                Record::End(end) => {
+                    (self.tokens, self.steps) = (end.tokens, end.steps);
+                    self.lines_lost += end.lines_lost;
+                }
                 _ => {}
             }
         }
     }
+}
+
+/// The longest that a window of this process can be.
+fn open_window_ns(file: &ProcessEvidence) -> u64 {
+    let set = file.start.configuration.get("FLOPSPROF_WINDOW").and_then(|w| w.trim().parse::<f64>().ok()).filter(|s| s.is_finite());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is not negative")]
+    set.map_or(OPEN_WINDOW_NS, |s| ((s.max(0.0) * 1e9) as u64).max(OPEN_WINDOW_NS))
 }
 
 /// The counter runs since the driver was loaded. Between two readings inside one stretch of metered time its difference is that time's energy, whichever

@@ -58,6 +58,8 @@ impl Ledger {
         run.simulated |= file.simulated;
         self.runs.add(&file.place, &file.boot);
         run.breaks.extend(file.breaks);
+        run.lines_lost += file.lines_lost;
+        run.slipped = (run.slipped.0 + file.slipped.0, run.slipped.1 + file.slipped.1);
         run.tokens += file.tokens;
         run.steps = run.steps.max(file.steps);
         run.parameters = run.parameters.max(file.parameters);
@@ -82,6 +84,7 @@ impl Ledger {
             total.processes.insert(file.process.pid);
             add_paths(&mut total.paths, &seen.paths);
             total.peak.extend(seen.peak);
+            total.core_peak = total.core_peak.max(seen.core_peak);
             // A device moves with its machine's clock: on one machine there is nothing to shift.
             device.metered.add_shifted(&seen.metered, 0);
             device.energy.extend(seen.energy);

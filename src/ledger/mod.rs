@@ -33,6 +33,10 @@ pub use merge::Ledger;
 /// A process without its last record may have lost this much: one window at most, and windows are no longer than this by default.
 const OPEN_WINDOW_NS: u64 = 60_000_000_000;
 
+/// FLOP that the CUDA cores of one multiprocessor do at most in a cycle: 256 half-precision results, a multiply-add each (CUDA C++ Programming Guide,
+/// arithmetic throughput, compute capabilities 8.0 to 10.0; single precision has 64 or 128).
+const CORE_FLOP_PER_SM_CYCLE: f64 = 512.0;
+
 /// What one path did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PathTotal {
@@ -130,6 +134,18 @@ pub struct ProcessTotal {
     pub metered_ns: u64,
     /// Launches held at boundaries, and the longest wait, ns.
     pub held: (u64, u64),
+    /// How long a window may be by its configuration, ns: what a kill can cost.
+    pub open_window_ns: u64,
+    /// Faults that it reported.
+    pub faults: u64,
+}
+
+impl ProcessTotal {
+    /// Time that may be missing because its last record is, ns: the window that was open.
+    #[must_use]
+    pub fn missing_ns(&self) -> u64 {
+        if self.ended { 0 } else { self.open_window_ns }
+    }
 }
 
 /// One device.
@@ -149,6 +165,8 @@ pub struct DeviceTotal {
     pub energy_mj: Option<u64>,
     /// FLOP per second at peak, by path metric: CUPTI's peak per cycle at the highest SM clock.
     pub peak: BTreeMap<String, f64>,
+    /// FLOP per second that its CUDA cores do at most; 0 where its size or clock is not known.
+    pub core_peak: f64,
     /// Metered processes.
     pub processes: BTreeSet<u32>,
 }
@@ -194,6 +212,10 @@ pub struct RunTotal {
     pub libraries: BTreeMap<String, BTreeSet<String>>,
     /// Places where a file's chain does not hold.
     pub breaks: Vec<String>,
+    /// Lines that could not be written.
+    pub lines_lost: u64,
+    /// Launches that went through a gate uncounted because their wait reached its deadline, and the time of these boundaries, ns.
+    pub slipped: (u64, u64),
     /// The runs that the evidence is of: one, unless several share a folder or several folders were given.
     pub runs: Vec<Run>,
     /// What is odd about the nodes' clocks, and what was done about it.
@@ -227,8 +249,7 @@ impl RunTotal {
     /// Seconds that may be missing because processes ended without their last record.
     #[must_use]
     pub fn missing_s(&self) -> f64 {
-        let unclean = self.processes.iter().filter(|p| !p.ended);
-        unclean.map(|p| p.metered_ns.min(OPEN_WINDOW_NS) as f64 / 1e9).sum()
+        self.processes.iter().map(ProcessTotal::missing_ns).sum::<u64>() as f64 / 1e9
     }
 
     /// GPU seconds by exact device name.

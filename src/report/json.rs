@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     counter::plan::PREFIX,
     evidence::record::{Fault, Tier},
-    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, timeline::Timeline},
+    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated},
     reconcile::SixNd,
     rule::Assessment,
 };
@@ -137,6 +137,8 @@ pub struct TimelineRows {
 pub struct Slot {
     /// When it begins, Unix time, seconds.
     pub unix_s: f64,
+    /// How long it is, seconds: the first and the last are cut where the run begins and ends.
+    pub length_s: f64,
     /// FLOP executed in it, by number format of the operands.
     pub flop: BTreeMap<String, f64>,
     /// Power of all devices that said, watts: their energy in the slot over its length.
@@ -293,7 +295,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         flop_per_joule: energy.filter(|mj| *mj > 0).map(|mj| flop / (mj as f64 / 1e3)),
         flop_per_s: (wall_s > 0.0).then(|| flop / wall_s),
         peak_share: run.peak_share(),
-        timeline: timeline(&run.timeline),
+        timeline: timeline(run),
         six_nd,
         assessment: None,
         forms: None,
@@ -374,18 +376,23 @@ fn of(total: &PathTotal, simulated: bool) -> Operations {
 }
 
 /// Slots without gaps: a pause is drawn as one.
-fn timeline(timeline: &Timeline) -> TimelineRows {
+fn timeline(run: &RunTotal) -> TimelineRows {
+    let timeline = &run.timeline;
     let Some((first, last)) = timeline.range() else { return TimelineRows::default() };
-    let slot_s = timeline.slot_ns as f64 / 1e9;
     let slot = |slot: u64| {
         let mut flop: BTreeMap<String, f64> = BTreeMap::new();
         for (metric, amount) in timeline.flop.get(&slot).into_iter().flatten() {
             *flop.entry(parts(metric).1.to_owned()).or_default() += amount;
         }
+        let (start, end) = (slot * timeline.slot_ns, (slot + 1) * timeline.slot_ns);
+        // Readings just outside the first and the last window reach over them.
+        let (start, end) = (start.max(run.began_unix_ns.min(end - 1)), end.min(run.ended_unix_ns.max(start + 1)));
+        let length_s = (end - start) as f64 / 1e9;
         let mj = timeline.energy.values().filter_map(|slots| slots.get(&slot)).copied().reduce(|a, b| a + b);
-        Slot { unix_s: slot as f64 * slot_s, flop, power_w: mj.map(|mj| mj / 1e3 / slot_s) }
+        Slot { unix_s: start as f64 / 1e9, length_s, flop, power_w: mj.map(|mj| mj / 1e3 / length_s) }
     };
-    TimelineRows { slot_s, slots: (first..=last).map(slot).collect() }
+    let inside = |slot: &u64| slot * timeline.slot_ns < run.ended_unix_ns && (slot + 1) * timeline.slot_ns > run.began_unix_ns;
+    TimelineRows { slot_s: timeline.slot_ns as f64 / 1e9, slots: (first..=last).filter(inside).map(slot).collect() }
 }
 
 /// Family, format of the sources and of the accumulator in a metric's name.

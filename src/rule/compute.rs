@@ -35,21 +35,42 @@ pub enum Kind {
     Other,
 }
 
-/// All of them, in order.
-pub(super) const EVERY_KIND: [Kind; 12] = [
-    Kind::Training,
-    Kind::Recomputation,
-    Kind::Evaluation,
-    Kind::PrivateSyntheticData,
-    Kind::PublicSyntheticData,
-    Kind::MergedWeights,
-    Kind::Rollouts,
-    Kind::LostSteps,
-    Kind::DiscardedRun,
-    Kind::AuxiliaryModel,
-    Kind::DistillationParent,
-    Kind::Other,
-];
+impl Kind {
+    /// All of them, in order.
+    pub const ALL: [Self; 12] = [
+        Self::Training,
+        Self::Recomputation,
+        Self::Evaluation,
+        Self::PrivateSyntheticData,
+        Self::PublicSyntheticData,
+        Self::MergedWeights,
+        Self::Rollouts,
+        Self::LostSteps,
+        Self::DiscardedRun,
+        Self::AuxiliaryModel,
+        Self::DistillationParent,
+        Self::Other,
+    ];
+
+    /// Its name in flags and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Recomputation => "recomputation",
+            Self::Evaluation => "evaluation",
+            Self::PrivateSyntheticData => "synthetic-private",
+            Self::PublicSyntheticData => "synthetic-public",
+            Self::MergedWeights => "merged",
+            Self::Rollouts => "rollouts",
+            Self::LostSteps => "lost-steps",
+            Self::DiscardedRun => "discarded",
+            Self::AuxiliaryModel => "auxiliary",
+            Self::DistillationParent => "distillation-parent",
+            Self::Other => "other",
+        }
+    }
+}
 
 /// A number of operations and the interval in which the true one lies, FLOP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

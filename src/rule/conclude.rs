@@ -138,7 +138,7 @@ fn inconclusive(says: &mut Says, input: &Input, base: Option<&BaseAssessed>, tes
         return;
     }
     if test.value.as_ref().is_some_and(|v| v.lower_bound) {
-        says.assumed("Complete the evidence: add the missing files, or say how much can be missing at most.");
+        says.assumed("Complete the evidence: find the files that are missing, or state what they hold (--besides).");
     }
     if base.is_some_and(|b| b.source == BaseSource::Estimated) {
         says.assumed("Ask the base model's provider for its training compute: a published value has no interval.");

@@ -9,7 +9,7 @@
 
 use serde::Serialize;
 
-use super::{Kind, compute::EVERY_KIND};
+use super::Kind;
 
 /// Where something is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -238,8 +238,8 @@ const TREATMENTS_2025_07_18: [Treatment; 12] = [
 const _: () = {
     // Each kind's entry stands at its place, so that looking it up cannot miss.
     let mut i = 0;
-    while i < EVERY_KIND.len() {
-        assert!(TREATMENTS_2025_07_18[i].kind as usize == i && EVERY_KIND[i] as usize == i);
+    while i < Kind::ALL.len() {
+        assert!(TREATMENTS_2025_07_18[i].kind as usize == i && Kind::ALL[i] as usize == i);
         i += 1;
     }
 };
@@ -251,8 +251,8 @@ mod tests {
     #[test]
     fn every_version_says_of_every_kind_what_becomes_of_it() {
         for version in ALL {
-            assert_eq!(version.treatments.len(), EVERY_KIND.len());
-            for kind in EVERY_KIND {
+            assert_eq!(version.treatments.len(), Kind::ALL.len());
+            for kind in Kind::ALL {
                 assert_eq!(version.treatment(kind).kind, kind);
             }
         }

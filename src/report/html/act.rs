@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::{
-    super::{form::Field, json::Report, verdict},
+    super::{figure::plain, form::Field, json::Report, verdict},
     axis::Area,
     class, sci, sci_whole,
 };
@@ -17,11 +17,19 @@ pub(super) fn verdict(report: &Report) -> Markup {
         section class={ "verdict " (class(a.verdict)) } aria-label="Verdict" {
             p.kicker { "EU AI Act · " (test.question) }
             p.headline { (ten_to_the(&verdict::headline(a))) }
-            p { (ten_to_the(&test.why)) "." }
+            p {
+                @if let Some(ratio) = test.ratio { "The reported value is " (times(ratio)) " the threshold: " }
+                (ten_to_the(&test.why)) "."
+            }
             @if let (Some(value), Some(threshold)) = (&test.value, &test.threshold) { (scale(value, threshold)) }
             p.cite { (test.citation) " · " (a.guidelines.reference) }
         }
     }
+}
+
+/// A ratio as people say it.
+fn times(ratio: f64) -> String {
+    if ratio < 1.0 { format!("{} % of", plain(100.0 * ratio, 3)) } else { format!("{} times", plain(ratio, 3)) }
 }
 
 /// The value, its interval, the margin of 30 % and the threshold on one logarithmic scale.

@@ -30,6 +30,19 @@ pub(super) struct Axis {
 }
 
 impl Axis {
+    /// For so many seconds, in steps of a clock.
+    pub(super) fn time(span_s: f64) -> Self {
+        const STEPS: [f64; 26] = [
+            0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0,
+            10_800.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0,
+        ];
+        let (unit, name) = time_unit(span_s);
+        let step = STEPS.into_iter().find(|s| *s >= span_s / 8.0).unwrap_or(span_s / 8.0);
+        let ticks = (0..=9u8).map(f64::from).map(|i| i * step).take_while(|t| *t <= span_s);
+        let text = |t: f64| if t == 0.0 { "0".to_owned() } else { format!("{} {name}", label(t / unit)) };
+        Self { top: span_s, ticks: ticks.map(|t| (t / span_s, text(t))).collect() }
+    }
+
     /// For values up to `most`, in units of `unit`.
     pub(super) fn new(most: f64, unit: f64) -> Self {
         let most = if most > 0.0 && most.is_finite() { most / unit } else { 1.0 };
@@ -72,7 +85,7 @@ pub(super) fn power_unit(most: f64) -> (f64, &'static str) {
 }
 
 /// Seconds, minutes, hours or days.
-pub(super) fn time_unit(seconds: f64) -> (f64, &'static str) {
+fn time_unit(seconds: f64) -> (f64, &'static str) {
     match seconds {
         s if s > 3.0 * 86_400.0 => (86_400.0, "days"),
         s if s > 3.0 * 3600.0 => (3600.0, "h"),

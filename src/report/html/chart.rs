@@ -7,7 +7,7 @@ use super::{
         figure::plain,
         json::{Report, Slot},
     },
-    axis::{Area, Axis, colour, power_unit, rate_unit, time_unit},
+    axis::{Area, Axis, colour, power_unit, rate_unit},
     sci,
 };
 
@@ -38,32 +38,32 @@ fn figure(name: &str, title: &str, caption: &Markup, height: f64, drawing: &Mark
 
 /// Horizontal lines with their numbers, and the axis of time below.
 fn grid(area: Area, axis: &Axis, span_s: f64) -> Markup {
-    let (unit, name) = time_unit(span_s);
-    let time = Axis::new(span_s, unit);
+    let time = Axis::time(span_s);
     html! {
         @for (share, label) in &axis.ticks {
             line.grid x1=(area.left) x2=(area.left + area.width) y1=(area.y(*share)) y2=(area.y(*share)) {}
             text.tick x=(area.left - 8.0) y=(area.y(*share) + 4.0) text-anchor="end" { (label) }
         }
-        @for (share, label) in time.ticks.iter().filter(|(share, _)| share * time.top <= span_s * 1.0001) {
-            @let x = area.x(share * time.top / span_s);
+        @for (share, label) in &time.ticks {
+            @let x = area.x(*share);
             line.axis x1=(x) x2=(x) y1=(area.top + area.height) y2=(area.top + area.height + 5.0) {}
-            text.tick x=(x) y=(area.top + area.height + 19.0) text-anchor="middle" { (label) @if *share > 0.0 { " " (name) } }
+            text.tick x=(x) y=(area.top + area.height + 19.0) text-anchor=(if *share > 0.97 { "end" } else { "middle" }) { (label) }
         }
         line.axis x1=(area.left) x2=(area.left + area.width) y1=(area.top + area.height) y2=(area.top + area.height) {}
     }
 }
 
 fn span(report: &Report) -> f64 {
-    (report.timeline.slots.len() as f64 * report.timeline.slot_s).max(f64::MIN_POSITIVE)
+    let slots = &report.timeline.slots;
+    slots.last().zip(slots.first()).map_or(1.0, |(last, first)| (last.unix_s + last.length_s - first.unix_s).max(1e-9))
 }
 
 /// A stack of steps: one band a format, slot by slot.
 fn over_time(report: &Report) -> Markup {
     let slots = &report.timeline.slots;
-    let slot_s = report.timeline.slot_s;
+    let span_s = span(report);
     let formats: Vec<String> = report.formats().into_iter().map(|(f, _)| f).collect();
-    let most = slots.iter().map(|s| s.flop.values().sum::<f64>() / slot_s).fold(0.0, f64::max);
+    let most = slots.iter().map(|s| s.flop.values().sum::<f64>() / s.length_s).fold(0.0, f64::max);
     if slots.is_empty() || most <= 0.0 {
         return html! { p.empty { "Nothing was counted, so there is nothing to draw over time." } };
     }
@@ -71,16 +71,16 @@ fn over_time(report: &Report) -> Markup {
     let (unit, name) = rate_unit(most);
     let axis = Axis::new(most, unit);
     let (formats, top) = (&formats, axis.top);
-    let edge = |upto: usize| move |s: &Slot| formats_sum(s, &formats[..upto]) / slot_s / top;
+    let edge = |upto: usize| move |s: &Slot| formats_sum(s, &formats[..upto]) / s.length_s / top;
     let drawing = html! {
-        (grid(area, &axis, span(report)))
+        (grid(area, &axis, span_s))
         @for (i, format) in formats.iter().enumerate() {
-            path class={ "band " (colour(format)) } d=(band(area, slots, edge(i), edge(i + 1))) { title { (format) } }
+            path class={ "band " (colour(format)) } d=(band(area, slots, span_s, edge(i), edge(i + 1))) { title { (format) } }
         }
     };
     let caption = html! {
         (name) ", all devices, by number format of the operands"
-        span.legend { @for format in &formats { span.item { span class={ "swatch " (colour(format)) } {} (format) } } }
+        span.legend { @for format in formats { span.item { span class={ "swatch " (colour(format)) } {} (format) } } }
     };
     figure("over-time", "FLOP over time", &caption, 250.0, &drawing)
 }
@@ -89,18 +89,23 @@ fn formats_sum(slot: &Slot, formats: &[String]) -> f64 {
     formats.iter().filter_map(|f| slot.flop.get(f)).sum()
 }
 
+/// Where a slot begins and ends.
+fn edges(area: Area, slots: &[Slot], slot: &Slot, span_s: f64) -> (f64, f64) {
+    let began = slots.first().map_or(0.0, |s| s.unix_s);
+    (area.x((slot.unix_s - began) / span_s), area.x((slot.unix_s + slot.length_s - began) / span_s))
+}
+
 /// The outline between two heights (shares of the area), in steps.
-fn band(area: Area, slots: &[Slot], low: impl Fn(&Slot) -> f64, high: impl Fn(&Slot) -> f64) -> String {
+fn band(area: Area, slots: &[Slot], span_s: f64, low: impl Fn(&Slot) -> f64, high: impl Fn(&Slot) -> f64) -> String {
     use std::fmt::Write;
-    let x = |i: usize| area.x(i as f64 / slots.len() as f64);
     let mut path = String::new();
     for (i, slot) in slots.iter().enumerate() {
-        let y = area.y(high(slot));
-        let _ = write!(path, "{}{:.1} {y:.1}H{:.1}", if i == 0 { "M" } else { "L" }, x(i), x(i + 1));
+        let (from, to) = edges(area, slots, slot, span_s);
+        let _ = write!(path, "{}{from:.1} {:.1}H{to:.1}", if i == 0 { "M" } else { "L" }, area.y(high(slot)));
     }
-    for (i, slot) in slots.iter().enumerate().rev() {
-        let y = area.y(low(slot));
-        let _ = write!(path, "L{:.1} {y:.1}H{:.1}", x(i + 1), x(i));
+    for slot in slots.iter().rev() {
+        let (from, to) = edges(area, slots, slot, span_s);
+        let _ = write!(path, "L{to:.1} {:.1}H{from:.1}", area.y(low(slot)));
     }
     path + "Z"
 }
@@ -181,11 +186,11 @@ fn power(report: &Report) -> Markup {
     let axis = Axis::new(most, unit);
     let mut path = String::new();
     let mut drawn = false;
-    for (i, slot) in slots.iter().enumerate() {
-        let x = |i: usize| area.x(i as f64 / slots.len() as f64);
+    for slot in slots {
+        let (from, to) = edges(area, slots, slot, span(report));
         match slot.power_w {
             Some(w) => {
-                let _ = write!(path, "{}{:.1} {:.1}H{:.1}", if drawn { "L" } else { "M" }, x(i), area.y(w / axis.top), x(i + 1));
+                let _ = write!(path, "{}{from:.1} {:.1}H{to:.1}", if drawn { "L" } else { "M" }, area.y(w / axis.top));
                 drawn = true;
             }
             None => drawn = false,

@@ -20,6 +20,8 @@ use crate::rule::Verdict;
 
 /// Colours, type and print.
 const STYLE: &str = include_str!("style.css");
+/// In print the words stand in the margin of every page.
+const SIMULATED: &str = "@page { @top-center { content: \"SIMULATED — no number in this report is a measurement\"; font: bold 9pt sans-serif; color: #b3261e; } }";
 /// Nothing may be loaded or run but the style in the head.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
@@ -36,10 +38,9 @@ pub fn page(report: &Report) -> String {
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content={ "flopsprof " (report.flopsprof) };
                 title { (title(report)) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(STYLE)) @if report.simulated { (PreEscaped(SIMULATED)) } }
             }
             body {
-                // First, and fixed in print: it stands on every page.
                 @if report.simulated {
                     div.banner role="alert" { strong { "SIMULATED" } " — a stand-in GPU was used. No number in this report is a measurement, and nothing follows from it." }
                 }
@@ -94,9 +95,9 @@ fn keys(report: &Report) -> Markup {
     let hours: f64 = report.gpu_hours.values().sum();
     html! {
         section.keys aria-label="Key figures" {
-            (key("Executed", &html! { (sci_whole(&total.flop, 4)) " FLOP" }, &html! { (error) " · tier: " (tier(report.tier)) }, report))
+            (key("Executed", &html! { (sci_whole(&total.flop, 4)) " " span.unit { "FLOP" } }, &html! { (error) " · tier: " (tier(report.tier)) }, report))
             (key("Wall clock", &html! { (duration(report.wall_clock_s)) }, &html! { (plain(report.wall_clock_s / 86_400.0, 2)) " days" }, report))
-            (key("GPU time", &html! { (plain(hours, 3)) " h" }, &html! {
+            (key("GPU time", &html! { (plain(hours, 3)) " " span.unit { "h" } }, &html! {
                 @for (i, (name, h)) in report.gpu_hours.iter().enumerate() { @if i > 0 { br; } (plain(h / 24.0, 2)) " " (name) " days" }
             }, report))
             (key("Energy", &match report.energy_mj {
@@ -107,7 +108,7 @@ fn keys(report: &Report) -> Markup {
                 None => html! { "NVML did not say for every device" },
             }, report))
             @if let Some(rate) = report.flop_per_s {
-                (key("Rate", &html! { (plain(rate / 1e12, 3)) " TFLOP/s" }, &html! {
+                (key("Rate", &html! { (plain(rate / 1e12, 3)) " " span.unit { "TFLOP/s" } }, &html! {
                     @match report.peak_share { Some(share) => { (plain(100.0 * share, 3)) " % of dense tensor peak" }, None => { "of wall clock, all devices" } }
                 }, report))
             }
