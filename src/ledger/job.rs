@@ -1,7 +1,7 @@
 //! Which processes belong to one run, and which of its ranks left no evidence.
 //!
 //! A launcher names the job and says how many processes it has. Processes of one name are one run, however many folders and nodes their evidence is
-//! from; without a name, those that one process started are (`FLOPSPROF_RUN`), and such groups of several nodes are one when their ranks complete each other.
+//! from; without a name, those that one process started are (`FLOPSPROF_RUN`), and such groups are one when their ranks complete each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,13 +77,9 @@ impl Run {
         self.boots.extend(other.boots);
     }
 
-    /// Whether two runs without a job's name are the parts of one on several nodes.
+    /// Whether two runs without a job's name are parts of one: a launcher that is not metered itself starts ranks that have no name in common.
     fn completes(&self, other: &Self) -> bool {
-        self.world == other.world
-            && self.world > Some(1)
-            && !self.ranks.is_empty()
-            && self.ranks.is_disjoint(&other.ranks)
-            && self.boots.is_disjoint(&other.boots)
+        self.world == other.world && self.world > Some(1) && !self.ranks.is_empty() && self.ranks.is_disjoint(&other.ranks)
     }
 }
 
@@ -146,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_a_jobs_name_are_one_run_when_their_ranks_complete_each_other() {
+    fn processes_without_a_jobs_name_are_one_run_when_their_ranks_complete_each_other() {
         let rank = |r, run, node| (place(&[("RANK", r), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")], run), node);
         assert_eq!(runs(&[rank("0", "1-1", "a"), rank("1", "2-2", "b")]).len(), 1);
         // The same rank twice: two runs, each of which lacks one.
