@@ -239,21 +239,21 @@ def over(c):
     if c.args.stand_in:
         return
     out = os.path.join(c.args.out, "over")
-    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--pairs", str(c.args.pairs)]
+    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--couples", str(c.args.couples), "--pairs", str(c.args.pairs)]
     done = subprocess.run(command, env=c.env, stdout=subprocess.PIPE, text=True)
-    print(done.stdout[-6000:])
     if not c.device["device"]:
         first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
         shutil.copytree(os.path.join(out, first_evidence), os.path.join(c.evidence, "over"), dirs_exist_ok=True)
         c.report("over")
     result = json.loads(done.stdout.splitlines()[-1])
     boundary = statistics.median(result["boundary_ms"]) if result["boundary_ms"] else None
-    # The works fall between two boundaries (those that did not are told: `inside`). An old run has one a minute (the default steady window), and its
+    # A block that a boundary fell into is one of many, and the median does not see it. An old run has a boundary a minute (the default steady window): its
     # share is added.
     share = (boundary or 0) / 60_000
     for name, limit in (("gpu_bound", 1.001), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
         ratios = result["ratios"][name]
-        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), least=min(ratios), most=max(ratios), bare_s=result["bare_s"][name], inside=result["inside"])
+        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), quartiles=statistics.quantiles(ratios, n=4), bare_s=result["bare_s"][name])
+    c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
     c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     shutil.rmtree(out)
 
@@ -268,6 +268,7 @@ def main():
     parser.add_argument("--out", required=True, type=os.path.abspath)
     parser.add_argument("--commit", required=True)
     parser.add_argument("--only", default=",".join(ALL))
+    parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
