@@ -1,6 +1,6 @@
 """The checks that need a GPU: runs them, prints a table, writes results.json and the evidence.
 
-    python3 tests/gpu/run.py --bin flopsprof --lib libflopsprof.so --out DIR --commit HASH [--only exact,mix,...]
+    python3 tests/gpu/run.py --bin flopsprof --lib libflopsprof.so --out DIR --commit HASH [--only exact,mix,...] [--onto results.json]
 
 No cargo and no network are needed: it takes the built files. On the stand-in GPU (--stand-in DIR, a folder with its three libraries) the checks that need
 no framework run too, shorter, to try the script itself; their rows say so.
@@ -27,7 +27,7 @@ PREFIX = "sm__ops_path_tensor_"
 class Checks:
     def __init__(self, args):
         self.args = args
-        self.rows = []
+        self.rows = [row for file in args.onto for row in json.load(open(file))]
         self.device = {"device": "", "driver": "", "cupti": ""}
         self.evidence = os.path.join(args.out, "evidence")
         os.makedirs(self.evidence, exist_ok=True)
@@ -44,10 +44,14 @@ class Checks:
         passed = {"<=": lambda: value <= limit, ">=": lambda: value >= limit, "==": lambda: value == limit, "-": lambda: True}[op]() if value is not None else False
         row = {"id": name, "value": value, "limit": limit, "op": op, "pass": bool(passed), **more, **self.device}
         row |= {"commit": self.args.commit, "date": datetime.date.today().isoformat(), "simulated": bool(self.args.stand_in)}
-        self.rows.append(row)
+        self.rows = [r for r in self.rows if r["id"] != name] + [row]
         print(f"{'ok  ' if passed else 'FAIL'} {name:<24} {value!s:<24} {op} {limit}", flush=True)
+        self.write()
+
+    def write(self):
         with open(os.path.join(self.args.out, "results.json"), "w") as f:
             json.dump(self.rows, f, indent=1)
+            f.write("\n")
 
     def metered(self, name, command, timeout=120, **env):
         """Runs a command under the meter; its evidence goes to evidence/NAME. Returns exit status, seconds and stderr."""
@@ -267,14 +271,16 @@ def main():
     parser.add_argument("--lib", required=True, type=os.path.abspath)
     parser.add_argument("--out", required=True, type=os.path.abspath)
     parser.add_argument("--commit", required=True)
-    parser.add_argument("--only", default=",".join(ALL))
+    parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list")
+    parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     checks = Checks(args)
-    for name in args.only.split(","):
+    checks.write()
+    for name in filter(None, args.only.split(",")):
         begun = time.monotonic()
         try:
             ALL[name](checks)
