@@ -320,10 +320,9 @@ impl Metered {
     /// Does what is due.
     pub(super) fn tend(&mut self) {
         let now = monotonic_ns();
-        if matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ) {
-            if let Some(nvml) = self.read_nvml() {
-                self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
-            }
+        let reads = matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ);
+        if let Some(nvml) = reads.then(|| self.read_nvml()).flatten() {
+            self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
         }
         match &mut self.mode {
             Mode::Counting { start_ns, until_ns, .. } => {
