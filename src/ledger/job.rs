@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::span::Spans;
 use crate::evidence::record::Start;
 
 /// What launchers call a job.
@@ -52,8 +53,8 @@ pub struct Run {
     pub ranks: BTreeSet<u64>,
     /// Ranks that the launcher says there are; none where it does not say.
     pub world: Option<u64>,
-    /// Machines, by boot.
-    pub boots: BTreeSet<String>,
+    /// Metered time by machine (its boot), on the machine's own clock.
+    pub metered: BTreeMap<String, Spans>,
 }
 
 impl Run {
@@ -74,7 +75,11 @@ impl Run {
         self.processes += other.processes;
         self.ranks.extend(other.ranks);
         self.world = self.world.max(other.world);
-        self.boots.extend(other.boots);
+        for (boot, spans) in other.metered {
+            let ours = self.metered.entry(boot).or_default();
+            ours.add_shifted(&spans, 0);
+            *ours = ours.compact();
+        }
     }
 
     /// Whether two runs without a job's name are parts of one: a launcher that is not metered itself starts ranks that have no name in common.
@@ -89,14 +94,14 @@ pub struct Runs(BTreeMap<(bool, String), Run>);
 
 impl Runs {
     /// Adds a process.
-    pub fn add(&mut self, place: &Place, boot: &str) {
+    pub fn add(&mut self, place: &Place, boot: &str, metered: Spans) {
         let run = Run {
             name: place.name.clone(),
             named: place.named,
             processes: 1,
             ranks: place.rank.into_iter().collect(),
             world: place.world,
-            boots: BTreeSet::from([boot.to_owned()]),
+            metered: BTreeMap::from([(boot.to_owned(), metered)]),
         };
         self.0
             .entry((place.named, place.name.clone()))
@@ -129,7 +134,7 @@ mod tests {
 
     fn runs(places: &[(Place, &str)]) -> Vec<Run> {
         let mut runs = Runs::default();
-        places.iter().for_each(|(p, boot)| runs.add(p, boot));
+        places.iter().for_each(|(p, boot)| runs.add(p, boot, Spans::default()));
         runs.runs()
     }
 
