@@ -1,8 +1,9 @@
 //! Reads evidence files and checks what holds their lines together.
 //!
 //! A file may end in the middle of a line (the process was killed, the disk was full): what stands before is good. A line that does not
-//! carry the hash of the line before it, or a number out of order, means that the file was changed after it was written: it is still read,
-//! and the [`Break`] says where.
+//! carry the hash of the line before it, does not match its own, or has a number out of order, means that the file was changed after it was written: it is still
+//! read, and the [`Break`] says where. A file that ends at the end of a line, but without its last record, may have been cut there or its process killed:
+//! only a seal ([`crate::seal`]) tells these apart.
 
 use std::{
     fs, io,
@@ -12,9 +13,12 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    CHAIN_START, line_hash,
+    CHAIN_START, line_hash, own_hash_holds,
     record::{FORMAT, Line, Record, Start},
 };
+
+/// The format since which each line carries its own hash.
+const OWN_HASH_SINCE: u32 = 2;
 
 /// One process's evidence.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct ProcessEvidence {
     pub breaks: Vec<Break>,
     /// The file ends inside a line.
     pub torn_tail: bool,
+    /// Hash of each line in `lines`, in hexadecimal.
+    pub hashes: Vec<String>,
     /// The last line says that the process ended.
     pub ended: bool,
 }
@@ -86,9 +92,17 @@ pub enum ReadError {
 /// # Errors
 /// [`ReadError`] when the folder cannot be read or holds no evidence, or one of its files is none.
 pub fn read_run(path: &Path) -> Result<Vec<ProcessEvidence>, ReadError> {
+    files(path)?.iter().map(|p| read_file(p)).collect()
+}
+
+/// The evidence files of a run's folder (or the one file), sorted by name.
+///
+/// # Errors
+/// [`ReadError`] when the folder cannot be read or holds none.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let io = |source| ReadError::Io { path: path.to_owned(), source };
     if fs::metadata(path).map_err(io)?.is_file() {
-        return Ok(vec![read_file(path)?]);
+        return Ok(vec![path.to_owned()]);
     }
     let mut files: Vec<PathBuf> = fs::read_dir(path)
         .map_err(io)?
@@ -99,7 +113,7 @@ pub fn read_run(path: &Path) -> Result<Vec<ProcessEvidence>, ReadError> {
     if files.is_empty() {
         return Err(ReadError::Empty { path: path.to_owned() });
     }
-    files.iter().map(|p| read_file(p)).collect()
+    Ok(files)
 }
 
 /// Reads one evidence file.
@@ -118,8 +132,8 @@ pub fn read_file(path: &Path) -> Result<ProcessEvidence, ReadError> {
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let not_evidence = |why: String| ReadError::NotEvidence { path: path.to_owned(), why };
     let mut lines: Vec<Line> = Vec::new();
+    let mut hashes: Vec<String> = Vec::new();
     let mut breaks = Vec::new();
-    let mut prev = CHAIN_START.to_owned();
     let mut rest = bytes;
     let mut number = 0;
     let mut torn_tail = false;
@@ -134,21 +148,34 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
         if lines.is_empty() {
             check_format(path, text)?;
         }
+        let mut wrong = |what: String| breaks.push(Break { line: number, what });
         match serde_json::from_slice::<Line>(text) {
             Ok(line) => {
-                if line.prev != prev {
-                    breaks.push(Break { line: number, what: "does not carry the hash of the line before it".to_owned() });
+                if line.prev != hashes.last().map_or(CHAIN_START, String::as_str) {
+                    wrong("does not carry the hash of the line before it".to_owned());
                 }
                 if line.seq != lines.last().map_or(0, |l| l.seq + 1) {
-                    breaks.push(Break { line: number, what: format!("has number {} out of order", line.seq) });
+                    wrong(format!("has number {} out of order", line.seq));
                 }
-                prev = line_hash(text);
+                let own_hash_due = match &lines.first().unwrap_or(&line).record {
+                    Record::Start(start) => start.format >= OWN_HASH_SINCE,
+                    _ => false,
+                };
+                match own_hash_holds(text) {
+                    Some(true) => {}
+                    Some(false) => wrong("does not match its own hash".to_owned()),
+                    None if own_hash_due => wrong("has lost its own hash".to_owned()),
+                    None => {}
+                }
+                torn_tail = false;
+                hashes.push(line_hash(text));
                 lines.push(line);
             }
-            // A line cut short by a full disk: the writer starts the next one behind a newline and chains it to the last whole line.
-            Err(e) if e.is_eof() && !lines.is_empty() => {}
+            // A line cut short by a full disk: the writer starts the next one behind a newline and chains it to the last whole line. With no next one the
+            // file ends in it.
+            Err(e) if e.is_eof() && !lines.is_empty() && own_hash_holds(text).is_none() => torn_tail = true,
             Err(e) if lines.is_empty() => return Err(not_evidence(format!("first line: {e}"))),
-            Err(e) => breaks.push(Break { line: number, what: format!("cannot be read: {e}") }),
+            Err(e) => wrong(format!("cannot be read: {e}")),
         }
     }
     let Some(first) = lines.first() else {
@@ -158,7 +185,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
         return Err(not_evidence("its first line is not a start record".to_owned()));
     };
     let ended = matches!(lines.last().map(|l| &l.record), Some(Record::End(_)));
-    Ok(ProcessEvidence { path: path.to_owned(), start: (**start).clone(), start_ns: first.at_ns, lines, breaks, torn_tail, ended })
+    Ok(ProcessEvidence { path: path.to_owned(), start: (**start).clone(), start_ns: first.at_ns, lines, breaks, torn_tail, hashes, ended })
 }
 
 /// Looks at the format number alone: a newer format may have a first line this version cannot parse.
@@ -170,6 +197,10 @@ fn check_format(path: &Path, text: &[u8]) -> Result<(), ReadError> {
         version: String,
     }
     match serde_json::from_slice::<Version>(text) {
+        // A changed digit is no newer version.
+        Ok(v) if v.format > FORMAT && own_hash_holds(text) == Some(false) => {
+            Err(ReadError::NotEvidence { path: path.to_owned(), why: "the first line does not match its own hash".to_owned() })
+        }
         Ok(v) if v.format > FORMAT => Err(ReadError::Newer { path: path.to_owned(), found: v.format, version: v.version }),
         _ => Ok(()),
     }

@@ -6,6 +6,7 @@
 
 pub mod estimated;
 pub mod interpolate;
+pub mod job;
 pub mod span;
 pub mod track;
 
