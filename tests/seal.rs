@@ -494,7 +494,7 @@ mod ledger {
         // In one folder: the same job's two processes, the first one killed.
         let crashed = Job { ended: false, ..Job::default() };
         let resumed = Job { pid: 8, windows: 5, began_s: 1_800_001_000, ..Job::default() };
-        let run = ledger.run("job", &[crashed.clone()]);
+        let run = ledger.run("job", std::slice::from_ref(&crashed));
         ledger.added(&run);
         write(&run, &resumed);
         ledger.added(&run);

@@ -52,7 +52,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Verb {
     /// Add runs, or bring them up to date
-    Add(Add),
+    Add(Box<Add>),
     /// Show what was spent, and what follows from it
     Show(Show),
     /// Take a run out again
