@@ -336,7 +336,7 @@ fn the_commands_seal_and_verify_with_documented_exit_codes() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replacen("1000000000000000", "1000000000000001", 1)).unwrap();
     let (rc, said) = code(&["verify", "--key", public, dir]);
-    assert!(rc == 1 && said.contains("jsonl:4: does not match its own hash") && said.contains("jsonl:5:"), "{said}");
+    assert!(rc == 1 && said.contains("jsonl:4: does not match its own hash") && !said.contains("jsonl:5:"), "{said}");
     // Nothing, and of a newer version.
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(code(&["verify", empty.path().to_str().unwrap()]).0, 3);

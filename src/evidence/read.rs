@@ -137,6 +137,8 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let mut rest = bytes;
     let mut number = 0;
     let mut torn_tail = false;
+    // The line before was changed: that this one does not carry its hash is no second finding.
+    let mut before_changed = false;
     while !rest.is_empty() {
         number += 1;
         let Some(end) = rest.iter().position(|&b| b == b'\n') else {
@@ -151,7 +153,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
         let mut wrong = |what: String| breaks.push(Break { line: number, what });
         match serde_json::from_slice::<Line>(text) {
             Ok(line) => {
-                if line.prev != hashes.last().map_or(CHAIN_START, String::as_str) {
+                if line.prev != hashes.last().map_or(CHAIN_START, String::as_str) && !before_changed {
                     wrong("does not carry the hash of the line before it".to_owned());
                 }
                 if line.seq != lines.last().map_or(0, |l| l.seq + 1) {
@@ -161,7 +163,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
                     Record::Start(start) => start.format >= OWN_HASH_SINCE,
                     _ => false,
                 };
-                match own_hash_holds(text) {
+                let own = own_hash_holds(text);
+                before_changed = own == Some(false);
+                match own {
                     Some(true) => {}
                     Some(false) => wrong("does not match its own hash".to_owned()),
                     None if own_hash_due => wrong("has lost its own hash".to_owned()),
