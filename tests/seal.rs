@@ -516,7 +516,7 @@ mod ledger {
         let ledger = Ledger::new();
         let run = ledger.run("both", &[Job::default(), Job { pid: 8, job: vec![("SLURM_JOB_ID", "18")], ..Job::default() }]);
         let (rc, said) = ledger.add(&run, &[]);
-        assert!(rc == 1 && said.contains("SLURM_JOB_ID=17") && said.contains("SLURM_JOB_ID=18") && said.contains("--together"), "{said}");
+        assert!(rc == 1 && said.contains("2 runs (17, 18)") && said.contains("--together"), "{said}");
         assert_eq!(ledger.add(&run, &["--together"]).0, 0);
         assert_eq!(ledger.direct(), 6 * EACH);
     }

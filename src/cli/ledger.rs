@@ -11,11 +11,11 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use flopsprof::{
     cumulative::{
-        self, Entry, File, Placement, name_key,
+        self, Entry, Placement,
+        gather::{Gathered, gather},
+        name_key,
         store::{Modification, Store},
     },
-    evidence::read,
-    ledger::{self, job},
     reconcile::compute,
     rule::{Kind, Origin, assess, guidelines::CURRENT, split},
 };
@@ -134,8 +134,8 @@ fn add(db: &Path, args: &Add) -> Result<ExitCode> {
     }
     let mut runs = Vec::new();
     for folder in &args.runs {
-        match read::read_run(folder) {
-            Ok(files) => runs.push((folder, files)),
+        match gather(folder) {
+            Ok(run) => runs.push((folder, run)),
             Err(e) => {
                 eprintln!("flopsprof: {e}");
                 return Ok(ExitCode::from(NOTHING));
@@ -143,25 +143,24 @@ fn add(db: &Path, args: &Add) -> Result<ExitCode> {
         }
     }
     let mut entries = Vec::new();
-    for (folder, files) in runs {
-        let jobs = job::runs(&files);
-        if jobs.len() > 1 && !args.together {
-            let names: Vec<String> = jobs.iter().map(|j| j.names.iter().cloned().collect::<Vec<_>>().join(", ")).collect();
+    for (folder, run) in runs {
+        if run.total.runs.len() > 1 && !args.together {
+            let names: Vec<&str> = run.total.runs.iter().map(|r| r.name.as_str()).collect();
             bail!(
                 "{} holds {} runs ({}): move them to folders of their own, or add them --together if all of it belongs to this modification",
                 folder.display(),
-                jobs.len(),
-                names.join("; ")
+                names.len(),
+                names.join(", ")
             );
         }
-        entries.push((entry(folder, &files, args)?, files));
+        entries.push((entry(folder, &run, args)?, run.chains));
     }
     // Before there is a ledger: an error of usage makes none.
     let origin = origin(db, args)?;
     let mut store = Store::open(db)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    for (entry, files) in &entries {
-        let added = store.add(&origin, &args.modification, entry, files, now)?;
+    for (entry, chains) in &entries {
+        let added = store.add(&origin, &args.modification, entry, chains, now)?;
         let flop: u128 = entry.components.iter().map(|c| c.amount.flop).sum();
         let what = match &added.placement {
             Placement::New => "added".to_owned(),
@@ -200,16 +199,15 @@ fn origin(db: &Path, args: &Add) -> Result<Origin> {
     }
 }
 
-fn entry(folder: &Path, files: &[read::ProcessEvidence], args: &Add) -> Result<Entry> {
-    let run = ledger::run_total(files);
-    let executed = compute::executed(&run);
+fn entry(folder: &Path, run: &Gathered, args: &Add) -> Result<Entry> {
+    let executed = compute::executed(&run.total);
     let mut components = split(executed.component(args.kind, args.kind.name()), args.uses.parts(CURRENT))?;
     components.extend(args.uses.besides(CURRENT));
     let name = std::fs::canonicalize(folder).ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
     Ok(Entry {
         name: name.unwrap_or_else(|| folder.display().to_string()),
-        began_unix_s: files.iter().map(|f| f.start.unix_ns).min().unwrap_or(0) / 1_000_000_000,
-        files: files.iter().map(File::of).collect(),
+        began_unix_s: run.began_unix_s,
+        files: run.files.clone(),
         components,
         gaps: executed.gaps,
         doubts: executed.doubts,

@@ -5,8 +5,9 @@
 //! replaces what it was, if what was there before is still its beginning; one that has shrunk or was written anew is refused. A job that crashed and was resumed
 //! counts what both halves executed, steps done twice included, because they were executed.
 //!
-//! Pure; [`store`] keeps it.
+//! What is decided here is pure; [`gather`] reads a run, and [`store`] keeps the ledger.
 
+pub mod gather;
 pub mod store;
 
 use serde::{Deserialize, Serialize};
@@ -136,11 +137,11 @@ const fn said(simulated: bool) -> &'static str {
     if simulated { "simulated" } else { "measured" }
 }
 
-/// Where an entry belongs among those of the same modification. `evidence` is what the entry's files hold, in the same order.
+/// Where an entry belongs among those of the same modification. `chains` are the hashes of its files' lines, in the order of the files.
 ///
 /// # Errors
 /// [`PlaceError`].
-pub fn place(new: &Entry, evidence: &[ProcessEvidence], kept: &[Kept]) -> Result<Placement, PlaceError> {
+pub fn place(new: &Entry, chains: &[Vec<String>], kept: &[Kept]) -> Result<Placement, PlaceError> {
     let mut replaced = Vec::new();
     for old in kept {
         let overlaps = old.entry.files.iter().any(|f| new.files.iter().any(|n| n.key == f.key));
@@ -153,12 +154,12 @@ pub fn place(new: &Entry, evidence: &[ProcessEvidence], kept: &[Kept]) -> Result
             return Err(PlaceError::Missing { name: new.name.clone(), id: old.id, files: missing });
         }
         for file in &old.entry.files {
-            let Some(now) = evidence.iter().find(|e| e.hashes.first() == Some(&file.key)) else { continue };
-            if now.hashes.len() < file.lines {
-                let (was, now) = (file.lines, now.hashes.len());
+            let Some(now) = chains.iter().find(|c| c.first() == Some(&file.key)) else { continue };
+            if now.len() < file.lines {
+                let (was, now) = (file.lines, now.len());
                 return Err(PlaceError::Shorter { file: file.name.clone(), id: old.id, was, now });
             }
-            if now.hashes.get(file.lines.wrapping_sub(1)) != Some(&file.chain_end) {
+            if now.get(file.lines.wrapping_sub(1)) != Some(&file.chain_end) {
                 return Err(PlaceError::Rewritten { file: file.name.clone(), id: old.id });
             }
         }

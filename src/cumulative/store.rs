@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use thiserror::Error;
 
 use super::{Entry, Kept, PlaceError, Placement, base_key, place};
-use crate::{evidence::read::ProcessEvidence, rule::Origin};
+use crate::rule::Origin;
 
 /// Version of the tables, kept in `PRAGMA user_version`.
 const SCHEMA: i64 = 1;
@@ -170,7 +170,7 @@ impl Store {
         origin: &Origin,
         modification: &str,
         entry: &Entry,
-        evidence: &[ProcessEvidence],
+        chains: &[Vec<String>],
         now_unix_s: u64,
     ) -> Result<Added, StoreError> {
         let base = base_key(origin);
@@ -190,7 +190,7 @@ impl Store {
             )
             .map_err(sql)?;
         let kept = runs(&tx, &path, model)?;
-        let placement = place(entry, evidence, &kept)?;
+        let placement = place(entry, chains, &kept)?;
         let also_in = also_in(&tx, model, entry).map_err(sql)?;
         let replaced: &[i64] = if let Placement::Replaces(ids) = &placement { ids } else { &[] };
         for id in replaced {

@@ -146,9 +146,11 @@ fn lost(run: &RunTotal, gaps: &mut Vec<Gap>) {
             gaps.push(gap(format!("{who} was not metered: see its faults"), None));
         }
     }
-    let ranks = run.ranks_missing();
-    if ranks > 0 {
-        gaps.push(gap(format!("{ranks} of the job's {} ranks left no evidence here", run.world_size.unwrap_or(0)), None));
+    for job in run.runs.iter().filter(|r| r.missing() > 0) {
+        gaps.push(gap(format!("{} of the job's {} ranks left no evidence here", job.missing(), job.world.unwrap_or(0)), None));
+    }
+    for file in &run.unreadable {
+        gaps.push(gap(format!("a file of the run holds no evidence: {file}"), None));
     }
     if run.lines_lost > 0 {
         gaps.push(gap(format!("{} lines of evidence could not be written", run.lines_lost), None));
@@ -171,7 +173,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::ledger::ProcessTotal;
+    use crate::ledger::{ProcessTotal, job::Run};
 
     const PATH: &str = "sm__ops_path_tensor_src_bf16_dst_fp32";
 
@@ -231,12 +233,10 @@ mod tests {
 
     #[test]
     fn nobody_can_say_what_a_missing_rank_or_a_lost_line_did() {
-        let gaps = executed(&RunTotal { world_size: Some(2), lines_lost: 3, ..run(true) }).gaps;
-        assert_eq!(gaps.len(), 2);
+        let job = Run { processes: 1, ranks: [0].into(), world: Some(2), ..Run::default() };
+        let gaps = executed(&RunTotal { runs: vec![job], lines_lost: 3, unreadable: vec!["x.jsonl".to_owned()], ..run(true) }).gaps;
+        assert_eq!(gaps.len(), 3);
         assert!(gaps.iter().all(|g| g.at_most.is_none()));
-        // A rank that was restarted is one rank.
-        let twice = RunTotal { processes: vec![process(true), process(true)], world_size: Some(2), ..run(true) };
-        assert_eq!(twice.ranks_missing(), 1);
     }
 
     #[test]
