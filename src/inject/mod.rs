@@ -22,4 +22,5 @@ mod identity;
 mod journal;
 mod meter;
 mod planner;
+mod reporter;
 mod say;
