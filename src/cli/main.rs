@@ -6,10 +6,13 @@
 mod base;
 mod demo;
 mod doctor;
+mod ledger;
 mod library;
 mod plan;
 mod report;
 mod run;
+mod seal;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,9 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Report(report::Args),
+    Ledger(ledger::Args),
+    Verify(verify::Args),
+    Seal(seal::Args),
     Plan(plan::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
@@ -40,6 +46,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::Ledger(args) => ledger::run(args),
+        Verb::Verify(args) => verify::run(args),
+        Verb::Seal(args) => seal::run(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Demo(args) => demo::run(args),
