@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Args),
-    Report(report::Args),
+    Report(Box<report::Args>),
     Ledger(ledger::Args),
     Verify(verify::Args),
     Seal(seal::Args),
@@ -45,7 +45,7 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
-        Verb::Report(args) => report::run(args),
+        Verb::Report(args) => report::run(*args),
         Verb::Ledger(args) => ledger::run(args),
         Verb::Verify(args) => verify::run(args),
         Verb::Seal(args) => seal::run(args),
