@@ -5,6 +5,8 @@
 //! subscription is held no longer than that: a process has one, and torch.profiler wants it for good. Where another tool has it, the boundary goes
 //! ungated, and the evidence says so.
 //!
+//! A census ([`burst`]) keeps the subscription for as long as it lasts, and lets launches through one by one.
+//!
 //! Measured on one H200: 0.3 ms a boundary for subscribing, switching on nine callbacks and unsubscribing.
 
 use std::{
@@ -23,12 +25,19 @@ use cupti_sys::{
     raw::{API_ENTER, CallbackData, CallbackDomain, CuptiResult, LAUNCH_CBIDS, SubscriberHandle},
 };
 
-use super::{driver::Context, guard};
+use super::{
+    burst::{self, Enter},
+    driver::Context,
+    guard,
+};
 use crate::{evidence::record::Boundary, window::clock::monotonic_ns};
 
 /// Time between switching the callbacks on and closing the range: a launch that was past its callback's place when they were switched on gets this long
 /// to reach the GPU. A launch call takes a few microseconds.
 const GRACE: Duration = Duration::from_micros(150);
+
+/// Why a gate cannot be closed, mostly.
+pub(super) const TAKEN: &str = "another tool has CUPTI's subscription";
 
 static CLOSED: AtomicBool = AtomicBool::new(false);
 /// The context whose launches are held; null holds none and only looks.
@@ -80,24 +89,32 @@ pub(super) fn warm_up(cupti: Cupti) {
 /// Why it cannot be closed, in the words of the evidence: another tool has the subscription, mostly.
 pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Closed, String> {
     let since_ns = monotonic_ns();
-    for counter in [&HELD, &SLIPPED, &WAITING_SINCE_NS] {
-        counter.store(0, Ordering::Relaxed);
-    }
-    OTHER_CONTEXT.store(ptr::null_mut(), Ordering::Relaxed);
-    HELD_CONTEXT.store(ctx, Ordering::Relaxed);
-    DEADLINE_NS.store(since_ns + u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX / 2), Ordering::Relaxed);
+    DEADLINE_NS.store(later(since_ns, deadline), Ordering::Relaxed);
     // Closed before the first callback can come.
     CLOSED.store(true, Ordering::SeqCst);
+    let closed = subscribe(cupti, ctx, since_ns)?;
+    std::thread::sleep(GRACE);
+    Ok(closed)
+}
+
+/// Subscribes for one context's launches and holds none: for [`burst::listen`].
+///
+/// # Errors
+/// As [`close`].
+pub(super) fn watch(cupti: Cupti, ctx: Context) -> Result<Closed, String> {
+    subscribe(cupti, ctx, monotonic_ns())
+}
+
+fn subscribe(cupti: Cupti, ctx: Context, since_ns: u64) -> Result<Closed, String> {
+    reset();
+    OTHER_CONTEXT.store(ptr::null_mut(), Ordering::Relaxed);
+    HELD_CONTEXT.store(ctx, Ordering::Relaxed);
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
     let subscriber = match unsafe { cupti.subscribe(on_launch) } {
         Ok(subscriber) => subscriber,
         Err(e) => {
             release();
-            return Err(if e.is(CuptiResult::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED) {
-                "another tool has CUPTI's subscription".to_owned()
-            } else {
-                e.to_string()
-            });
+            return Err(if e.is(CuptiResult::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED) { TAKEN.to_owned() } else { e.to_string() });
         }
     };
     let closed = Closed { cupti, subscriber, since_ns };
@@ -109,7 +126,6 @@ pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Cl
     if on == 0 {
         return Err("CUPTI switched no launch callback on".to_owned());
     }
-    std::thread::sleep(GRACE);
     Ok(closed)
 }
 
@@ -117,26 +133,59 @@ impl Closed {
     /// Opens the gate, gives the subscription back, and tells what happened at it.
     pub(super) fn open(self) -> Boundary {
         drop(self);
-        let slipped = SLIPPED.load(Ordering::Relaxed);
-        let longest_wait_ns = match WAITING_SINCE_NS.load(Ordering::Relaxed) {
-            0 => 0,
-            since => monotonic_ns().saturating_sub(since),
-        };
-        Boundary {
-            gated: slipped == 0,
-            why_ungated: if slipped == 0 { String::new() } else { "launches waited until their deadline".to_owned() },
-            took_ns: 0,
-            exposed_ns: 0,
-            held: HELD.load(Ordering::Relaxed),
-            slipped,
-            longest_wait_ns,
-        }
+        told()
+    }
+
+    /// Opens the gate and keeps the subscription; tells what happened at it so far.
+    pub(super) fn let_through(&self) -> Boundary {
+        release();
+        told()
+    }
+
+    /// Closes the gate that was let open. What happens at it is counted anew.
+    pub(super) fn hold(&self, deadline: Duration) {
+        reset();
+        DEADLINE_NS.store(later(monotonic_ns(), deadline), Ordering::Relaxed);
+        CLOSED.store(true, Ordering::SeqCst);
     }
 
     /// When it was closed.
     pub(super) fn since_ns(&self) -> u64 {
         self.since_ns
     }
+}
+
+fn reset() {
+    for counter in [&HELD, &SLIPPED, &WAITING_SINCE_NS] {
+        counter.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What happened at the gate since it was closed.
+fn told() -> Boundary {
+    let slipped = SLIPPED.load(Ordering::Relaxed);
+    let longest_wait_ns = match WAITING_SINCE_NS.load(Ordering::Relaxed) {
+        0 => 0,
+        since => monotonic_ns().saturating_sub(since),
+    };
+    Boundary {
+        gated: slipped == 0,
+        why_ungated: if slipped == 0 { String::new() } else { "launches waited until their deadline".to_owned() },
+        took_ns: 0,
+        exposed_ns: 0,
+        held: HELD.load(Ordering::Relaxed),
+        slipped,
+        longest_wait_ns,
+    }
+}
+
+/// Whether another tool asks for the subscription.
+pub(super) fn wanted() -> bool {
+    false
+}
+
+fn later(ns: u64, by: Duration) -> u64 {
+    ns + u64::try_from(by.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 impl Drop for Closed {
@@ -160,21 +209,27 @@ fn release() {
     OPENED.notify_all();
 }
 
-/// CUPTI calls this on the launching thread, at the entry and exit of every launch, while the gate is closed.
-unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, _cbid: u32, data: *const c_void) {
+/// CUPTI calls this on the launching thread, at the entry and exit of every launch, while there is a subscription.
+unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, cbid: u32, data: *const c_void) {
     guard::shield(|| {
         if domain != CallbackDomain::DRIVER_API || data.is_null() || IS_METER.get() || guard::forked_away() {
             return;
         }
         // SAFETY: in this domain the data is a CallbackData that lives through the call.
         let data = unsafe { &*data.cast::<CallbackData>() };
-        if data.callback_site != API_ENTER {
-            return;
-        }
-        if data.context == HELD_CONTEXT.load(Ordering::Relaxed) {
-            wait();
-        } else {
-            OTHER_CONTEXT.store(data.context, Ordering::Relaxed);
+        let ours = data.context == HELD_CONTEXT.load(Ordering::Relaxed);
+        match (data.callback_site == API_ENTER, ours) {
+            (true, true) => loop {
+                wait();
+                // SAFETY: what CUPTI handed over.
+                if let Enter::Pass = unsafe { burst::enter(cbid, data) } {
+                    break;
+                }
+            },
+            (true, false) => OTHER_CONTEXT.store(data.context, Ordering::Relaxed),
+            // SAFETY: what CUPTI handed over.
+            (false, true) => unsafe { burst::exit(data) },
+            (false, false) => {}
         }
     });
 }

@@ -12,6 +12,7 @@
 //! deadlines.
 
 pub mod api;
+mod burst;
 pub mod config;
 mod device;
 mod driver;
@@ -20,6 +21,8 @@ mod gate;
 mod guard;
 mod identity;
 mod journal;
+mod launch;
 mod meter;
 mod planner;
+mod refusal;
 mod say;
