@@ -2,6 +2,8 @@
 //!
 //! So far one line: executed operations over 6·N·D, with where N and D are from. The lines that explain the difference belong here too.
 
+pub mod compute;
+
 use serde::Serialize;
 
 use crate::ledger::{self, RunTotal};
