@@ -10,6 +10,7 @@ mod library;
 mod plan;
 mod report;
 mod run;
+mod top;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Report(report::Args),
+    Top(top::Args),
     Plan(plan::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::Top(args) => top::run(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Demo(args) => demo::run(args),

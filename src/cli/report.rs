@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Result;
 use flopsprof::{
+    ledger::RunTotal,
     report::{
-        aws, file, html, json,
-        make::{Asked, MakeError, make},
+        aws, file, html, json, kernel,
+        make::{Asked, MakeError, make, total},
         text,
     },
     rule::guidelines::CURRENT,
@@ -37,7 +38,7 @@ const OPT_ML: &str = "/opt/ml";
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  flopsprof report flopsprof-1795519003-42\n  flopsprof report --html report.html --base meta-llama/Llama-3.1-8B run7\n  \
-                        flopsprof report --params 8.03B --tokens 1.2e9 run7-node0 run7-node1"
+                        flopsprof report --kernels run7\n  flopsprof report --params 8.03B --tokens 1.2e9 run7-node0 run7-node1"
 )]
 pub(crate) struct Args {
     /// The run's folder, or folders, or single evidence files
@@ -55,6 +56,12 @@ pub(crate) struct Args {
     /// Write flops_meter.json as the AWS Fine-Tuning FLOPs Meter does, with corrected values
     #[arg(long, value_name = "FILE")]
     aws: Option<PathBuf>,
+    /// The kernels that executed the operations instead of the report: the N largest [default: 20]; as text, or with --json or --csv
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "20", conflicts_with_all = ["html", "aws"])]
+    kernels: Option<usize>,
+    /// The kernels as CSV, all of them unless --kernels=N says how many
+    #[arg(long, conflicts_with_all = ["json", "html", "aws"])]
+    csv: bool,
     /// Parameters of the model, for 6ND (8030261248, 8.03B, 8.03e9)
     #[arg(long, value_name = "N", value_parser = count)]
     params: Option<u64>,
@@ -76,6 +83,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         eprintln!("flopsprof: {e:#}");
         Ok(ExitCode::from(code))
     };
+    if args.csv || args.kernels.is_some() {
+        return match total(&args.runs) {
+            Ok(total) => kernels(&args, &total),
+            Err(e) => refused(&e, NO_EVIDENCE),
+        };
+    }
     let origin = match args.base.origin(CURRENT) {
         Ok(origin) => origin,
         Err(e) => return refused(&e, CONTRADICTION),
@@ -99,6 +112,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         std::io::stdout().write_all(printed.as_bytes())?;
     }
     Ok(if report.not_metered.breaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+/// The table of kernels.
+fn kernels(args: &Args, total: &RunTotal) -> Result<ExitCode> {
+    let report = kernel::kernels(total, args.kernels.unwrap_or(usize::MAX));
+    if args.csv {
+        kernel::csv(&report, std::io::stdout().lock())?;
+    } else {
+        let printed = if args.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { kernel::text(&report) };
+        std::io::stdout().write_all(printed.as_bytes())?;
+    }
+    Ok(if total.breaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
 }
 
 /// A count: digits, a number with K, M, B or T behind it, or with an exponent.

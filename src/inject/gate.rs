@@ -28,7 +28,7 @@ use cupti_sys::{
 use super::{
     burst::{self, Enter},
     driver::Context,
-    guard,
+    guard, subscribe,
 };
 use crate::{evidence::record::Boundary, window::clock::monotonic_ns};
 
@@ -77,10 +77,13 @@ pub(super) struct Closed {
 /// Subscribes and unsubscribes once, so that it is quick when it matters. Refused where another tool has the subscription, and that is all right.
 pub(super) fn warm_up(cupti: Cupti) {
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
-    if let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) } {
+    if subscribe::take()
+        && let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) }
+    {
         // SAFETY: the subscription is live and given back once.
         let _ = unsafe { cupti.unsubscribe(subscriber) };
     }
+    subscribe::give();
 }
 
 /// Closes the gate for one context (null: looks at launches, holds none).
@@ -92,7 +95,7 @@ pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Cl
     DEADLINE_NS.store(later(since_ns, deadline), Ordering::Relaxed);
     // Closed before the first callback can come.
     CLOSED.store(true, Ordering::SeqCst);
-    let closed = subscribe(cupti, ctx, since_ns)?;
+    let closed = enter(cupti, ctx, since_ns)?;
     std::thread::sleep(GRACE);
     Ok(closed)
 }
@@ -102,17 +105,23 @@ pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Cl
 /// # Errors
 /// As [`close`].
 pub(super) fn watch(cupti: Cupti, ctx: Context) -> Result<Closed, String> {
-    subscribe(cupti, ctx, monotonic_ns())
+    enter(cupti, ctx, monotonic_ns())
 }
 
-fn subscribe(cupti: Cupti, ctx: Context, since_ns: u64) -> Result<Closed, String> {
+/// Takes the subscription and switches the callbacks on.
+fn enter(cupti: Cupti, ctx: Context, since_ns: u64) -> Result<Closed, String> {
     reset();
     OTHER_CONTEXT.store(ptr::null_mut(), Ordering::Relaxed);
     HELD_CONTEXT.store(ctx, Ordering::Relaxed);
+    if !subscribe::take() {
+        release();
+        return Err(TAKEN.to_owned());
+    }
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
     let subscriber = match unsafe { cupti.subscribe(on_launch) } {
         Ok(subscriber) => subscriber,
         Err(e) => {
+            subscribe::give();
             release();
             return Err(if e.is(CuptiResult::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED) { TAKEN.to_owned() } else { e.to_string() });
         }
@@ -179,11 +188,6 @@ fn told() -> Boundary {
     }
 }
 
-/// Whether another tool asks for the subscription.
-pub(super) fn wanted() -> bool {
-    false
-}
-
 fn later(ns: u64, by: Duration) -> u64 {
     ns + u64::try_from(by.as_nanos()).unwrap_or(u64::MAX / 2)
 }
@@ -193,6 +197,7 @@ impl Drop for Closed {
         release();
         // SAFETY: the subscription is live and given back once. A refusal leaves callbacks on that return at once.
         let _ = unsafe { self.cupti.unsubscribe(self.subscriber) };
+        subscribe::give();
     }
 }
 

@@ -26,3 +26,4 @@ mod meter;
 mod planner;
 mod refusal;
 mod say;
+mod subscribe;

@@ -198,7 +198,7 @@ mod tests {
     fn a_small_budget_makes_windows_long_and_changes_rare() {
         assert!(Budget::new(DEFAULT).shortest_window() < Duration::from_secs(60));
         assert!(Budget::new(0.0001).shortest_window() > Duration::from_secs(500));
-        let mut poor = Budget::new(0.0001);
+        let mut poor = Budget::new(0.0002);
         assert!(poor.pays_change(HOUR / 60), "the survey's changes");
         poor.spend(Cost::Rotation, 300_000_000);
         assert!(!poor.pays_change(HOUR / 60) && !poor.pays_change(HOUR));

@@ -70,6 +70,22 @@ fn every_launch_of_a_burst_has_its_name_its_grid_and_its_operations() {
     assert!(spent.census_ns > 0 && spent.windows_ns > 0 && spent.rotation_ns > 0, "{spent:?}");
 }
 
+/// What the command says of it: the table of kernels adds up to the run's total, and says that it is simulated.
+#[test]
+fn the_command_shows_the_kernels_of_a_run() {
+    let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.3:70").run("steps", &["500", "1000"]);
+    let table = outcome.command(&["report", "--kernels"]);
+    for part in ["SIMULATED", "zoo_bf16", "zoo_fp8", "132x1x1", "1 census(es)"] {
+        assert!(table.contains(part), "{part}:\n{table}");
+    }
+    let kernels = &outcome.ledger().kernels;
+    assert_eq!(kernels.total(), flopsprof::ledger::sum(&outcome.ledger().paths).total());
+    let bf16 = &kernels.rows[&(Kind::Kernel, "zoo_bf16".to_owned())];
+    assert_eq!(bf16.flop[BF16], outcome.ledger().paths[BF16].total(), "the one kernel of its path");
+    let top = outcome.command(&["top", "--once"]);
+    assert!(top.contains("zoo_bf16") && top.contains("simulated"), "{top}");
+}
+
 #[test]
 fn a_burst_longer_than_a_session_goes_on_in_the_next() {
     let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.2:2500").run("steps", &["1200", "500"]);
@@ -168,6 +184,21 @@ fn while_another_tool_is_subscribed_there_is_no_census_and_the_evidence_says_so(
     assert!(all[0].why.contains("another tool has CUPTI's subscription") && all[0].window.is_none(), "{all:#?}");
     // It is taken when the tool is done.
     assert!(all.last().is_some_and(|c| c.launches == 50 && c.why.is_empty()), "{all:#?}");
+    assert_eq!(outcome.said, [] as [&str; 0]);
+}
+
+/// A tool that is linked with libcupti, as torch is, is let in at once: it misses nothing, and the burst ends.
+#[test]
+fn a_tool_that_subscribes_in_a_burst_gets_the_subscription() {
+    let bench = Bench::new();
+    let bench = bench.env("FLOPSPROF_CENSUS", "0.1:100000");
+    let cupti = bench.lib("libcupti.so.13");
+    let outcome = bench.env("ZOO_CUPTI", cupti).run("subscriber", &["linked"]);
+    assert!(outcome.stdout.contains("400 launches seen"), "{}", outcome.stdout);
+    let all = kernels(&outcome);
+    assert!(all[0].why.contains("asked for CUPTI's subscription"), "{all:#?}");
+    assert!(all[0].launches > 0 && all[0].launches == all[0].ranges, "{all:#?}");
+    meets_its_window(&outcome, &all[0]);
     assert_eq!(outcome.said, [] as [&str; 0]);
 }
 

@@ -7,6 +7,7 @@ mod synthetic;
 mod aws;
 mod golden;
 mod html;
+mod kernels;
 mod many;
 
 use std::{

@@ -10,7 +10,7 @@
 //! ```
 //! A chunk has as many launches as its session has ranges; the next waits for the next Start. Names, grids, blocks and streams are what the launch callbacks
 //! told, in the order of the ranges, because only one launch is under way at a time. If launches and ranges do not meet, the chunk's names are dropped and its
-//! counts stay. A graph launch that made several ranges is one row of their sum.
+//! counts stay. A tool that asks for CUPTI's subscription meanwhile ends the burst and gets it ([`subscribe`]). A graph launch that made several ranges is one row of their sum.
 //!
 //! When: after a warm-up and the survey, when what is left of the budget pays for a whole step of the program (found by listening to some thousand launches
 //! first, which holds nobody), and then whenever it pays again. Not while another tool has CUPTI's subscription; not in a process of several GPUs or a
@@ -23,14 +23,17 @@ use cupti_sys::{Cupti, Error};
 
 use super::{GATE, Metered, Mode, boundary_of, later};
 use crate::{
-    counter::session::{Counts, Group, Launches, RangeProfiler, Ranges},
+    counter::{
+        find,
+        session::{Counts, Group, Launches, RangeProfiler, Ranges},
+    },
     evidence::record::{Boundary, Kernel, Kernels, Kind, Record, Tier, Window},
     inject::{
         burst,
         config::{self, Asked, Config},
         gate,
         launch::{Launch, What},
-        meter,
+        meter, subscribe,
     },
     window::{
         budget::{self, Cost},
@@ -113,6 +116,10 @@ impl Metered {
             self.skip("no census in a process that uses several GPUs: kernels that wait for each other could wait for ever".to_owned());
             return;
         }
+        if find::torch_is_mapped() && !subscribe::stands_between() {
+            self.skip("no census: torch.profiler could not be let in while it lasts; load the library by LD_PRELOAD".to_owned());
+            return;
+        }
         if !self.paid(now) {
             return;
         }
@@ -143,7 +150,7 @@ impl Metered {
         let watched = gate::watch(cupti, self.ctx)?;
         burst::listen(LISTEN.0);
         let until = later(monotonic_ns(), LISTEN.1);
-        while monotonic_ns() < until && !burst::heard_all() && !meter::draining() && !gate::wanted() {
+        while monotonic_ns() < until && !burst::heard_all() && !meter::draining() && !subscribe::wanted() {
             std::thread::sleep(LOOK);
         }
         drop(watched);
@@ -236,7 +243,8 @@ impl Metered {
             }
             Err(e) => {
                 let why = format!("the census's counts could not be read: {e}");
-                let window = self.window(start_ns, end_ns, Tier::Utilization, why.clone(), opened);
+                let nvml = self.read_nvml();
+                let window = self.window(start_ns, end_ns, Tier::Utilization, why.clone(), opened, nvml);
                 self.out.push(Record::Window(Box::new(window)));
                 self.failed(why);
             }
@@ -310,7 +318,7 @@ impl Metered {
                 ""
             } else if meter::draining() {
                 "the program ended in it"
-            } else if gate::wanted() {
+            } else if subscribe::wanted() {
                 "another tool asked for CUPTI's subscription"
             } else if monotonic_ns() > limit_ns {
                 "the program launches too rarely"
@@ -351,7 +359,8 @@ impl Metered {
     ) {
         let dropped: usize = chunks.iter().map(|(c, _)| c.ranges.dropped).sum();
         let told = Told::of(chunks);
-        let mut window = self.window(start_ns, end_ns, Tier::Counted, String::new(), opened);
+        let nvml = self.read_nvml();
+        let mut window = self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml);
         let mut kernels = Kernels {
             device: self.ordinal,
             window: Some(window.index),
@@ -370,7 +379,8 @@ impl Metered {
             window = Window { group: Some(group), cycles: told.cycles, counts: told.counts.clone(), ..window };
             kernels.kernels = told.kernels;
             if let Some(schedule) = &mut self.schedule {
-                schedule.counted(group, &told.counts);
+                // Not idle: a census ends when launches came.
+                schedule.counted(group, &told.counts, told.launches == 0);
             }
         }
         self.censuses.told.clear();
