@@ -49,8 +49,8 @@ struct Burst {
 pub(super) enum Enter {
     /// The launch goes through.
     Pass,
-    /// The burst ended while it waited: it is looked at again from the beginning.
-    Again,
+    /// There is no burst, or none any more: the gate decides.
+    Off,
 }
 
 fn burst() -> MutexGuard<'static, Option<Burst>> {
@@ -123,12 +123,12 @@ fn me() -> usize {
 /// `data` must be what CUPTI hands to a callback of this id.
 pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
     if !ON.load(Ordering::Acquire) {
-        return Enter::Pass;
+        return Enter::Off;
     }
     let (me, since) = (me(), monotonic_ns());
     let mut guard = burst();
     loop {
-        let Some(burst) = &mut *guard else { return Enter::Again };
+        let Some(burst) = &mut *guard else { return Enter::Off };
         if let Some(most) = burst.listen {
             if burst.heard.len() < most {
                 // SAFETY: the caller's promise.

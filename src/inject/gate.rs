@@ -225,10 +225,13 @@ unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, cbid:
         let ours = data.context == HELD_CONTEXT.load(Ordering::Relaxed);
         match (data.callback_site == API_ENTER, ours) {
             (true, true) => loop {
-                wait();
+                let in_time = wait();
                 // SAFETY: what CUPTI handed over.
-                if let Enter::Pass = unsafe { burst::enter(cbid, data) } {
-                    break;
+                match unsafe { burst::enter(cbid, data) } {
+                    Enter::Pass => break,
+                    // The burst ended while the launch was on its way here: the gate is closed again, or was opened for good.
+                    Enter::Off if in_time && CLOSED.load(Ordering::Acquire) => {}
+                    Enter::Off => break,
                 }
             },
             (true, false) => OTHER_CONTEXT.store(data.context, Ordering::Relaxed),
@@ -239,9 +242,10 @@ unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, cbid:
     });
 }
 
-fn wait() {
+/// Waits until the gate is open; false if the deadline came first.
+fn wait() -> bool {
     if !CLOSED.load(Ordering::Acquire) {
-        return;
+        return true;
     }
     let deadline = DEADLINE_NS.load(Ordering::Relaxed);
     let _ = WAITING_SINCE_NS.compare_exchange(0, monotonic_ns(), Ordering::Relaxed, Ordering::Relaxed);
@@ -251,8 +255,9 @@ fn wait() {
         let now = monotonic_ns();
         if now >= deadline {
             SLIPPED.fetch_add(1, Ordering::Relaxed);
-            break;
+            return false;
         }
         lock = OPENED.wait_timeout(lock, Duration::from_nanos(deadline - now)).unwrap_or_else(PoisonError::into_inner).0;
     }
+    true
 }

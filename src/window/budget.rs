@@ -41,8 +41,6 @@ pub enum Cost {
 #[derive(Clone, Debug)]
 pub struct Budget {
     share: f64,
-    /// Processes of the job: each of them that waits makes the others wait.
-    processes: f64,
     spent: Spent,
     /// What bursts cost, by what was thought they would.
     price: f64,
@@ -56,7 +54,7 @@ impl Budget {
     pub fn new(share: f64) -> Self {
         // The costs of an H200, until there are some of our own.
         let last = [Duration::from_millis(27), Duration::from_millis(190)];
-        Self { share, processes: 1.0, spent: Spent { share, ..Spent::default() }, price: 1.0, last }
+        Self { share, spent: Spent { share, ..Spent::default() }, price: 1.0, last }
     }
 
     /// What was spent so far.
@@ -82,7 +80,7 @@ impl Budget {
     /// What is left when the run is so old.
     #[must_use]
     pub fn left(&self, age: Duration) -> Duration {
-        let earned = age.as_secs_f64() * self.share / self.processes;
+        let earned = age.as_secs_f64() * self.share;
         Duration::from_secs_f64((earned - self.spent.total_ns() as f64 / 1e9).max(0.0))
     }
 
@@ -116,7 +114,7 @@ impl Budget {
     #[must_use]
     pub fn until_paid(&self, age: Duration, cost: Duration) -> Duration {
         let missing = cost.saturating_sub(self.left(age)).as_secs_f64();
-        if self.share <= 0.0 { Duration::MAX } else { Duration::from_secs_f64((missing * self.processes / self.share).min(1e9)) }
+        if self.share <= 0.0 { Duration::MAX } else { Duration::from_secs_f64((missing / self.share).min(1e9)) }
     }
 
     fn cost(&self, launches: usize) -> Duration {
