@@ -326,10 +326,9 @@ impl Metered {
     pub(super) fn tend(&mut self, alone: bool) {
         self.census_if_due(alone);
         let now = monotonic_ns();
-        if matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ) {
-            if let Some(nvml) = self.read_nvml() {
-                self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
-            }
+        let reads = matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ);
+        if let Some(nvml) = reads.then(|| self.read_nvml()).flatten() {
+            self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
         }
         match &mut self.mode {
             Mode::Counting { start_ns, until_ns, .. } => {

@@ -25,5 +25,6 @@ mod launch;
 mod meter;
 mod planner;
 mod refusal;
+mod reporter;
 mod say;
 mod subscribe;

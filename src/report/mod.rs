@@ -1,7 +1,7 @@
 //! The report: form only. [`json`] is what it says, with a schema beside it; [`text`] is the same for a terminal, [`html`] for an auditor, [`aws`] for pipelines
 //! that read the file of the AWS Fine-Tuning FLOPs Meter. [`form`] holds the fields that the authorities ask for. [`make`] makes it from evidence, [`file`]
-//! puts it where it belongs. [`kernel`] is the table of kernels, in forms of its own, [`top`] what a live
-//! run's last census saw.
+//! puts it where it belongs, [`watch`] keeps it up to date while a job runs. [`kernel`] is the table of kernels, in forms of its own, and [`top`] what the last
+//! census of a live run saw.
 
 pub mod aws;
 pub mod figure;
@@ -14,3 +14,4 @@ pub mod make;
 pub mod text;
 pub mod top;
 pub mod verdict;
+pub mod watch;

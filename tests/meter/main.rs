@@ -7,3 +7,4 @@ mod disk;
 mod harness;
 mod library;
 mod process;
+mod report;
