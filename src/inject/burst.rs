@@ -57,9 +57,9 @@ fn burst() -> MutexGuard<'static, Option<Burst>> {
     BURST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn begin(burst_: Burst) {
+fn begin(new: Burst) {
     launch::prepare();
-    *burst() = Some(burst_);
+    *burst() = Some(new);
     ON.store(true, Ordering::SeqCst);
 }
 

@@ -78,7 +78,8 @@ class Checks:
 
     def driver(self, name):
         folder = os.path.join(self.evidence, name)
-        for file in os.listdir(folder):
+        # Beside the evidence lies the report that the job wrote at its end.
+        for file in (f for f in os.listdir(folder) if f.endswith(".jsonl")):
             for line in open(os.path.join(folder, file)):
                 record = json.loads(line)
                 if record["type"] == "device":
@@ -230,7 +231,7 @@ def kill9(c):
         none_yet = done.returncode == 3
         readable += done.returncode == 0 or none_yet
         if not none_yet and done.returncode == 0:
-            lines = [json.loads(line) for f in os.listdir(out) for line in open(os.path.join(out, f)) if line.endswith("\n")]
+            lines = [json.loads(line) for f in os.listdir(out) if f.endswith(".jsonl") for line in open(os.path.join(out, f)) if line.endswith("\n")]
             ends = [line["end_ns"] for line in lines if line["type"] == "window"]
             begun = min([line["start_ns"] for line in lines if line["type"] == "window"], default=lines[0]["at_ns"])
             last = max(ends, default=begun)

@@ -125,7 +125,7 @@ impl Metered {
         }
         match self.listen(cupti) {
             Ok(step) => self.censuses.step = step,
-            Err(why) => return self.skip(why),
+            Err(why) => return self.skip(format!("no census: {why}")),
         }
         if self.paid(now) {
             let (launches, _) = self.budget.burst(self.censuses.step);
@@ -236,6 +236,10 @@ impl Metered {
         }
         let took_ns = monotonic_ns() - before_ns;
         self.budget.spend(Cost::Census, took_ns);
+        let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
+        if through == launches {
+            self.budget.learn(launches, Duration::from_nanos(took_ns));
+        }
         let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
         match counted.collect::<Result<Vec<_>, Error>>() {
             Ok(chunks) => {
@@ -249,7 +253,6 @@ impl Metered {
                 self.failed(why);
             }
         }
-        self.budget.learn(launches, Duration::from_nanos(took_ns));
         let wait = self.censuses.asked.map_or(Some(SPACING), |a| a.every);
         if self.censuses.failures == 0 {
             self.censuses.next_ns = wait.map(|w| later(monotonic_ns(), w));
@@ -498,5 +501,51 @@ impl Names {
         for (path, flop) in counts.paths.into_iter().filter(|(p, n)| *n > 0 && !invalid.contains(p)) {
             *at.counts.entry(path).or_insert(0) += flop;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(what: What, handle: usize) -> Launch {
+        Launch { what, handle, grid: [1; 3], block: [1; 3], stream: 0 }
+    }
+
+    fn kernel() -> Launch {
+        launch(What::Kernel("k".to_owned()), 1)
+    }
+
+    fn ranges(flop: &[u128]) -> Vec<Counts> {
+        flop.iter().map(|n| Counts { paths: [("p".to_owned(), *n)].into(), ns: Some(5), cycles: Some(9), ..Counts::default() }).collect()
+    }
+
+    fn met(launches: &[Launch], flop: &[u128]) -> Result<Vec<u128>, usize> {
+        meet(launches, ranges(flop)).map(|m| m.iter().map(|(_, c)| c.paths["p"]).collect()).map_err(|(_, ranges)| ranges.len())
+    }
+
+    #[test]
+    fn launches_and_ranges_meet_one_to_one() {
+        assert_eq!(met(&[kernel(), kernel()], &[3, 4]), Ok(vec![3, 4]));
+        assert_eq!(met(&[launch(What::Graph, 7), kernel()], &[3, 4]), Ok(vec![3, 4]));
+        assert_eq!(met(&[], &[]), Ok(vec![]));
+    }
+
+    /// Where each kernel of a graph makes a range, the graph has their sum.
+    #[test]
+    fn the_kernels_of_a_graph_are_added_up() {
+        let launches = [kernel(), launch(What::Graph, 7), kernel(), launch(What::Graph, 7)];
+        assert_eq!(met(&launches, &[1, 10, 20, 30, 2, 11, 21, 31]), Ok(vec![1, 60, 2, 63]));
+        let (_, counts) = &meet(&launches, ranges(&[1, 10, 20, 30, 2, 11, 21, 31])).unwrap()[1];
+        assert_eq!((counts.ns, counts.cycles), (Some(15), Some(27)));
+    }
+
+    /// What cannot be told apart keeps its operations and loses its names.
+    #[test]
+    fn what_does_not_meet_is_not_guessed() {
+        assert_eq!(met(&[kernel(), kernel()], &[1, 2, 3]), Err(3));
+        assert_eq!(met(&[kernel(), kernel()], &[1]), Err(1));
+        assert_eq!(met(&[launch(What::Graph, 7), launch(What::Graph, 8)], &[1, 2, 3, 4]), Err(4));
+        assert_eq!(met(&[launch(What::Graph, 7), launch(What::Graph, 7)], &[1, 2, 3]), Err(3));
     }
 }
