@@ -12,6 +12,7 @@ mod plan;
 mod report;
 mod run;
 mod seal;
+mod top;
 mod verify;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Report(Box<report::Args>),
+    Top(top::Args),
     Ledger(ledger::Args),
     Verify(verify::Args),
     Seal(seal::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(*args),
+        Verb::Top(args) => top::run(args),
         Verb::Ledger(args) => ledger::run(args),
         Verb::Verify(args) => verify::run(args),
         Verb::Seal(args) => seal::run(args),

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use flopsprof::{
     evidence::{follow::Follow, record::Record},
     inject::config,
+    report::top::Top,
     window::clock::unix_ns,
 };
 use signal_hook::{
@@ -31,7 +32,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// Meter a command and everything it starts.
 ///
 /// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal a line shows
-/// the FLOP counted so far, the rate and the power.
+/// the FLOP counted so far, the rate, the power, and the largest kernels of the last census.
 ///
 /// Exit status: the command's; 126 if it cannot be run, 127 if it is not found.
 #[derive(clap::Args)]
@@ -45,6 +46,10 @@ pub(crate) struct Args {
     /// Steady length of a counting window, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS")]
     window: Option<f64>,
+    /// What the meter may cost, per cent of wall time: it governs how long windows are, how often counters change, and how often kernels are looked at
+    /// one by one; 0: never the latter [default: 0.5]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    overhead: Option<f64>,
     /// No live line and no closing words
     #[arg(long, short)]
     quiet: bool,
@@ -62,6 +67,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     command.args(&args.command[1..]).env("LD_PRELOAD", preload(&library)).env(config::OUT, &out);
     if let Some(window) = args.window {
         command.env(config::WINDOW, window.to_string());
+    }
+    if let Some(overhead) = args.overhead {
+        command.env(config::OVERHEAD, overhead.to_string());
     }
     // Before the command starts, so that no signal falls between.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watching for signals")?;
@@ -92,6 +100,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         live.finish(&out);
     }
     Ok(exit_code(status))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p)).ok_or_else(|| format!("`{text}` is not a percentage from 0 to 100"))
 }
 
 /// Waits for the command; looks at the evidence meanwhile.
@@ -137,6 +149,7 @@ struct Live {
     windows: u64,
     simulated: bool,
     faults: Vec<String>,
+    top: Top,
     began: Instant,
     shown: bool,
 }
@@ -151,6 +164,7 @@ impl Live {
             windows: 0,
             simulated: false,
             faults: Vec::new(),
+            top: Top::default(),
             began: Instant::now(),
             shown: false,
         }
@@ -158,6 +172,7 @@ impl Live {
 
     fn look(&mut self) {
         for (file, line) in self.follow.look() {
+            self.top.add(&file, &line);
             match line.record {
                 Record::Start(start) => self.simulated |= start.simulated,
                 Record::Fault(fault) if !self.faults.contains(&fault.what) => self.faults.push(fault.what),
@@ -186,8 +201,10 @@ impl Live {
         let mark = if self.simulated { " simulated" } else { "" };
         let seconds = self.began.elapsed().as_secs();
         self.shown = true;
+        let kernels = self.top.words(2);
+        let kernels = if kernels.is_empty() { kernels } else { format!("  {kernels}") };
         eprint!(
-            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W",
+            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W{kernels}",
             self.flop as f64,
             rate / 1e12
         );

@@ -235,7 +235,7 @@ impl Meter {
 
     fn attach(&mut self, ordinal: u32) {
         let seen_ns = monotonic_ns();
-        let mut metered = match Metered::attach(self.driver, ordinal, self.config.window, self.config.gate) {
+        let mut metered = match Metered::attach(self.driver, ordinal, &self.config) {
             Ok(metered) => metered,
             // Gone again, or not ready: looked at again at the next turn.
             Err(_) => return,
@@ -319,13 +319,14 @@ impl Meter {
     /// Cuts the windows that are due.
     fn tend(&mut self) {
         let now = monotonic_ns();
+        let alone = self.devices.iter().flatten().count() == 1;
         for slot in &mut self.devices {
             let Some(metered) = slot else { continue };
             if metered.due_ns() > now {
                 continue;
             }
             if metered.alive() {
-                metered.tend();
+                metered.tend(alone);
             } else if let Some(lost) = slot.take() {
                 lost.lost().into_iter().for_each(|r| self.journal.add(r));
             }

@@ -21,6 +21,9 @@ import tarfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import census as kernels  # noqa: E402  its checks: census, kernel, budget
+
 PREFIX = "sm__ops_path_tensor_"
 
 
@@ -75,7 +78,8 @@ class Checks:
 
     def driver(self, name):
         folder = os.path.join(self.evidence, name)
-        for file in os.listdir(folder):
+        # Beside the evidence lies the report that the job wrote at its end.
+        for file in (f for f in os.listdir(folder) if f.endswith(".jsonl")):
             for line in open(os.path.join(folder, file)):
                 record = json.loads(line)
                 if record["type"] == "device":
@@ -227,7 +231,7 @@ def kill9(c):
         none_yet = done.returncode == 3
         readable += done.returncode == 0 or none_yet
         if not none_yet and done.returncode == 0:
-            lines = [json.loads(line) for f in os.listdir(out) for line in open(os.path.join(out, f)) if line.endswith("\n")]
+            lines = [json.loads(line) for f in os.listdir(out) if f.endswith(".jsonl") for line in open(os.path.join(out, f)) if line.endswith("\n")]
             ends = [line["end_ns"] for line in lines if line["type"] == "window"]
             begun = min([line["start_ns"] for line in lines if line["type"] == "window"], default=lines[0]["at_ns"])
             last = max(ends, default=begun)
@@ -263,6 +267,8 @@ def over(c):
 
 
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
+# Not among those that run unless others are named.
+MORE = kernels.CHECKS
 
 
 def main():
@@ -271,7 +277,7 @@ def main():
     parser.add_argument("--lib", required=True, type=os.path.abspath)
     parser.add_argument("--out", required=True, type=os.path.abspath)
     parser.add_argument("--commit", required=True)
-    parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list")
+    parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list (besides: " + ",".join(MORE) + ")")
     parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
@@ -283,7 +289,7 @@ def main():
     for name in filter(None, args.only.split(",")):
         begun = time.monotonic()
         try:
-            ALL[name](checks)
+            (ALL | MORE)[name](checks)
         except Exception as e:  # one check that breaks must not cost the others their run
             checks.row(name, None, None, "<=", error=repr(e))
         print(f"     ({name}: {time.monotonic() - begun:.0f} s)", flush=True)
