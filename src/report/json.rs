@@ -17,6 +17,7 @@ use crate::{
 use super::{
     figure::ranges,
     form::{Forms, forms},
+    kernel::{Shares, shares},
 };
 
 /// Version of the report's form.
@@ -40,6 +41,8 @@ pub struct Report {
     pub total: Operations,
     /// By path, largest first.
     pub paths: Vec<PathRow>,
+    /// By category of kernel; none where there was no census.
+    pub kernels: Option<Shares>,
     /// Where nothing was counted: activity times peak. Not in `total`.
     pub estimated: Vec<Estimated>,
     /// From the first window to the last, seconds.
@@ -306,6 +309,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         tier: run.tier(),
         total: Operations { tier: run.tier(), ..of(&total, run.simulated) },
         paths: paths.into_iter().map(|(metric, total)| path_row(metric, total, run.simulated)).collect(),
+        kernels: shares(run),
         estimated: run.estimated.clone(),
         wall_clock_s: wall_s,
         began_unix_s: run.began_unix_ns as f64 / 1e9,

@@ -144,6 +144,27 @@ pub struct CategoryRow {
     pub share: f64,
 }
 
+/// What kind of kernels executed the operations: the report's part of this table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shares {
+    /// Censuses that it rests on.
+    pub censuses: u64,
+    /// Largest first.
+    pub categories: Vec<CategoryRow>,
+    /// FLOP that no census saw anything of, decimal.
+    pub residual: String,
+    /// Share of the run's total.
+    pub residual_share: f64,
+}
+
+/// The shares of the categories; none where there was no census.
+#[must_use]
+pub fn shares(run: &RunTotal) -> Option<Shares> {
+    let table = kernels(run, 0);
+    let KernelReport { censuses, categories, residual, .. } = table;
+    (censuses > 0).then_some(Shares { censuses, categories, residual: residual.flop, residual_share: residual.share })
+}
+
 /// Makes the table of the `top` largest kernels.
 #[must_use]
 pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {

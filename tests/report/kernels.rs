@@ -166,3 +166,27 @@ fn what_the_meter_took_stands_in_the_report() {
     // Evidence of older versions does not say.
     assert!(!printed(&Evidence::counted("node", 0, 1, 3), &[]).contains("it took"));
 }
+
+/// The page shows the kinds of kernels, and has no such chart where no census told them apart.
+#[test]
+fn the_page_has_a_chart_of_the_kinds_where_there_was_a_census() {
+    let html = |evidence: &Evidence| {
+        let folder = tempfile::tempdir().expect("a folder");
+        evidence.write(folder.path());
+        let file = folder.path().join("report.html");
+        let output = report(folder.path(), ["--html", file.to_str().expect("UTF-8")]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read_to_string(file).expect("the page")
+    };
+    let page = html(&run());
+    for part in ["<figure id=\"by-kernel\"", "GEMM", "not seen in a census", "apportioned by 2 censuses"] {
+        assert!(page.to_lowercase().contains(&part.to_lowercase()), "{part} is not in the page");
+    }
+    assert!(!html(&Evidence::counted("node", 0, 1, 3)).contains("by-kernel"));
+    let json = json(&run(), &["--json"]);
+    let schema = serde_json::from_str(flopsprof::report::json::SCHEMA).expect("JSON");
+    assert!(jsonschema::draft202012::is_valid(&schema, &json), "{json}");
+    let shares = &json["kernels"];
+    let all: f64 = shares["categories"].as_array().expect("a list").iter().filter_map(|c| c["share"].as_f64()).sum();
+    assert!((all + shares["residual_share"].as_f64().expect("a number") - 1.0).abs() < 1e-9, "{shares}");
+}

@@ -21,6 +21,7 @@ pub(super) fn charts(report: &Report) -> Markup {
             h2 { "What was executed" }
             (over_time(report))
             (by_format(report))
+            (by_kernel(report))
             (against_formula(report))
             (power(report))
         }
@@ -131,6 +132,29 @@ fn by_format(report: &Report) -> Markup {
     };
     let height = 12.0 + 30.0 * rows.len() as f64;
     figure("by-precision", "By precision", &html! { "FLOP executed, and share of all; every format counts equally" }, height, &drawing)
+}
+
+/// A bar a category of kernels, where a census told them apart; what no census saw has one too.
+fn by_kernel(report: &Report) -> Markup {
+    let Some(kernels) = &report.kernels else { return html! {} };
+    let residual = (kernels.residual != "0").then_some(("not seen in a census", kernels.residual.as_str(), kernels.residual_share, "c7"));
+    let rows: Vec<(&str, &str, f64, &str)> =
+        kernels.categories.iter().map(|c| (c.category.name(), c.flop.as_str(), c.share, "c3")).chain(residual).collect();
+    let most = rows.iter().map(|r| r.2).fold(f64::MIN_POSITIVE, f64::max);
+    let area = Area { left: 250.0, top: 6.0, width: WIDTH - 250.0 - 190.0, height: 0.0 };
+    let drawing = html! {
+        @for (i, (name, flop, share, class)) in rows.iter().enumerate() {
+            @let y = area.top + 30.0 * i as f64;
+            text.label x=(area.left - 10.0) y=(y + 16.0) text-anchor="end" { (name) }
+            rect class={ "bar " (class) } x=(area.left) y=(y + 2.0) width=(format!("{:.1}", (share / most * area.width).max(1.0))) height="20" rx="2" {}
+            text.label x=(area.x(share / most) + 8.0) y=(y + 16.0) {
+                (power_of_ten(flop.parse().unwrap_or(0.0))) tspan.dim { " " (plain(100.0 * share, 3)) " %" }
+            }
+        }
+    };
+    let caption =
+        html! { "by the kernels' names; the total, apportioned by " (kernels.censuses) " census" @if kernels.censuses != 1 { "es" } };
+    figure("by-kernel", "By kind of kernel", &caption, 12.0 + 30.0 * rows.len() as f64, &drawing)
 }
 
 /// For text inside SVG, which knows no `sup`.
