@@ -5,6 +5,7 @@
 
 mod demo;
 mod doctor;
+mod estimate;
 mod library;
 mod plan;
 mod report;
@@ -29,6 +30,7 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Report(report::Args),
+    Estimate(estimate::Args),
     Plan(plan::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::Estimate(args) => estimate::run(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Demo(args) => demo::run(args),

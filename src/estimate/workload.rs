@@ -134,6 +134,50 @@ impl Workload {
     }
 }
 
+/// Reads a distribution of lengths: JSON (`[512, 300, ...]` or `{"512": 7, ...}`), or lines of a length and how often it occurs (`512 7`, `512,7`).
+///
+/// # Errors
+/// When an entry is neither, with its place.
+pub fn lengths(text: &str) -> Result<Vec<Shape>, EstimateError> {
+    let wrong = |at: &str, value: &str| EstimateError::Wrong {
+        field: format!("lengths, {at}"),
+        value: value.chars().take(60).collect(),
+        expected: "a positive length and how often it occurs".to_owned(),
+    };
+    let positive = |n: Option<u64>| n.filter(|n| *n > 0);
+    let mut shapes = Vec::new();
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(serde_json::Value::Array(list)) => {
+            for (i, entry) in list.iter().enumerate() {
+                let length = positive(entry.as_u64()).ok_or_else(|| wrong(&format!("entry {i}"), &entry.to_string()))?;
+                shapes.push(Shape::new(1, length));
+            }
+        }
+        Ok(serde_json::Value::Object(map)) => {
+            for (key, rows) in &map {
+                let entry = positive(key.parse().ok()).zip(positive(rows.as_u64()));
+                let (length, rows) = entry.ok_or_else(|| wrong(&format!("entry {key:?}"), &rows.to_string()))?;
+                shapes.push(Shape::new(rows, length));
+            }
+        }
+        _ => {
+            for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+                let mut parts = line.split([',', ' ', '\t']).filter(|p| !p.is_empty()).map(|p| positive(p.parse().ok()));
+                let entry = match (parts.next(), parts.next(), parts.next()) {
+                    (Some(Some(length)), None, _) => Some(Shape::new(1, length)),
+                    (Some(Some(length)), Some(Some(rows)), None) => Some(Shape::new(rows, length)),
+                    _ => None,
+                };
+                shapes.push(entry.ok_or_else(|| wrong(&format!("line {}", i + 1), line))?);
+            }
+        }
+    }
+    if shapes.is_empty() {
+        return Err(wrong("all of it", "empty"));
+    }
+    Ok(merged(shapes))
+}
+
 /// Tokens of all rows. Beyond 2^63 nothing that is called a training run is meant.
 fn tokens(shapes: &[Shape]) -> Result<u64, EstimateError> {
     let each = |s: &Shape| s.rows.checked_mul(s.length + s.decoder_length);
@@ -204,6 +248,18 @@ mod tests {
         fn larger_batches_have_more_pads(shapes in lengths()) {
             let tokens = |batch| Workload::new(shapes.clone(), Filling::Longest, batch, None).unwrap().executed_tokens().unwrap();
             prop_assert!(tokens(2) <= tokens(8) && tokens(8) <= tokens(64));
+        }
+    }
+
+    #[test]
+    fn distributions_are_read_as_people_write_them() {
+        let two = vec![Shape::new(3, 100), Shape::new(1, 512)];
+        for text in ["[100, 512, 100, 100]", r#"{"100": 3, "512": 1}"#, "100 3\n512 1\n", "512\n100,3", "100\t3\n\n512"] {
+            assert_eq!(lengths(text).unwrap(), two, "{text}");
+        }
+        for (text, at) in [("[1, -5]", "entry 1"), (r#"{"x": 1}"#, "entry"), ("100 3\nten", "line 2"), ("", "empty"), ("0 5", "line 1"), ("1 2 3", "line 1")] {
+            let error = lengths(text).unwrap_err().to_string();
+            assert!(error.contains(at), "{text}: {error}");
         }
     }
 
