@@ -71,13 +71,16 @@ pub struct Kernel {
     pub skips_masked: bool,
     /// One kernel that keeps no scores, and computes them again backward (FlashAttention).
     pub fused: bool,
+    /// Positions are computed in blocks of so many; 1 counts those of the mask alone.
+    #[serde(skip)]
+    pub block: u64,
 }
 
 impl Kernel {
     /// FlashAttention and what scaled_dot_product_attention takes on GPUs.
-    pub const FLASH: Self = Self { skips_masked: true, fused: true };
+    pub const FLASH: Self = Self { skips_masked: true, fused: true, block: 1 };
     /// Matrix products and a softmax.
-    pub const EAGER: Self = Self { skips_masked: false, fused: false };
+    pub const EAGER: Self = Self { skips_masked: false, fused: false, block: 1 };
 }
 
 /// How the job is run.
@@ -268,7 +271,7 @@ impl Pass<'_> {
         if !self.scores {
             return Forward::default();
         }
-        let pairs = pairs(attention, self.tokens(attention.side), self.tokens(attention.key_side), self.run.kernel.skips_masked);
+        let pairs = pairs(attention, self.tokens(attention.side), self.tokens(attention.key_side), self.run.kernel);
         let with_keys = 2 * pairs * u128::from(attention.heads) * u128::from(attention.key_width);
         let with_values = 2 * pairs * u128::from(attention.heads) * u128::from(attention.value_width);
         let cost = self.costs.entry(Component::AttentionScores).or_default();
@@ -287,13 +290,58 @@ impl Pass<'_> {
     }
 }
 
-/// Pairs of positions that attend to each other in one row.
+/// Pairs of positions that are computed in one row.
 #[must_use]
-pub fn pairs(attention: &Attention, queries: u128, keys: u128, skips_masked: bool) -> u128 {
-    if !skips_masked || !attention.causal {
-        return queries * keys;
+pub fn pairs(attention: &Attention, queries: u128, keys: u128, kernel: Kernel) -> u128 {
+    let block = u128::from(kernel.block.max(1));
+    let up = |n: u128| n.div_ceil(block) * block;
+    if !kernel.skips_masked || !attention.causal {
+        return up(queries) * up(keys);
     }
     let window = attention.window.map_or(queries, u128::from).min(queries);
-    // The first `window` positions see 1, 2, 3, ... positions, the others `window` each.
-    window * (window + 1) / 2 + (queries - window) * window
+    if block == 1 {
+        // The first `window` positions see 1, 2, 3, ... positions, the others `window` each.
+        return window * (window + 1) / 2 + (queries - window) * window;
+    }
+    let blocks = queries.div_ceil(block);
+    (0..blocks)
+        .map(|i| {
+            let (first, last) = (i * block, (i + 1) * block - 1);
+            let from = (first + 1).saturating_sub(window) / block;
+            block * (up(last + 1) - from * block)
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn causal(window: Option<u64>) -> Attention {
+        Attention { heads: 1, key_width: 1, value_width: 1, causal: true, window, side: Side::Main, key_side: Side::Main }
+    }
+
+    proptest! {
+        /// Against every pair looked at.
+        #[test]
+        fn pairs_are_those_of_the_mask(length in 1u64..200, window in prop::option::of(1u64..250), block in 1u64..40) {
+            let seen = |q: u64, k: u64| k <= q && window.is_none_or(|w| q - k < w);
+            let n = (0..length).flat_map(|q| (0..length).map(move |k| (q, k))).filter(|(q, k)| seen(*q, *k)).count();
+            let length = u128::from(length);
+            prop_assert_eq!(pairs(&causal(window), length, length, Kernel::FLASH), n as u128);
+            let blocks = pairs(&causal(window), length, length, Kernel { block, ..Kernel::FLASH });
+            prop_assert!(blocks >= n as u128);
+            let all = length.div_ceil(u128::from(block)) * u128::from(block);
+            prop_assert!(blocks <= all * all);
+        }
+    }
+
+    #[test]
+    fn blocks_round_out_the_diagonal() {
+        let blocked = |length| pairs(&causal(None), length, length, Kernel { block: 128, ..Kernel::FLASH });
+        assert_eq!(blocked(128), 128 * 128);
+        assert_eq!(blocked(2048), 2048 * (2048 + 128) / 2);
+    }
 }

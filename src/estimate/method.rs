@@ -1,5 +1,7 @@
 //! What is trained: all of it, adapters, or a part.
 
+use std::collections::BTreeSet;
+
 use regex_lite::Regex;
 use serde::Serialize;
 
@@ -38,6 +40,8 @@ pub enum Method {
     Unfrozen(Vec<Regex>),
     /// All but the embeddings and the first so many layers.
     FrozenLayers(u64),
+    /// These parameters, by their full names: what a live model says of itself.
+    Named(BTreeSet<String>),
 }
 
 impl Method {
@@ -70,6 +74,7 @@ impl Method {
             }
             Self::Unfrozen(patterns) => format!("frozen but {} pattern(s)", patterns.len()),
             Self::FrozenLayers(n) => format!("first {n} layers frozen"),
+            Self::Named(names) => format!("{} parameters trained", names.len()),
         }
     }
 
@@ -84,6 +89,8 @@ impl Method {
                 patterns.iter().any(|p| p.is_match(&whole))
             }
             Self::FrozenLayers(n) => !is_embedding && layer.is_none_or(|i| i >= *n),
+            // Stacked experts are parameters of their own, without `.weight`.
+            Self::Named(names) => names.contains(module) || names.contains(&format!("{module}.{parameter}")),
         }
     }
 
@@ -112,7 +119,7 @@ impl Method {
             EstimateError::NoSuchModule { field: field.to_owned(), name: format!("`{name}`"), modules: modules.join(", ") }
         };
         match self {
-            Self::Full | Self::FrozenLayers(_) => {}
+            Self::Full | Self::FrozenLayers(_) | Self::Named(_) => {}
             Self::Lora { targets, also, .. } => {
                 let has = |name: &String| model.linears().any(|(y, l)| l.module && answers(&format!("{}{}", y.name, l.name), name));
                 if let Targets::Names(names) = targets {

@@ -98,7 +98,7 @@ fn masks_are_counted_as_transformers_makes_them() {
             .collect();
         assert_eq!(attentions.len(), masks.len(), "{name}: layers");
         for (i, (attention, mask)) in attentions.iter().zip(masks).enumerate() {
-            let ours = flopsprof::estimate::cost::pairs(attention, length, length, true);
+            let ours = flopsprof::estimate::cost::pairs(attention, length, length, Kernel::FLASH);
             assert_eq!(ours, u128::from(mask.as_u64().expect("a sum")), "{name}, layer {i}");
             seen += 1;
         }
