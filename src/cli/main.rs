@@ -3,6 +3,7 @@
 //! What a verb prints goes to stdout, what is wrong to stderr as `flopsprof: …`; exit codes stand in each verb's help. Where none is said, 0 is
 //! success, 1 an error and 2 a usage error.
 
+mod base;
 mod demo;
 mod doctor;
 mod estimate;

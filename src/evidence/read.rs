@@ -5,8 +5,15 @@
 //! and the [`Break`] says where.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
+    num::NonZero,
     path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use thiserror::Error;
@@ -21,6 +28,8 @@ use super::{
 pub struct ProcessEvidence {
     /// The file.
     pub path: PathBuf,
+    /// Hash of its first line: the same in every copy of it, and in no other file.
+    pub identity: String,
     /// Its first record.
     pub start: Start,
     /// `at_ns` of the first line.
@@ -86,9 +95,17 @@ pub enum ReadError {
 /// # Errors
 /// [`ReadError`] when the folder cannot be read or holds no evidence, or one of its files is none.
 pub fn read_run(path: &Path) -> Result<Vec<ProcessEvidence>, ReadError> {
+    files(path)?.iter().map(|p| read_file(p)).collect()
+}
+
+/// The evidence files of a run's folder, sorted by name, or the one file that is given.
+///
+/// # Errors
+/// [`ReadError`] when the folder cannot be read or holds none.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let io = |source| ReadError::Io { path: path.to_owned(), source };
     if fs::metadata(path).map_err(io)?.is_file() {
-        return Ok(vec![read_file(path)?]);
+        return Ok(vec![path.to_owned()]);
     }
     let mut files: Vec<PathBuf> = fs::read_dir(path)
         .map_err(io)?
@@ -99,7 +116,36 @@ pub fn read_run(path: &Path) -> Result<Vec<ProcessEvidence>, ReadError> {
     if files.is_empty() {
         return Err(ReadError::Empty { path: path.to_owned() });
     }
-    files.iter().map(|p| read_file(p)).collect()
+    Ok(files)
+}
+
+/// Reads files on all cores and hands what `map` makes of each to `each`, in the order of the files. At any moment a few files are in memory, whatever their
+/// number.
+pub fn each_file<T: Send>(files: &[PathBuf], map: impl Fn(ProcessEvidence) -> T + Sync, mut each: impl FnMut(Result<T, ReadError>)) {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(files.len());
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (send, results) = mpsc::sync_channel(2 * threads);
+        for _ in 0..threads {
+            let (send, next, map) = (send.clone(), &next, &map);
+            scope.spawn(move || {
+                while let Some((i, file)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, files.get(i)?))) {
+                    if send.send((i, read_file(file).map(map))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let (mut due, mut early) = (0, BTreeMap::new());
+        for (i, result) in results {
+            early.insert(i, result);
+            while let Some(result) = early.remove(&due) {
+                each(result);
+                due += 1;
+            }
+        }
+    });
 }
 
 /// Reads one evidence file.
@@ -157,8 +203,18 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let Record::Start(start) = &first.record else {
         return Err(not_evidence("its first line is not a start record".to_owned()));
     };
+    let identity = bytes.split(|b| *b == b'\n').next().map(line_hash).unwrap_or_default();
     let ended = matches!(lines.last().map(|l| &l.record), Some(Record::End(_)));
-    Ok(ProcessEvidence { path: path.to_owned(), start: (**start).clone(), start_ns: first.at_ns, lines, breaks, torn_tail, ended })
+    Ok(ProcessEvidence {
+        path: path.to_owned(),
+        identity,
+        start: (**start).clone(),
+        start_ns: first.at_ns,
+        lines,
+        breaks,
+        torn_tail,
+        ended,
+    })
 }
 
 /// Looks at the format number alone: a newer format may have a first line this version cannot parse.

@@ -27,12 +27,14 @@ pub struct Interval {
 }
 
 /// What the off intervals amount to.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interpolated {
     /// FLOP.
     pub flop: f64,
     /// Variance, FLOP²; none when it is not known.
     pub variance: Option<f64>,
+    /// FLOP put into each interval; empty when there was none to put.
+    pub each: Vec<f64>,
 }
 
 /// Interpolates the off intervals of one path, in the order of time.
@@ -40,17 +42,17 @@ pub struct Interpolated {
 pub fn interpolate(intervals: &[Interval]) -> Interpolated {
     let on: Vec<usize> = (0..intervals.len()).filter(|i| intervals[*i].flop.is_some() && intervals[*i].ns > 0).collect();
     if on.len() == intervals.len() {
-        return Interpolated { flop: 0.0, variance: Some(0.0) };
+        return Interpolated { variance: Some(0.0), ..Interpolated::default() };
     }
     let clock = Clock::of(intervals);
     if on.iter().all(|i| intervals[*i].flop == Some(0)) && !on.is_empty() {
-        return Interpolated { flop: 0.0, variance: Some(0.0) };
+        return Interpolated { variance: Some(0.0), ..Interpolated::default() };
     }
     let rate = |i: usize| intervals[i].flop.unwrap_or(0) as f64 / clock.ticks(&intervals[i]).max(1.0);
     let rates: Vec<f64> = on.iter().map(|i| rate(*i)).collect();
     let scatter =
         (rates.len() >= 2).then(|| rates.windows(2).map(|w| (w[1] - w[0]).powi(2)).sum::<f64>() / (2.0 * (rates.len() - 1) as f64));
-    let mut result = Interpolated { flop: 0.0, variance: Some(0.0) };
+    let mut result = Interpolated { variance: Some(0.0), ..Interpolated::default() };
     let mut i = 0;
     while i < intervals.len() {
         if intervals[i].flop.is_some() {
@@ -61,13 +63,15 @@ pub fn interpolate(intervals: &[Interval]) -> Interpolated {
         let ticks: f64 = intervals[i..end].iter().map(|x| clock.ticks(x)).sum();
         let before = on.iter().rev().find(|j| **j < i).map(|j| rate(*j));
         let after = on.iter().find(|j| **j >= end).map(|j| rate(*j));
-        i = end;
+        let first = std::mem::replace(&mut i, end);
         let (mean, spread) = match (before, after) {
             (Some(b), Some(a)) => (f64::midpoint(a, b), scatter.map(|v| ((a - b) / 2.0).powi(2) + 1.5 * v)),
             (Some(r), None) | (None, Some(r)) => (r, scatter.map(|v| r * r / 12.0 + 2.0 * v)),
-            (None, None) => return Interpolated { flop: 0.0, variance: None },
+            (None, None) => return Interpolated::default(),
         };
         result.flop += ticks * mean;
+        result.each.resize(intervals.len(), 0.0);
+        (first..end).for_each(|j| result.each[j] = clock.ticks(&intervals[j]) * mean);
         result.variance = match (result.variance, spread) {
             (Some(sum), Some(s)) => Some(sum + ticks * ticks * s),
             _ => (ticks == 0.0).then_some(result.variance).flatten(),
@@ -122,7 +126,7 @@ mod tests {
         #[test]
         fn all_on_needs_nothing(cycles in prop::collection::vec(1u64..1 << 40, 1..20)) {
             let intervals: Vec<_> = cycles.iter().map(|c| interval(true, 7, *c)).collect();
-            prop_assert_eq!(interpolate(&intervals), Interpolated { flop: 0.0, variance: Some(0.0) });
+            prop_assert_eq!(interpolate(&intervals), Interpolated { variance: Some(0.0), ..Interpolated::default() });
         }
     }
 
@@ -153,7 +157,7 @@ mod tests {
         let never = [interval(false, 1, 5), interval(false, 1, 7)];
         assert_eq!(interpolate(&never).variance, None);
         let unused = [interval(true, 0, 5), interval(false, 1, 7)];
-        assert_eq!(interpolate(&unused), Interpolated { flop: 0.0, variance: Some(0.0) });
+        assert_eq!(interpolate(&unused), Interpolated { variance: Some(0.0), ..Interpolated::default() });
         let once = [interval(true, 3, 5), interval(false, 1, 7)];
         let got = interpolate(&once);
         assert!((got.flop - 21.0).abs() < 1e-9);

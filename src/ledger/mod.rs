@@ -3,10 +3,16 @@
 //! Evidence of many processes goes in, totals per path, process, device, node and run come out. What was counted stays an integer to the end; what was
 //! interpolated ([`interpolate`]) stands beside it with its error, never in it. Every total names its tier, and a total of several tiers has the worst
 //! of them. Energy belongs to a device, not to a process: two processes on one GPU read the same counter, and it is counted once.
+//!
+//! A process's evidence is added up by itself ([`FileTotal`]), then merged ([`Ledger`]): of a run with thousands of ranks only sums are in memory.
 
 pub mod estimated;
+mod file;
 pub mod interpolate;
+pub mod job;
+mod merge;
 pub mod span;
+pub mod timeline;
 pub mod track;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +21,21 @@ use serde::Serialize;
 
 use crate::evidence::{
     read::ProcessEvidence,
-    record::{Fault, Library, Record, Tier},
+    record::{Fault, Tier},
 };
 use estimated::Estimated;
-use span::Spans;
-use track::{Track, tracks};
+use job::Run;
+use timeline::Timeline;
+
+pub use file::FileTotal;
+pub use merge::Ledger;
 
 /// A process without its last record may have lost this much: one window at most, and windows are no longer than this by default.
 const OPEN_WINDOW_NS: u64 = 60_000_000_000;
+
+/// FLOP that the CUDA cores of one multiprocessor do at most in a cycle: 256 half-precision results, a multiply-add each (CUDA C++ Programming Guide,
+/// arithmetic throughput, compute capabilities 8.0 to 10.0; single precision has 64 or 128).
+const CORE_FLOP_PER_SM_CYCLE: f64 = 512.0;
 
 /// What one path did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -97,7 +110,7 @@ pub fn sum(paths: &Paths) -> PathTotal {
 }
 
 /// One process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ProcessTotal {
     /// Evidence file.
     pub file: String,
@@ -121,6 +134,18 @@ pub struct ProcessTotal {
     pub metered_ns: u64,
     /// Launches held at boundaries, and the longest wait, ns.
     pub held: (u64, u64),
+    /// How long a window may be by its configuration, ns: what a kill can cost.
+    pub open_window_ns: u64,
+    /// Faults that it reported.
+    pub faults: u64,
+}
+
+impl ProcessTotal {
+    /// Time that may be missing because its last record is, ns: the window that was open.
+    #[must_use]
+    pub fn missing_ns(&self) -> u64 {
+        if self.ended { 0 } else { self.open_window_ns }
+    }
 }
 
 /// One device.
@@ -140,6 +165,8 @@ pub struct DeviceTotal {
     pub energy_mj: Option<u64>,
     /// FLOP per second at peak, by path metric: CUPTI's peak per cycle at the highest SM clock.
     pub peak: BTreeMap<String, f64>,
+    /// FLOP per second that its CUDA cores do at most; 0 where its size or clock is not known.
+    pub core_peak: f64,
     /// Metered processes.
     pub processes: BTreeSet<u32>,
 }
@@ -159,10 +186,14 @@ pub struct RunTotal {
     pub devices: Vec<DeviceTotal>,
     /// Totals by node (hostname).
     pub nodes: BTreeMap<String, Paths>,
-    /// From the first window to the last on any node, ns.
+    /// From the first window to the last on any node, ns; of several runs that do not overlap, each by itself.
     pub wall_ns: u64,
-    /// Unix time of the start and the end, ns.
+    /// Unix time at which the first window began, ns.
     pub began_unix_ns: u64,
+    /// Unix time at which the last window ended, ns.
+    pub ended_unix_ns: u64,
+    /// What was executed when, on the Unix clock.
+    pub timeline: Timeline,
     /// Tokens that the processes added.
     pub tokens: u64,
     /// Steps, the most that a process marked.
@@ -181,8 +212,18 @@ pub struct RunTotal {
     pub libraries: BTreeMap<String, BTreeSet<String>>,
     /// Places where a file's chain does not hold.
     pub breaks: Vec<String>,
-    /// Processes that the launcher's world size says there are; none where it does not say.
-    pub world_size: Option<u64>,
+    /// Lines that could not be written.
+    pub lines_lost: u64,
+    /// Launches that went through a gate uncounted because their wait reached its deadline, and the time of these boundaries, ns.
+    pub slipped: (u64, u64),
+    /// The runs that the evidence is of: one, unless several share a folder or several folders were given.
+    pub runs: Vec<Run>,
+    /// What is odd about the nodes' clocks, and what was done about it.
+    pub clocks: Vec<String>,
+    /// Files that were given twice, and counted once.
+    pub duplicates: Vec<String>,
+    /// Files in a run's folder that hold no evidence: their process's operations are missing.
+    pub unreadable: Vec<String>,
 }
 
 impl RunTotal {
@@ -193,11 +234,22 @@ impl RunTotal {
         counted.chain(self.estimated.iter().map(|e| e.tier)).max().unwrap_or(Tier::Counted)
     }
 
+    /// Ranks that the launchers say there are, and that left no evidence.
+    #[must_use]
+    pub fn ranks_missing(&self) -> u64 {
+        self.runs.iter().map(Run::missing).sum()
+    }
+
+    /// Whether operations were executed that the total does not hold.
+    #[must_use]
+    pub fn lower_bound(&self) -> bool {
+        self.ranks_missing() > 0 || self.missing_s() > 0.0 || !self.unreadable.is_empty() || !self.estimated.is_empty()
+    }
+
     /// Seconds that may be missing because processes ended without their last record.
     #[must_use]
     pub fn missing_s(&self) -> f64 {
-        let unclean = self.processes.iter().filter(|p| !p.ended);
-        unclean.map(|p| p.metered_ns.min(OPEN_WINDOW_NS) as f64 / 1e9).sum()
+        self.processes.iter().map(ProcessTotal::missing_ns).sum::<u64>() as f64 / 1e9
     }
 
     /// GPU seconds by exact device name.
@@ -233,124 +285,11 @@ impl RunTotal {
 /// Adds up a run. The order of the files changes nothing.
 #[must_use]
 pub fn run_total(files: &[ProcessEvidence]) -> RunTotal {
-    let mut run = RunTotal::default();
-    let mut spans: BTreeMap<String, DeviceSpans> = BTreeMap::new();
-    let mut wall = Spans::default();
     let mut files: Vec<&ProcessEvidence> = files.iter().collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    for file in files {
-        run.simulated |= file.start.simulated;
-        run.world_size = run.world_size.max(file.start.job.get("WORLD_SIZE").and_then(|w| w.parse().ok()));
-        run.breaks.extend(file.breaks.iter().map(|b| format!("{}:{}: {}", file.path.display(), b.line, b.what)));
-        gather(&mut run, file);
-        let mut process = ProcessTotal {
-            file: file.path.display().to_string(),
-            host: file.start.host.hostname.clone(),
-            pid: file.start.process.pid,
-            comm: file.start.process.comm.clone(),
-            rank: file.start.job.get("RANK").or_else(|| file.start.job.get("SLURM_PROCID")).cloned(),
-            paths: Paths::new(),
-            estimated: Vec::new(),
-            ended: file.ended,
-            meter_cpu_ns: 0,
-            metered_ns: 0,
-            held: (0, 0),
-        };
-        let to_unix = |ns: u64| (file.start.unix_ns + ns).saturating_sub(file.start_ns);
-        for track in tracks(file) {
-            let paths = track.paths();
-            add_paths(&mut process.paths, &paths);
-            add_paths(run.nodes.entry(process.host.clone()).or_default(), &paths);
-            process.estimated.extend(estimated::estimate(&track));
-            process.metered_ns += track.metered_ns();
-            process.meter_cpu_ns = process.meter_cpu_ns.max(track.windows.iter().map(|w| w.meter_cpu_ns).max().unwrap_or(0));
-            for window in &track.windows {
-                process.held.0 += window.opened.held;
-                process.held.1 = process.held.1.max(window.opened.longest_wait_ns);
-                wall.add(to_unix(window.start_ns), to_unix(window.end_ns));
-                if !window.why.is_empty() {
-                    *run.uncounted.entry(window.why.clone()).or_default() += (window.end_ns - window.start_ns) as f64 / 1e9;
-                }
-                if !window.opened.gated {
-                    let why = format!("boundary not gated: {}", window.opened.why_ungated);
-                    *run.uncounted.entry(why).or_default() += window.opened.exposed_ns as f64 / 1e9;
-                }
-            }
-            run.never_looked.extend(track.never_looked());
-            spans.entry(track.device.uuid.clone()).or_default().add(&track, &paths, &process, to_unix);
-        }
-        add_paths(&mut run.paths, &process.paths);
-        run.estimated.extend(process.estimated.iter().cloned());
-        run.processes.push(process);
-    }
-    run.wall_ns = wall.range().map_or(0, |(a, b)| b - a);
-    run.began_unix_ns = wall.range().map_or(0, |(a, _)| a);
-    run.devices = spans.into_values().map(DeviceSpans::total).collect();
-    run
-}
-
-/// Everything of a file that is no window.
-fn gather(run: &mut RunTotal, file: &ProcessEvidence) {
-    let (mut tokens, mut steps) = (0, 0);
-    for line in &file.lines {
-        match &line.record {
-            Record::Library(Library { name, version, .. }) => {
-                run.libraries.entry(name.clone()).or_default().insert(version.clone());
-            }
-            Record::Plan(plan) => run.uncovered.extend(plan.uncovered.iter().cloned()),
-            Record::Fault(fault) if !run.faults.contains(fault) => run.faults.push(fault.clone()),
-            Record::Declare(d) => run.parameters = run.parameters.max(Some((d.parameters, d.trainable))),
-            Record::Window(w) => (tokens, steps) = (w.tokens, w.steps),
-            Record::End(end) => (tokens, steps) = (end.tokens, end.steps),
-            _ => {}
-        }
-    }
-    run.tokens += tokens;
-    run.steps = run.steps.max(steps);
-}
-
-/// A device as several processes saw it.
-#[derive(Default)]
-struct DeviceSpans {
-    total: DeviceTotal,
-    metered: Spans,
-    energy: Vec<(u64, u64)>,
-}
-
-impl DeviceSpans {
-    fn add(&mut self, track: &Track, paths: &Paths, process: &ProcessTotal, to_unix: impl Fn(u64) -> u64) {
-        self.total.uuid.clone_from(&track.device.uuid);
-        self.total.name.clone_from(&track.device.name);
-        self.total.host.clone_from(&process.host);
-        self.total.processes.insert(process.pid);
-        add_paths(&mut self.total.paths, paths);
-        let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
-        if hertz > 0.0 {
-            self.total.peak.extend(track.device.peak_flop_per_cycle.iter().map(|(p, flop)| (p.clone(), flop * hertz)));
-        }
-        for window in &track.windows {
-            self.metered.add(to_unix(window.start_ns), to_unix(window.end_ns));
-        }
-        self.energy.extend(track.energy.iter().map(|(ns, mj)| (to_unix(*ns), *mj)));
-    }
-
-    fn total(mut self) -> DeviceTotal {
-        self.total.metered_ns = self.metered.length();
-        // The counter runs since the driver was loaded. Between two readings inside one stretch of metered time its difference is that time's energy,
-        // whichever process read it.
-        self.energy.sort_unstable();
-        let mut energy = None;
-        for (start, end) in self.metered.merged() {
-            // A window's reading is taken just after its end.
-            let slack = 1_000_000_000;
-            let inside: Vec<u64> = self.energy.iter().filter(|(ns, _)| *ns >= start && *ns <= end + slack).map(|(_, mj)| *mj).collect();
-            if let (Some(first), Some(last)) = (inside.first(), inside.last()) {
-                energy = Some(energy.unwrap_or(0) + last.saturating_sub(*first));
-            }
-        }
-        self.total.energy_mj = energy;
-        self.total
-    }
+    let mut ledger = Ledger::default();
+    files.into_iter().for_each(|file| ledger.add(FileTotal::of(file)));
+    ledger.total()
 }
 
 fn decimal<S: serde::Serializer>(n: &u128, s: S) -> Result<S::Ok, S::Error> {

@@ -12,6 +12,17 @@ impl Spans {
         }
     }
 
+    /// Adds another's, shifted in time.
+    pub fn add_shifted(&mut self, other: &Self, shift_ns: i64) {
+        self.0.extend(other.0.iter().map(|(a, b)| (a.saturating_add_signed(shift_ns), b.saturating_add_signed(shift_ns))));
+    }
+
+    /// The same with stretches that touch made one.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        Self(self.merged())
+    }
+
     /// The stretches without overlaps, in order. Stretches that lie within a second of each other are one: what lies between two windows is a
     /// boundary, not an absence.
     #[must_use]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     PathTotal, Paths,
     interpolate::{Interval, interpolate},
+    timeline::Timeline,
 };
 use crate::evidence::{
     read::ProcessEvidence,
@@ -54,22 +55,29 @@ pub fn tracks(file: &ProcessEvidence) -> Vec<Track> {
 }
 
 impl Track {
-    /// Totals by path. Empty when nothing was counted here at all.
+    /// Totals by path, and what was executed when. Empty when nothing was counted here at all.
     #[must_use]
-    pub fn paths(&self) -> Paths {
+    pub fn paths(&self, timeline: &mut Timeline) -> Paths {
         let seen: BTreeSet<&String> = self.windows.iter().flat_map(|w| w.counts.keys()).collect();
-        seen.into_iter().map(|path| (path.clone(), self.path(path))).collect()
+        seen.into_iter().map(|path| (path.clone(), self.path(path, timeline))).collect()
     }
 
-    fn path(&self, path: &str) -> PathTotal {
+    fn path(&self, path: &str, timeline: &mut Timeline) -> PathTotal {
         let mut intervals = Vec::with_capacity(self.windows.len());
+        let mut began = Vec::with_capacity(self.windows.len());
         for window in &self.windows {
             if !window.opened.gated && window.opened.exposed_ns > 0 {
                 intervals.push(Interval { flop: None, cycles: None, ns: window.opened.exposed_ns });
+                began.push(window.start_ns.saturating_sub(window.opened.exposed_ns));
             }
             intervals.push(Interval { flop: window.counts.get(path).copied(), cycles: window.cycles, ns: window.end_ns - window.start_ns });
+            began.push(window.start_ns);
         }
         let interpolated = interpolate(&intervals);
+        for (i, (interval, start)) in intervals.iter().zip(began).enumerate() {
+            let flop = interval.flop.map_or_else(|| interpolated.each.get(i).copied().unwrap_or(0.0), |f| f as f64);
+            timeline.add_flop(path, start, start + interval.ns, flop);
+        }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^128")]
         let flop = interpolated.flop.max(0.0).round() as u128;
         let ns = |on: bool| intervals.iter().filter(|i| !on || i.flop.is_some()).map(|i| i.ns).sum();

@@ -10,6 +10,8 @@ mod phases;
 pub mod rates;
 mod tiles;
 
+pub mod compute;
+
 use serde::Serialize;
 
 use crate::ledger::{self, RunTotal};

@@ -1,4 +1,4 @@
-//! What a report says, as data. The schema is `report.schema.json` in this folder.
+//! What a report says, as data. [`SCHEMA`] describes it.
 //!
 //! Operation counts are decimal strings of whole FLOP, with a float beside them under `..._float` for those who only want to plot.
 
@@ -11,10 +11,19 @@ use crate::{
     evidence::record::{Fault, Tier},
     ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated},
     reconcile::SixNd,
+    rule::Assessment,
+};
+
+use super::{
+    figure::ranges,
+    form::{Forms, forms},
 };
 
 /// Version of the report's form.
 pub const FORMAT: u32 = 1;
+
+/// JSON Schema of a report.
+pub const SCHEMA: &str = include_str!("report.schema.json");
 
 /// A report.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +46,8 @@ pub struct Report {
     pub wall_clock_s: f64,
     /// Unix time at which the first window began, seconds.
     pub began_unix_s: f64,
+    /// Unix time at which the last window ended, seconds.
+    pub ended_unix_s: f64,
     /// Hours in which a metered process had a context, by exact device name.
     pub gpu_hours: BTreeMap<String, f64>,
     /// Energy of the devices while a metered process had a context there, mJ. Whole devices: other processes' share is in it.
@@ -45,12 +56,24 @@ pub struct Report {
     pub flop_per_joule: Option<f64>,
     /// Executed FLOP per second of wall clock.
     pub flop_per_s: Option<f64>,
+    /// What was executed when.
+    pub timeline: TimelineRows,
     /// Share of the tensor cores' dense peak at the highest SM clock, over metered GPU time.
     pub peak_share: Option<f64>,
     /// Measured over 6·N·D.
     pub six_nd: Option<SixNd>,
+    /// What follows under the EU AI Act; none where it was not asked for.
+    pub assessment: Option<Assessment>,
+    /// What the authorities are told; none where it was not asked for.
+    pub forms: Option<Forms>,
+    /// Parameters of the model, and those of them that are trained, as the program declared them.
+    pub parameters: Option<(u64, u64)>,
+    /// Tokens that the program added.
+    pub tokens: u64,
     /// Steps marked by the program.
     pub steps: u64,
+    /// The runs that the evidence is of: one, unless several share a folder or several folders were given.
+    pub runs: Vec<RunRow>,
     /// Processes.
     pub processes: Vec<ProcessRow>,
     /// Devices.
@@ -98,6 +121,45 @@ pub struct PathRow {
     /// Its operations.
     #[serde(flatten)]
     pub operations: Operations,
+}
+
+/// Amounts over time: floats, to draw.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TimelineRows {
+    /// Length of a slot, seconds.
+    pub slot_s: f64,
+    /// From the first slot to the last, pauses included.
+    pub slots: Vec<Slot>,
+}
+
+/// One slot of time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Slot {
+    /// When it begins, Unix time, seconds.
+    pub unix_s: f64,
+    /// How long it is, seconds: the first and the last are cut where the run begins and ends.
+    pub length_s: f64,
+    /// FLOP executed in it, by number format of the operands.
+    pub flop: BTreeMap<String, f64>,
+    /// Power of all devices that said, watts: their energy in the slot over its length.
+    pub power_w: Option<f64>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunRow {
+    /// The job's name, or that of the process that started it.
+    pub name: String,
+    /// The launcher named it.
+    pub named: bool,
+    /// Metered processes.
+    pub processes: u64,
+    /// Ranks that the launcher says there are.
+    pub ranks: Option<u64>,
+    /// How many of them left no evidence.
+    pub ranks_missing: u64,
+    /// Which, where they have numbers: `1-3, 7`.
+    pub missing: String,
 }
 
 /// One process.
@@ -173,8 +235,38 @@ pub struct NotMetered {
     pub missing_s_at_most: f64,
     /// Ranks that the launcher's world size says there are, and that left no evidence.
     pub ranks_missing: u64,
+    /// The total is a lower bound: something is missing in it.
+    pub lower_bound: bool,
+    /// What is odd about the nodes' clocks, and what was done about it.
+    pub clocks: Vec<String>,
+    /// Evidence that was given twice, and counted once.
+    pub duplicates: Vec<String>,
+    /// Files in a run's folder that hold no evidence (a process was killed before its first line was whole).
+    pub unreadable: Vec<String>,
     /// Places where the evidence was changed after it was written.
     pub breaks: Vec<String>,
+}
+
+impl Report {
+    /// FLOP by number format of the operands, most first.
+    #[must_use]
+    pub fn formats(&self) -> Vec<(String, f64)> {
+        let mut formats: BTreeMap<String, f64> = BTreeMap::new();
+        for row in self.paths.iter().filter(|r| r.operations.flop_float > 0.0) {
+            *formats.entry(row.source.clone()).or_default() += row.operations.flop_float;
+        }
+        let mut formats: Vec<_> = formats.into_iter().collect();
+        formats.sort_by(|a, b| b.1.total_cmp(&a.1));
+        formats
+    }
+
+    /// Adds what follows under the EU AI Act, and what the authorities are told.
+    #[must_use]
+    pub fn assessed(mut self, assessment: Assessment) -> Self {
+        self.assessment = Some(assessment);
+        self.forms = Some(forms(&self));
+        self
+    }
 }
 
 /// Builds the report of a run.
@@ -197,13 +289,31 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         estimated: run.estimated.clone(),
         wall_clock_s: wall_s,
         began_unix_s: run.began_unix_ns as f64 / 1e9,
+        ended_unix_s: run.ended_unix_ns as f64 / 1e9,
         gpu_hours: run.gpu_seconds().into_iter().map(|(name, s)| (name, s / 3600.0)).collect(),
         energy_mj: energy,
         flop_per_joule: energy.filter(|mj| *mj > 0).map(|mj| flop / (mj as f64 / 1e3)),
         flop_per_s: (wall_s > 0.0).then(|| flop / wall_s),
         peak_share: run.peak_share(),
+        timeline: timeline(run),
         six_nd,
+        assessment: None,
+        forms: None,
+        parameters: run.parameters,
+        tokens: run.tokens,
         steps: run.steps,
+        runs: run
+            .runs
+            .iter()
+            .map(|r| RunRow {
+                name: r.name.clone(),
+                named: r.named,
+                processes: r.processes,
+                ranks: r.world,
+                ranks_missing: r.missing(),
+                missing: ranges(&r.missing_ranks()),
+            })
+            .collect(),
         processes: run
             .processes
             .iter()
@@ -241,7 +351,11 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
             never_looked: run.never_looked.iter().filter(|p| !run.paths.contains_key(*p)).cloned().collect(),
             unclean_ends: run.processes.iter().filter(|p| !p.ended).map(|p| p.file.clone()).collect(),
             missing_s_at_most: run.missing_s(),
-            ranks_missing: run.world_size.map_or(0, |w| w.saturating_sub(run.processes.len() as u64)),
+            ranks_missing: run.ranks_missing(),
+            lower_bound: run.lower_bound(),
+            clocks: run.clocks.clone(),
+            duplicates: run.duplicates.clone(),
+            unreadable: run.unreadable.clone(),
             breaks: run.breaks.clone(),
         },
         libraries: run.libraries.iter().map(|(name, versions)| (name.clone(), versions.iter().cloned().collect())).collect(),
@@ -261,11 +375,37 @@ fn of(total: &PathTotal, simulated: bool) -> Operations {
     }
 }
 
-fn path_row(metric: &str, total: &PathTotal, simulated: bool) -> PathRow {
+/// Slots without gaps: a pause is drawn as one.
+fn timeline(run: &RunTotal) -> TimelineRows {
+    let timeline = &run.timeline;
+    let Some((first, last)) = timeline.range() else { return TimelineRows::default() };
+    let slot = |slot: u64| {
+        let mut flop: BTreeMap<String, f64> = BTreeMap::new();
+        for (metric, amount) in timeline.flop.get(&slot).into_iter().flatten() {
+            *flop.entry(parts(metric).1.to_owned()).or_default() += amount;
+        }
+        let (start, end) = (slot * timeline.slot_ns, (slot + 1) * timeline.slot_ns);
+        // Readings just outside the first and the last window reach over them.
+        let (start, end) = (start.max(run.began_unix_ns.min(end - 1)), end.min(run.ended_unix_ns.max(start + 1)));
+        let length_s = (end - start) as f64 / 1e9;
+        let mj = timeline.energy.values().filter_map(|slots| slots.get(&slot)).copied().reduce(|a, b| a + b);
+        Slot { unix_s: start as f64 / 1e9, length_s, flop, power_w: mj.map(|mj| mj / 1e3 / length_s) }
+    };
+    let inside = |slot: &u64| slot * timeline.slot_ns < run.ended_unix_ns && (slot + 1) * timeline.slot_ns > run.began_unix_ns;
+    TimelineRows { slot_s: timeline.slot_ns as f64 / 1e9, slots: (first..=last).filter(inside).map(slot).collect() }
+}
+
+/// Family, format of the sources and of the accumulator in a metric's name.
+fn parts(metric: &str) -> (&str, &str, &str) {
     let rest = metric.strip_prefix(PREFIX).unwrap_or(metric);
     let (family, rest) =
         rest.strip_prefix("op_").and_then(|r| r.split_once("_src_")).unwrap_or(("", rest.strip_prefix("src_").unwrap_or(rest)));
     let (source, accumulator) = rest.split_once("_dst_").unwrap_or((rest, ""));
+    (family, source, accumulator)
+}
+
+fn path_row(metric: &str, total: &PathTotal, simulated: bool) -> PathRow {
+    let (family, source, accumulator) = parts(metric);
     PathRow {
         metric: metric.to_owned(),
         family: family.to_owned(),

@@ -1,5 +1,14 @@
-//! The report: form only. [`json`] is what it says, with a schema beside it; [`text`] is the same for a terminal.
+//! The report: form only. [`json`] is what it says, with a schema beside it; [`text`] is the same for a terminal, [`html`] for an auditor, [`aws`] for pipelines
+//! that read the file of the AWS Fine-Tuning FLOPs Meter. [`form`] holds the fields that the authorities ask for. [`make`] makes it from evidence, [`file`]
+//! puts it where it belongs.
 
 pub mod estimate;
+pub mod aws;
+pub mod figure;
+pub mod file;
+pub mod form;
+pub mod html;
 pub mod json;
+pub mod make;
 pub mod text;
+pub mod verdict;

@@ -2,8 +2,12 @@
 
 use std::fmt::Write;
 
-use super::json::{Operations, Report};
-use crate::evidence::record::Tier;
+use super::{
+    figure::duration,
+    json::{Operations, Report},
+    verdict,
+};
+use crate::{evidence::record::Tier, rule::Statement};
 
 /// Writes the report as text.
 #[must_use]
@@ -18,6 +22,8 @@ pub fn text(report: &Report) -> String {
     let _ = writeln!(out, "\nexecuted   {}{mark}, {}", quantity(total), tier(report.tier));
     let _ = writeln!(out, "           counted {} FLOP, interpolated {} FLOP", total.counted, total.interpolated);
     six_nd(&mut out, report);
+    runs(&mut out, report);
+    assessment(&mut out, report);
     paths(&mut out, report, mark);
     resources(&mut out, report, mark);
     places(&mut out, report, mark);
@@ -35,6 +41,42 @@ fn six_nd(out: &mut String, report: &Report) {
         let differs = sourced.evidence_says.map(|e| format!("; the program says {e}")).unwrap_or_default();
         let _ = writeln!(out, "           {name} = {} ({}{differs})", sourced.value, sourced.source);
     }
+}
+
+/// More than one run adds up here: that must not go unsaid.
+fn runs(out: &mut String, report: &Report) {
+    if report.runs.len() > 1 {
+        let _ = writeln!(out, "\nevidence of {} runs, added up:", report.runs.len());
+        for run in &report.runs {
+            let name = if run.name.is_empty() { "(not named)" } else { &run.name };
+            let _ = writeln!(out, "  {name}: {} process(es)", run.processes);
+        }
+    }
+}
+
+fn assessment(out: &mut String, report: &Report) {
+    let Some(a) = &report.assessment else { return };
+    let _ = writeln!(out, "\nEU AI Act: {}", verdict::headline(a));
+    for test in &a.tests {
+        let _ = writeln!(out, "  {:<28} {:<14} {}", verdict::title(test.name), verdict::word(test.verdict), verdict::comparison(test));
+        let _ = writeln!(out, "  {:<28} {:<14} {} [{}]", "", "", test.why, test.citation);
+    }
+    if let Some(base) = &a.base {
+        let _ = writeln!(out, "  base model: {}, {:.3e} FLOP, {}", base.name, base.flop_float, base.how);
+    }
+    for (title, statements) in [("what follows", &a.conclusions), ("assumed", &a.assumptions)] {
+        if !statements.is_empty() {
+            let _ = writeln!(out, "  {title}:");
+            for s in statements {
+                let _ = writeln!(out, "  - {}", statement(s));
+            }
+        }
+    }
+    let _ = writeln!(out, "  by {} ({})", a.guidelines.reference, a.guidelines.date);
+}
+
+fn statement(s: &Statement) -> String {
+    s.citation.map_or_else(|| s.text.clone(), |c| format!("{} [{c}]", s.text))
 }
 
 fn paths(out: &mut String, report: &Report, mark: &str) {
@@ -137,7 +179,9 @@ fn estimates(out: &mut String, report: &Report, mark: &str) {
     }
 }
 
-fn not_metered(out: &mut String, report: &Report) {
+/// What is not metered, or in doubt, one thing a line.
+#[must_use]
+pub fn doubts(report: &Report) -> Vec<String> {
     let n = &report.not_metered;
     let mut lines = Vec::new();
     for f in &n.faults {
@@ -158,10 +202,19 @@ fn not_metered(out: &mut String, report: &Report) {
             n.unclean_ends.join(", ")
         ));
     }
-    if n.ranks_missing > 0 {
-        lines.push(format!("{} rank(s) of the job left no evidence here: the total is a lower bound", n.ranks_missing));
+    for run in report.runs.iter().filter(|r| r.ranks_missing > 0) {
+        let which = if run.missing.is_empty() { String::new() } else { format!(" ({})", run.missing) };
+        lines.push(format!("{} rank(s) of the job left no evidence here{which}: the total is a lower bound", run.ranks_missing));
     }
+    lines.extend(n.unreadable.iter().map(|f| format!("no evidence can be read from a file of the run: the total is a lower bound: {f}")));
+    lines.extend(n.duplicates.iter().map(|d| format!("counted once: {d}")));
+    lines.extend(n.clocks.iter().cloned());
     lines.extend(n.breaks.iter().map(|b| format!("evidence was changed: {b}")));
+    lines
+}
+
+fn not_metered(out: &mut String, report: &Report) {
+    let lines = doubts(report);
     if lines.is_empty() {
         out.push_str("\nnot metered: nothing that the meter knows of\n");
         return;
@@ -189,7 +242,9 @@ fn error(o: &Operations) -> String {
     }
 }
 
-fn tier(tier: Tier) -> &'static str {
+/// A tier's name.
+#[must_use]
+pub fn tier(tier: Tier) -> &'static str {
     match tier {
         Tier::Counted => "counted",
         Tier::Sampled => "sampled",
@@ -201,8 +256,4 @@ fn tier(tier: Tier) -> &'static str {
 
 fn short(metric: &str) -> &str {
     metric.strip_prefix(crate::counter::plan::PREFIX).unwrap_or(metric)
-}
-
-fn duration(seconds: f64) -> String {
-    if seconds >= 7200.0 { format!("{:.2} h", seconds / 3600.0) } else { format!("{seconds:.2} s") }
 }

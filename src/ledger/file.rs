@@ -1,0 +1,176 @@
+//! One process's evidence, added up: what of it the run's ledger needs, and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths, estimated,
+    job::Place,
+    span::Spans,
+    timeline::Timeline,
+    track::{Track, tracks},
+};
+use crate::evidence::{
+    read::ProcessEvidence,
+    record::{Fault, Library, Record},
+};
+
+/// What one file adds up to. Times are the machine's `CLOCK_MONOTONIC`.
+#[derive(Clone, Debug, Default)]
+pub struct FileTotal {
+    /// Hash of its first line: the same in every copy of the file.
+    pub(super) identity: String,
+    pub(super) simulated: bool,
+    pub(super) place: Place,
+    /// The machine since it was started: its clock.
+    pub(super) boot: String,
+    /// Unix time less the machine's own, ns, as this file says.
+    pub(super) offset_ns: i64,
+    pub(super) process: ProcessTotal,
+    pub(super) devices: Vec<FileDevice>,
+    pub(super) wall: Spans,
+    pub(super) timeline: Timeline,
+    pub(super) tokens: u64,
+    pub(super) steps: u64,
+    pub(super) parameters: Option<(u64, u64)>,
+    pub(super) lines_lost: u64,
+    pub(super) slipped: (u64, u64),
+    pub(super) faults: Vec<Fault>,
+    pub(super) uncounted: BTreeMap<String, f64>,
+    pub(super) uncovered: BTreeSet<String>,
+    pub(super) never_looked: BTreeSet<String>,
+    pub(super) libraries: BTreeMap<String, BTreeSet<String>>,
+    pub(super) breaks: Vec<String>,
+}
+
+/// A device as one process saw it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FileDevice {
+    pub(super) uuid: String,
+    pub(super) name: String,
+    pub(super) paths: Paths,
+    pub(super) peak: BTreeMap<String, f64>,
+    pub(super) core_peak: f64,
+    pub(super) metered: Spans,
+    /// First and last reading of the energy counter in each stretch of metered time: when, mJ.
+    pub(super) energy: Vec<(u64, u64)>,
+}
+
+impl FileTotal {
+    /// Adds up one file.
+    #[must_use]
+    pub fn of(file: &ProcessEvidence) -> Self {
+        let start = &file.start;
+        let boot = if start.host.boot_id.is_empty() { &start.host.hostname } else { &start.host.boot_id };
+        let mut total = Self {
+            identity: file.identity.clone(),
+            simulated: start.simulated,
+            place: Place::of(start),
+            boot: boot.clone(),
+            offset_ns: start.unix_ns.cast_signed().wrapping_sub(file.start_ns.cast_signed()),
+            process: ProcessTotal {
+                file: file.path.display().to_string(),
+                host: start.host.hostname.clone(),
+                pid: start.process.pid,
+                comm: start.process.comm.clone(),
+                ended: file.ended,
+                open_window_ns: open_window_ns(file),
+                faults: file.lines.iter().filter(|l| matches!(l.record, Record::Fault(_))).count() as u64,
+                ..ProcessTotal::default()
+            },
+            breaks: file.breaks.iter().map(|b| format!("{}:{}: {}", file.path.display(), b.line, b.what)).collect(),
+            ..Self::default()
+        };
+        total.process.rank = total.place.rank.map(|r| r.to_string());
+        total.gather(file);
+        tracks(file).iter().for_each(|track| total.add(track));
+        total
+    }
+
+    fn add(&mut self, track: &Track) {
+        let paths = track.paths(&mut self.timeline);
+        let process = &mut self.process;
+        add_paths(&mut process.paths, &paths);
+        process.estimated.extend(estimated::estimate(track));
+        process.metered_ns += track.metered_ns();
+        process.meter_cpu_ns = process.meter_cpu_ns.max(track.windows.iter().map(|w| w.meter_cpu_ns).max().unwrap_or(0));
+        let mut metered = Spans::default();
+        for window in &track.windows {
+            process.held.0 += window.opened.held;
+            process.held.1 = process.held.1.max(window.opened.longest_wait_ns);
+            metered.add(window.start_ns, window.end_ns);
+            if window.opened.slipped > 0 {
+                self.slipped.0 += window.opened.slipped;
+                self.slipped.1 += window.opened.took_ns;
+            }
+            if !window.why.is_empty() {
+                *self.uncounted.entry(window.why.clone()).or_default() += (window.end_ns - window.start_ns) as f64 / 1e9;
+            }
+            if !window.opened.gated {
+                let why = format!("boundary not gated: {}", window.opened.why_ungated);
+                *self.uncounted.entry(why).or_default() += window.opened.exposed_ns as f64 / 1e9;
+            }
+        }
+        let metered = metered.compact();
+        self.wall.add_shifted(&metered, 0);
+        self.never_looked.extend(track.never_looked());
+        let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
+        let peak = track.device.peak_flop_per_cycle.iter().filter(|_| hertz > 0.0).map(|(p, flop)| (p.clone(), flop * hertz)).collect();
+        let core_peak = hertz * f64::from(track.device.sm_count) * CORE_FLOP_PER_SM_CYCLE;
+        let (uuid, name) = (track.device.uuid.clone(), track.device.name.clone());
+        self.energy(track);
+        self.devices.push(FileDevice { uuid, name, paths, peak, core_peak, energy: edges(&track.energy, &metered), metered });
+    }
+
+    /// Puts a device's energy where it was used, reading to reading.
+    fn energy(&mut self, track: &Track) {
+        let mut readings = track.energy.clone();
+        readings.sort_unstable();
+        for pair in readings.windows(2) {
+            let ((start, before), (end, after)) = (pair[0], pair[1]);
+            // The counter starts again when the driver is loaded anew.
+            if end > start && after >= before {
+                self.timeline.add_energy(&track.device.uuid, start, end, (after - before) as f64);
+            }
+        }
+    }
+
+    /// Everything of the file that is no window.
+    fn gather(&mut self, file: &ProcessEvidence) {
+        for line in &file.lines {
+            match &line.record {
+                Record::Library(Library { name, version, .. }) => {
+                    self.libraries.entry(name.clone()).or_default().insert(version.clone());
+                }
+                Record::Plan(plan) => self.uncovered.extend(plan.uncovered.iter().cloned()),
+                Record::Fault(fault) if !self.faults.contains(fault) => self.faults.push(fault.clone()),
+                Record::Declare(d) => self.parameters = self.parameters.max(Some((d.parameters, d.trainable))),
+                Record::Window(w) => (self.tokens, self.steps) = (w.tokens, w.steps),
+                Record::End(end) => {
+                    (self.tokens, self.steps) = (end.tokens, end.steps);
+                    self.lines_lost += end.lines_lost;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The longest that a window of this process can be.
+fn open_window_ns(file: &ProcessEvidence) -> u64 {
+    let set = file.start.configuration.get("FLOPSPROF_WINDOW").and_then(|w| w.trim().parse::<f64>().ok()).filter(|s| s.is_finite());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is not negative")]
+    set.map_or(OPEN_WINDOW_NS, |s| ((s.max(0.0) * 1e9) as u64).max(OPEN_WINDOW_NS))
+}
+
+/// The counter runs since the driver was loaded. Between two readings inside one stretch of metered time its difference is that time's energy, whichever
+/// process read it; a window's reading is taken just after its end.
+pub(super) fn edges(readings: &[(u64, u64)], metered: &Spans) -> Vec<(u64, u64)> {
+    const SLACK_NS: u64 = 1_000_000_000;
+    let mut edges = Vec::new();
+    for (start, end) in metered.merged() {
+        let inside = || readings.iter().filter(move |(ns, _)| *ns >= start && *ns <= end + SLACK_NS);
+        edges.extend(inside().min());
+        edges.extend(inside().max());
+    }
+    edges
+}

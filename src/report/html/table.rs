@@ -1,0 +1,126 @@
+//! Tables: paths, devices, nodes, processes, and what stands in doubt.
+
+use maud::{Markup, html};
+
+use super::{
+    super::{
+        figure::{duration, plain},
+        json::{Operations, Report},
+        text::{doubts as said, tier},
+    },
+    energy, sci, sci_whole,
+};
+
+/// Rows of devices and processes that a page shows; report.json has them all.
+const ROWS: usize = 64;
+
+/// What is not metered, or in doubt.
+pub(super) fn doubts(report: &Report) -> Markup {
+    let lines = said(report);
+    html! {
+        section {
+            h2 { "Not metered, or in doubt" }
+            @if lines.is_empty() { p { "Nothing that the meter knows of." } } @else { ul { @for line in &lines { li { (line) } } } }
+        }
+    }
+}
+
+/// Every path that was looked at.
+pub(super) fn paths(report: &Report) -> Markup {
+    html! {
+        section {
+            h2 { "By path" }
+            table {
+                thead { tr { th { "Path" } th.n { "FLOP" } th.n { "of it counted" } th.n { "Standard error" } th.n { "Looked at" } th { "Tier" } } }
+                tbody {
+                    @for row in &report.paths {
+                        tr class=[(row.operations.flop == "0").then_some("dim")] {
+                            td { code { (row.metric.strip_prefix(crate::counter::plan::PREFIX).unwrap_or(&row.metric)) } }
+                            (figures(&row.operations))
+                        }
+                    }
+                    tr.sum { td { "all" } (figures(&report.total)) }
+                }
+            }
+        }
+    }
+}
+
+fn figures(o: &Operations) -> Markup {
+    html! {
+        td.n { (o.flop) }
+        td.n { @if o.flop == o.counted { "all" } @else { (o.counted) } }
+        td.n { @match o.standard_error { Some(0.0) => "0", Some(e) => { (sci(e)) }, None => "not known" } }
+        td.n { (plain(100.0 * o.covered, 4)) " %" }
+        td { (tier(o.tier)) }
+    }
+}
+
+/// Devices, nodes and processes.
+pub(super) fn places(report: &Report) -> Markup {
+    html! {
+        @if report.runs.len() > 1 || report.runs.iter().any(|r| r.ranks.is_some()) {
+            section {
+                h2 { "By run" }
+                table {
+                    thead { tr { th { "Run" } th.n { "Processes" } th.n { "Ranks" } th { "Without evidence" } } }
+                    tbody { @for r in &report.runs { tr {
+                        td { @if r.name.is_empty() { "(not named)" } @else { (r.name) } }
+                        td.n { (r.processes) }
+                        td.n { @match r.ranks { Some(n) => { (n) }, None => "–" } }
+                        td { @if r.ranks_missing == 0 { "none" } @else if r.missing.is_empty() { (r.ranks_missing) } @else { (r.ranks_missing) ": " (r.missing) } }
+                    } } }
+                }
+            }
+        }
+        section {
+            h2 { "By device" }
+            table {
+                thead { tr { th { "Device" } th { "Node" } th.n { "Hours" } th.n { "Energy" } th.n { "FLOP" } th { "Tier" } } }
+                tbody { @for d in report.devices.iter().take(ROWS) { tr {
+                    td { (d.name) div.dim { code { (d.uuid) } } }
+                    td { (d.host) }
+                    td.n { (plain(d.hours, 4)) }
+                    td.n { @match d.energy_mj { Some(mj) => { (energy(mj)) }, None => "not known" } }
+                    td.n { (sci_whole(&d.operations.flop, 6)) }
+                    td { (tier(d.operations.tier)) }
+                } } }
+            }
+            (rest(report.devices.len()))
+        }
+        @if report.nodes.len() > 1 {
+            section {
+                h2 { "By node" }
+                table {
+                    thead { tr { th { "Node" } th.n { "FLOP" } th { "Tier" } } }
+                    tbody { @for n in report.nodes.iter().take(ROWS) { tr { td { (n.host) } td.n { (sci_whole(&n.operations.flop, 6)) } td { (tier(n.operations.tier)) } } } }
+                }
+                (rest(report.nodes.len()))
+            }
+        }
+        section {
+            h2 { "By process" }
+            table {
+                thead { tr { th { "Process" } th.n { "Rank" } th.n { "FLOP" } th { "Ended" } th.n { "Meter's CPU" } th.n { "Longest wait" } } }
+                tbody { @for p in report.processes.iter().take(ROWS) { tr {
+                    td { (p.program) " " (p.pid) " on " (p.host) div.dim { code { (file_name(&p.file)) } } }
+                    td.n { @match &p.rank { Some(r) => { (r) }, None => "–" } }
+                    td.n { (sci_whole(&p.operations.flop, 6)) }
+                    td { @if p.ended_cleanly { "by itself" } @else { "without its last record" } }
+                    td.n { (duration(p.meter_cpu_s)) }
+                    td.n { (plain(p.longest_wait_ms, 2)) " ms" }
+                } } }
+            }
+            (rest(report.processes.len()))
+        }
+    }
+}
+
+/// The machine's folders are nobody's business; the file's name finds it.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn rest(rows: usize) -> Markup {
+    html! { @if rows > ROWS { p.dim { "and " (rows - ROWS) " more, in report.json" } } }
+}

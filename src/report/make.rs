@@ -1,0 +1,89 @@
+//! From evidence to a report: reads, adds up, sets beside 6ND, assesses.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::json::{Report, report};
+use crate::{
+    evidence::read::{self, ReadError},
+    ledger::{FileTotal, Ledger, RunTotal},
+    reconcile::{self, compute},
+    rule::{self, Component, Guidelines, Origin},
+};
+
+/// What is asked besides the evidence.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Parameters, for 6ND.
+    pub parameters: Option<u64>,
+    /// Tokens, for 6ND.
+    pub tokens: Option<u64>,
+    /// What the model was made from.
+    pub origin: Origin,
+    /// Parts of the measured operations that were something else than training.
+    pub parts: Vec<Component>,
+    /// Compute that was spent elsewhere.
+    pub besides: Vec<Component>,
+    /// The rules.
+    pub rules: &'static Guidelines,
+}
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+pub enum MakeError {
+    /// There is no evidence, or none that can be read.
+    #[error(transparent)]
+    Evidence(#[from] ReadError),
+    /// What was said of the model contradicts the evidence, or itself.
+    #[error(transparent)]
+    Rule(#[from] rule::Error),
+}
+
+/// Adds up the evidence in folders and files. In a folder a file without evidence is one whose process was killed before its first line was whole: it is named in
+/// the total. One that was given by its name is an error.
+///
+/// # Errors
+/// [`ReadError`] when there is no evidence, or some of a newer format.
+pub fn total(runs: &[PathBuf]) -> Result<RunTotal, ReadError> {
+    let mut files = Vec::new();
+    for run in runs {
+        files.extend(read::files(run)?);
+    }
+    files.sort();
+    let mut ledger = Ledger::default();
+    let (mut unreadable, mut added, mut error) = (Vec::new(), 0, None);
+    let of = |file| FileTotal::of(&file);
+    read::each_file(&files, of, |result| match result {
+        Ok(file) => {
+            added += 1;
+            ledger.add(file);
+        }
+        Err(ReadError::NotEvidence { path, why }) if !runs.contains(&path) => {
+            unreadable.push((path.display().to_string(), why));
+        }
+        Err(e) => error = error.take().or(Some(e)),
+    });
+    if let Some(e) = error {
+        return Err(e);
+    }
+    if added == 0 {
+        let (path, why) = unreadable.into_iter().next().unwrap_or_default();
+        return Err(ReadError::NotEvidence { path: path.into(), why });
+    }
+    let mut total = ledger.total();
+    total.unreadable = unreadable.into_iter().map(|(path, why)| format!("{path}: {why}")).collect();
+    Ok(total)
+}
+
+/// Makes the report.
+///
+/// # Errors
+/// [`MakeError`] when there is no evidence, or what was asked contradicts it.
+pub fn make(runs: &[PathBuf], asked: &Asked) -> Result<Report, MakeError> {
+    let total = total(runs)?;
+    let input = compute::executed(&total).input(asked.origin.clone(), asked.parts.clone(), asked.besides.clone())?;
+    let mut assessment = rule::assess(&input, asked.rules)?;
+    assessment.assumptions.push(compute::assumption());
+    Ok(report(&total, reconcile::six_nd(&total, asked.parameters, asked.tokens)).assessed(assessment))
+}

@@ -1,0 +1,111 @@
+//! `flopsprof run` and `flopsprof demo`: programs under the command.
+
+use std::{
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    flopsprof,
+    harness::{BF16, Bench, zoo},
+    report, said,
+};
+
+/// `flopsprof run` with options, before a program of the zoo on the bench's stand-in GPU.
+fn wrapped(bench: &Bench, options: &[&str], program: &str, args: &[&str]) -> Command {
+    let bare = bench.command(false, program, args);
+    let mut command = flopsprof();
+    command.current_dir(bench.dir.path()).stdin(Stdio::null());
+    for (name, value) in bare.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.arg("run").args(options).arg(zoo(program)).args(args);
+    command
+}
+
+#[test]
+fn the_program_runs_as_ever_and_its_status_is_kept() {
+    let bench = Bench::new();
+    let bare = bench.command(false, "plain", &["200", "1000"]).output().expect("the program");
+    let output = wrapped(&bench, &[], "plain", &["200", "1000"]).output().expect("the command");
+    assert_eq!(output.stdout, bare.stdout);
+    let (code, stdout, stderr) = said(&output);
+    assert_eq!(code, Some(7));
+    let (said, others): (Vec<&str>, Vec<&str>) = stderr.lines().partition(|l| l.starts_with("flopsprof: "));
+    assert_eq!(others, [] as [&str; 0]);
+    assert!(said[0].contains("simulated FLOP counted by 1 process(es)") && said[1].contains("next: flopsprof report"), "{said:?}");
+    // What it points to is there, and is what the program executed.
+    let report = report::json(&bench.out(), &[]);
+    let truth = stdout.lines().find_map(|l| l.strip_prefix(&format!("truth {BF16} "))).expect("the program's own word");
+    assert_eq!((report["total"]["flop"].as_str(), &report["simulated"]), (Some(truth), &true.into()));
+}
+
+#[test]
+fn quiet_adds_nothing() {
+    let bench = Bench::new();
+    let (code, _, stderr) = said(&wrapped(&bench, &["--quiet"], "plain", &["50", "1000"]).output().expect("the command"));
+    assert_eq!((code, stderr.as_str()), (Some(7), ""));
+    assert!(bench.out().is_dir());
+}
+
+#[test]
+fn a_death_by_signal_is_128_and_the_signal() {
+    let bench = Bench::new();
+    for (how, signal) in [("SIGTERM", 15), ("SIGKILL", 9), ("abort", 6)] {
+        let (code, _, _) = said(&wrapped(&bench, &["-q"], "exit_kinds", &[how]).output().expect("the command"));
+        assert_eq!(code, Some(128 + signal), "{how}");
+    }
+}
+
+/// A signal to the command is one to the program.
+#[test]
+fn signals_are_passed_on() {
+    let bench = Bench::new();
+    let child = wrapped(&bench, &["-q"], "plain", &["60000", "1000"]).stdout(Stdio::null()).process_group(0).spawn().expect("the command");
+    let began = Instant::now();
+    while !bench.out().exists() && began.elapsed() < Duration::from_secs(30) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: our own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(i32::try_from(child.id()).expect("a process id"), libc::SIGTERM) }, 0);
+    let end = child.wait_with_output().expect("its end");
+    assert_eq!(end.status.code(), Some(128 + 15));
+    assert!(began.elapsed() < Duration::from_secs(45), "it ran to its own end");
+}
+
+#[test]
+fn a_command_without_cuda_gets_a_line_that_says_so() {
+    let bench = Bench::new();
+    let (code, _, stderr) = said(&wrapped(&bench, &[], "no_cuda", &[]).output().expect("the command"));
+    let (bare, _, _) = said(&bench.command(false, "no_cuda", &[]).output().expect("the program"));
+    assert_eq!(code, bare);
+    assert!(stderr.contains("flopsprof: nothing was metered: no process of the command used CUDA"), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_run_is_126_or_127() {
+    let run = |program: &Path| said(&flopsprof().arg("run").arg(program).output().expect("the command"));
+    let (code, _, stderr) = run(Path::new("/nowhere/program"));
+    assert_eq!(code, Some(127));
+    assert!(stderr.contains("/nowhere/program"), "{stderr}");
+    let (code, ..) = run(Path::new("/etc/hostname"));
+    assert_eq!(code, Some(126));
+}
+
+#[test]
+fn the_demo_measures_the_truth() {
+    crate::harness::built();
+    let tmp = tempfile::tempdir().expect("a temporary folder");
+    let mut demo = flopsprof();
+    demo.args(["demo", "--stand-in", "--seconds", "8"]).env("TMPDIR", tmp.path());
+    let (code, stdout, stderr) = said(&demo.output().expect("the command"));
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("\nmeasured = true (simulated)\n"), "{stdout}");
+    assert!(stdout.contains("no NVIDIA driver here") || Path::new("/proc/driver/nvidia/version").exists(), "{stdout}");
+}
