@@ -17,6 +17,7 @@ use crate::estimate::{
 /// A declared job.
 pub(super) struct Case {
     job: Job,
+    model: Model,
     train: Workload,
     masked: Vec<Shape>,
     batches: u64,
@@ -61,7 +62,7 @@ impl Split {
 
     /// All of it.
     pub(super) fn executed(&self) -> f64 {
-        self.model() + self.recomputed()
+        &self.model + self.recomputed()
     }
 }
 
@@ -75,7 +76,7 @@ impl Case {
         let workload =
             Workload { executed: shapes(&train.executed), documents: shapes(&train.documents), attention_by_document: train.by_document };
         let job = Job {
-            model: Some(built),
+            model: Some(built.clone()),
             parameters: None,
             workload: workload.clone(),
             lengths_known: true,
@@ -88,15 +89,12 @@ impl Case {
             tokens: workload.real_tokens().map_err(|e| e.to_string())?,
             parameters: if model.parameters.total > 0 { model.parameters.total } else { counted.total },
             configured: (counted.total, counted.active),
+            model: built,
             train: workload,
             masked: shapes(&train.masked),
             batches: train.batches.max(1),
             job,
         })
-    }
-
-    fn model(&self) -> &Model {
-        self.job.model.as_ref().unwrap_or_else(|| unreachable!("a case has a model by construction"))
     }
 
     fn cost(&self, model: &Model, job: &Job, workload: &Workload, kernel: Kernel, forward_only: bool) -> Result<Split, String> {
@@ -113,12 +111,12 @@ impl Case {
     pub(super) fn documents(&self) -> Result<Split, String> {
         let workload =
             Workload { executed: self.train.documents.clone(), documents: Vec::new(), attention_by_document: false };
-        self.cost(self.model(), &self.job, &workload, self.skipping(), false)
+        self.cost(&self.model, &self.job, &workload, self.skipping(), false)
     }
 
     /// Rows with their pads.
     pub(super) fn rows(&self) -> Result<Split, String> {
-        self.cost(self.model(), &self.job, &self.train, self.skipping(), false)
+        self.cost(&self.model, &self.job, &self.train, self.skipping(), false)
     }
 
     /// What masked positions cost that are computed all the same.
@@ -131,7 +129,7 @@ impl Case {
         let scores = |rows: &[Shape], by_document, kernel| {
             let workload =
                 Workload { executed: rows.to_vec(), documents: self.train.documents.clone(), attention_by_document: by_document };
-            self.cost(self.model(), &self.job, &workload, kernel, false).map(|c| c.scores.executed() as f64)
+            self.cost(&self.model, &self.job, &workload, kernel, false).map(|c| c.scores.executed() as f64)
         };
         let dense = scores(rows, false, Kernel { skips_masked: false, ..self.job.kernel })?;
         // Rows of packed documents are masked all or none.
@@ -141,23 +139,23 @@ impl Case {
     /// What is computed because products are cut into tiles: weights, and attention.
     pub(super) fn tiles(&self) -> Result<(f64, f64), String> {
         let exact = self.rows()?;
-        let (model, method) = tiles::padded(self.model(), &self.job.method);
+        let (model, method) = tiles::padded(&self.model, &self.job.method);
         let job = Job { method, ..self.job.clone() };
         let rounded = self.cost(&model, &job, &self.train, self.skipping(), false)?;
-        let experts = tiles::experts(self.model(), &self.job.method, &self.train, self.batches, self.job.checkpointing);
+        let experts = tiles::experts(&self.model, &self.job.method, &self.train, self.batches, self.job.checkpointing);
         let products = (rounded.products.executed() - exact.products.executed()) as f64 + experts;
         if !self.job.kernel.fused || !self.masked.is_empty() {
             return Ok((products, 0.0));
         }
         let blocks = Kernel { block: tiles::ATTENTION, ..self.job.kernel };
-        let blocked = self.cost(self.model(), &self.job, &self.train, blocks, false)?;
+        let blocked = self.cost(&self.model, &self.job, &self.train, blocks, false)?;
         Ok((products, blocked.scores.executed() as f64 - exact.scores.executed() as f64))
     }
 
     /// Rows of another phase.
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
         let workload = Workload { executed: shapes(&rows.executed), documents: shapes(&rows.documents), attention_by_document: rows.by_document };
-        self.cost(self.model(), &self.job, &workload, self.job.kernel, !rows.backward).map(|c| c.executed())
+        self.cost(&self.model, &self.job, &workload, self.job.kernel, !rows.backward).map(|c| c.executed())
     }
 
     /// Layers are computed again.

@@ -28,7 +28,7 @@ use crate::{
         method::{Method, Targets},
         workload::Shape,
     },
-    evidence::{read::ProcessEvidence, record::Record},
+    evidence::{read::ProcessEvidence, record::{Record, Window}},
 };
 
 /// The format read here.
@@ -120,37 +120,42 @@ struct Work {
     phases: BTreeMap<String, Rows>,
 }
 
-/// A stretch of a phase, on the clock of its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// Evidence file.
-    pub file: usize,
-    /// Phase.
-    pub phase: String,
-    /// From, to (exclusive), ns.
-    pub span: (u64, u64),
+/// What windows counted in a phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counted {
+    /// FLOP.
+    pub flop: f64,
+    /// Seconds.
+    pub seconds: f64,
+    /// Of them, in windows that belong to other phases too.
+    pub blurred: f64,
 }
 
-/// Everything that was said, of all processes.
+/// Everything that was said, of one process or of all.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// The model.
     pub model: Option<Declared>,
-    /// Rows by phase, of all processes.
+    /// Rows by phase.
     pub phases: BTreeMap<String, Rows>,
-    /// When was what.
-    pub stretches: Vec<Stretch>,
+    /// What was counted by phase, where phases were marked.
+    pub counted: BTreeMap<String, Counted>,
+    /// What was counted at all, FLOP.
+    pub all: f64,
+    /// Seconds in which a kernel ran, by NVML, and seconds that it looked at.
+    pub busy: (f64, f64),
     /// What could not be understood, in words.
     pub complaints: Vec<String>,
 }
 
-/// Gathers what the processes of a run said.
-#[must_use]
-pub fn gather(files: &[ProcessEvidence]) -> Told {
-    let mut told = Told::default();
-    for (i, file) in files.iter().enumerate() {
+impl Told {
+    /// What one process said.
+    #[must_use]
+    pub fn of(file: &ProcessEvidence) -> Self {
+        let mut told = Self::default();
         let mut work = None;
         let mut marks: Vec<(u64, &str)> = Vec::new();
+        let mut last_reading = None;
         for line in &file.lines {
             match &line.record {
                 Record::Model(said) => match serde_json::from_value::<Declared>(said.declared.clone()) {
@@ -160,27 +165,77 @@ pub fn gather(files: &[ProcessEvidence]) -> Told {
                 },
                 Record::Work(said) => work = Some(said),
                 Record::Phase(mark) => marks.push((mark.since_ns, &mark.phase)),
+                Record::Reading(r) => told.looked(&mut last_reading, line.at_ns, r.nvml.gpu_utilization_pct),
+                Record::Window(w) => {
+                    told.looked(&mut last_reading, w.end_ns, w.nvml.as_ref().and_then(|n| n.gpu_utilization_pct));
+                }
                 _ => {}
             }
         }
         if let Some(said) = work {
             match serde_json::from_value::<Work>(said.declared.clone()) {
-                Ok(work) if work.format == FORMAT => {
-                    for (phase, rows) in work.phases {
-                        told.phases.entry(phase).or_default().add(rows);
-                    }
-                }
+                Ok(work) if work.format == FORMAT => told.phases = work.phases,
                 Ok(work) => told.complaints.push(format!("the declared rows have format {}, {FORMAT} is read here", work.format)),
                 Err(e) => told.complaints.push(format!("the declared rows cannot be read: {e}")),
             }
         }
         marks.sort_unstable();
+        for line in &file.lines {
+            if let Record::Window(window) = &line.record {
+                told.window(window, &marks);
+            }
+        }
+        told
+    }
+
+    /// Adds what another process said.
+    pub fn add(&mut self, other: Self) {
+        self.model = self.model.take().or(other.model);
+        for (phase, rows) in other.phases {
+            self.phases.entry(phase).or_default().add(rows);
+        }
+        for (phase, c) in other.counted {
+            let sum = self.counted.entry(phase).or_default();
+            *sum = Counted { flop: sum.flop + c.flop, seconds: sum.seconds + c.seconds, blurred: sum.blurred + c.blurred };
+        }
+        self.all += other.all;
+        self.busy = (self.busy.0 + other.busy.0, self.busy.1 + other.busy.1);
+        self.complaints.extend(other.complaints);
+    }
+
+    fn looked(&mut self, last: &mut Option<u64>, at: u64, percent: Option<u32>) {
+        let Some(percent) = percent else { return };
+        let length = last.map_or(1.0, |l| at.saturating_sub(l) as f64 / 1e9);
+        self.busy.0 += length * f64::from(percent) / 100.0;
+        self.busy.1 += length;
+        *last = Some(at);
+    }
+
+    /// Shares a window out among the phases it lies in. The mark does not wait for the boundary: a twentieth on either side belongs to the same cut.
+    fn window(&mut self, w: &Window, marks: &[(u64, &str)]) {
+        let flop = w.counts.values().sum::<u128>() as f64;
+        self.all += flop;
+        let length = w.end_ns.saturating_sub(w.start_ns) as f64;
+        if length <= 0.0 {
+            return;
+        }
         for (n, (since, phase)) in marks.iter().enumerate() {
             let until = marks.get(n + 1).map_or(u64::MAX, |m| m.0);
-            told.stretches.push(Stretch { file: i, phase: (*phase).to_owned(), span: (*since, until) });
+            let within = w.end_ns.min(until).saturating_sub(w.start_ns.max(*since)) as f64;
+            let share = within / length;
+            if share <= 0.05 {
+                continue;
+            }
+            let counted = self.counted.entry((*phase).to_owned()).or_default();
+            counted.seconds += within / 1e9;
+            if share > 0.95 {
+                counted.flop += flop;
+            } else {
+                counted.flop += flop * share;
+                counted.blurred += within / 1e9;
+            }
         }
     }
-    told
 }
 
 impl Rows {

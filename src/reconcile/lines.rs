@@ -9,7 +9,6 @@
 use serde::Serialize;
 
 use super::{case::Case, declared::Told, phases};
-use crate::evidence::read::ProcessEvidence;
 
 /// How far a line can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -65,12 +64,7 @@ pub struct Reconciled {
 ///
 /// # Errors
 /// In words, why it cannot be done although it did: an unknown architecture, a field that is missing or contradicts another.
-pub fn reconcile(
-    files: &[ProcessEvidence],
-    told: &Told,
-    measured: f64,
-    standard_error: Option<f64>,
-) -> Result<Option<Reconciled>, String> {
+pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Result<Option<Reconciled>, String> {
     let (Some(model), Some(train)) = (&told.model, told.phases.get("train")) else {
         return told.complaints.first().map_or(Ok(None), |complaint| Err(complaint.clone()));
     };
@@ -108,7 +102,7 @@ pub fn reconcile(
     let (products, attention) = case.tiles()?;
     add("tile_padding", products, "sides of matrices rounded up to 64", Confidence::Assumed);
     add("tile_padding_attention", attention, "attention in blocks of 128 positions", Confidence::Assumed);
-    let other = phases::other(files, told, &case, measured)?;
+    let other = phases::other(told, &case, measured)?;
     remarks.extend(other.remarks);
     add("other_phases", other.flop, &other.source, other.confidence);
     add(

@@ -5,10 +5,8 @@
 
 use serde::Serialize;
 
-use crate::{
-    evidence::{read::ProcessEvidence, record::Record},
-    ledger::RunTotal,
-};
+use super::declared::Told;
+use crate::ledger::RunTotal;
 
 /// The numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,25 +25,9 @@ pub struct Rates {
 
 /// Computes them.
 #[must_use]
-pub fn rates(files: &[ProcessEvidence], run: &RunTotal, measured: f64, model_flop: Option<f64>) -> Rates {
+pub fn rates(told: &Told, run: &RunTotal, measured: f64, model_flop: Option<f64>) -> Rates {
     let hfu = run.peak_share();
-    let (mut busy, mut seconds) = (0.0, 0.0);
-    for file in files {
-        let mut last = None;
-        for line in &file.lines {
-            let (at, nvml) = match &line.record {
-                Record::Window(w) => (w.end_ns, w.nvml.as_ref()),
-                Record::Reading(r) => (line.at_ns, Some(&r.nvml)),
-                _ => continue,
-            };
-            let Some(percent) = nvml.and_then(|n| n.gpu_utilization_pct) else { continue };
-            let length = last.map_or(1.0, |l: u64| at.saturating_sub(l) as f64 / 1e9);
-            busy += length * f64::from(percent) / 100.0;
-            seconds += length;
-            last = Some(at);
-        }
-    }
-    let nvml = (seconds > 0.0).then_some(busy / seconds);
+    let nvml = (told.busy.1 > 0.0).then_some(told.busy.0 / told.busy.1);
     let at_peak = hfu.filter(|h| *h > 0.0).map(|h| measured / h);
     let claim = nvml.zip(at_peak).map(|(u, p)| u * p);
     Rates {
