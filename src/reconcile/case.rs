@@ -62,7 +62,7 @@ impl Split {
 
     /// All of it.
     pub(super) fn executed(&self) -> f64 {
-        &self.model + self.recomputed()
+        self.model() + self.recomputed()
     }
 }
 

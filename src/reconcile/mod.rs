@@ -4,13 +4,12 @@
 //! 6·N·D to the measurement, and [`rates`] sets the three numbers that are called utilisation beside each other.
 
 mod case;
+pub mod compute;
 pub mod declared;
 pub mod lines;
 mod phases;
 pub mod rates;
 mod tiles;
-
-pub mod compute;
 
 use serde::Serialize;
 

@@ -2,13 +2,14 @@
 //! that read the file of the AWS Fine-Tuning FLOPs Meter. [`form`] holds the fields that the authorities ask for. [`make`] makes it from evidence, [`file`]
 //! puts it where it belongs.
 
-pub mod estimate;
 pub mod aws;
+pub mod estimate;
 pub mod figure;
 pub mod file;
 pub mod form;
 pub mod html;
 pub mod json;
 pub mod make;
+pub mod reconcile;
 pub mod text;
 pub mod verdict;
