@@ -131,7 +131,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--only", default=",".join(METHODS))
     parser.add_argument("--fills", default=",".join(FILLS))
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     import peft  # noqa: F401  imported once, before the forks

@@ -265,7 +265,7 @@ def reconcile(c):
     folder = os.path.join(c.evidence, "reconcile")
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    # Windows of one second: the trainings last five.
+    # Windows of one second: the trainings last four.
     environment = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_WINDOW": "1"}
     command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder]
     done = subprocess.run(command, env=environment, timeout=540, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
