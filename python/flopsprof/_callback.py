@@ -61,7 +61,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
-        kept = (getattr(state, "stateful_callbacks", None) or {}).get("FlopsProfCallback") or {}
+        kept = (getattr(state, "stateful_callbacks", None) or {}).get(type(self).__name__) or {}
         kept = kept[0] if isinstance(kept, list) and kept else kept
         if isinstance(kept, dict) and not self.earlier["steps"]:
             self.earlier.update((kept.get("attributes") or {}).get("earlier") or {})
