@@ -5,6 +5,7 @@
 //! [`inject`] → [`counter`] → [`window`] → [`evidence`] inside the job, [`ledger`] → [`reconcile`] → [`report`] outside it. Arrows never point back.
 
 pub mod counter;
+pub mod cumulative;
 pub mod estimate;
 pub mod evidence;
 pub mod inject;
@@ -12,6 +13,7 @@ pub mod ledger;
 pub mod reconcile;
 pub mod report;
 pub mod rule;
+pub mod seal;
 pub mod window;
 pub mod witness;
 pub mod workload;

@@ -54,6 +54,18 @@ impl BaseArgs {
         self.origin_with(std::env::var(PRETRAIN_FLOPS).ok().filter(|v| !v.trim().is_empty()), rules)
     }
 
+    /// The base model's name, if nothing else is said of it, here or in the environment.
+    pub(crate) fn only_name(&self) -> Option<&str> {
+        let silent = self.base_flops.is_none()
+            && self.base_source.is_none()
+            && self.base_params.is_none()
+            && self.base_unknown.is_none()
+            && self.no_systemic_risk.is_none()
+            && !(self.systemic_risk || self.own_base || self.from_scratch)
+            && std::env::var_os(PRETRAIN_FLOPS).is_none_or(|v| v.is_empty());
+        self.base.as_deref().filter(|_| silent)
+    }
+
     fn origin_with(&self, environment: Option<String>, rules: &Guidelines) -> Result<Origin> {
         if self.from_scratch {
             if environment.is_some() {

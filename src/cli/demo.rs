@@ -259,7 +259,8 @@ fn stand_in(exe: &Path, scratch: &Path) -> Result<PathBuf> {
 /// Shows the report of a run that was recorded on a real GPU, where the sources are at hand.
 fn recorded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence");
-    let mut runs: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    let real = |p: &PathBuf| p.is_dir() && !p.to_string_lossy().contains("simulated");
+    let mut runs: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).filter(real).collect();
     runs.sort();
     if let Some((run, files)) = runs.last().and_then(|r| Some((r, read::read_run(r).ok()?))) {
         println!("\nand a run recorded on a real GPU ({}):\n", run.file_name().unwrap_or_default().display());

@@ -7,10 +7,13 @@ mod base;
 mod demo;
 mod doctor;
 mod estimate;
+mod ledger;
 mod library;
 mod plan;
 mod report;
 mod run;
+mod seal;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,9 @@ enum Verb {
     Run(run::Args),
     Report(report::Args),
     Estimate(estimate::Args),
+    Ledger(ledger::Args),
+    Verify(verify::Args),
+    Seal(seal::Args),
     Plan(plan::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
@@ -43,6 +49,9 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(args),
         Verb::Estimate(args) => estimate::run(args),
+        Verb::Ledger(args) => ledger::run(args),
+        Verb::Verify(args) => verify::run(args),
+        Verb::Seal(args) => seal::run(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Demo(args) => demo::run(args),

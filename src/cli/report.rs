@@ -11,9 +11,9 @@ use flopsprof::{
     report::{
         aws, file, html, json,
         make::{Asked, MakeError, make},
-        text,
+        text, watch,
     },
-    rule::guidelines::CURRENT,
+    rule::{Origin, guidelines::CURRENT},
 };
 
 use super::base::{BaseArgs, UseArgs};
@@ -24,9 +24,6 @@ const DAMAGED: u8 = 1;
 const CONTRADICTION: u8 = 2;
 /// There is no evidence.
 const NO_EVIDENCE: u8 = 3;
-/// Where SageMaker keeps what it says of a job.
-const OPT_ML: &str = "/opt/ml";
-
 /// Say how many operations a run executed, and what follows from it.
 ///
 /// Ranks that wrote to one folder add up; several folders (of several nodes) may be given. Without an option that names a file the report goes to
@@ -55,6 +52,16 @@ pub(crate) struct Args {
     /// Write flops_meter.json as the AWS Fine-Tuning FLOPs Meter does, with corrected values
     #[arg(long, value_name = "FILE")]
     aws: Option<PathBuf>,
+    /// Write report.json, report.html and flops_meter.json into the run's folder (the first of several); on SageMaker into /opt/ml/output/data, which is
+    /// uploaded. FLOPS_METER_OUT names another place for flops_meter.json
+    #[arg(long, conflicts_with_all = ["json", "html", "aws"])]
+    write: bool,
+    /// Write again now and then, and for the last time when this process has ended (the library starts the command so)
+    #[arg(long, value_name = "PID", requires = "write", hide = true)]
+    watch: Option<i32>,
+    /// Nobody reads what is wrong: write what can be written (the library starts the command so)
+    #[arg(long, requires = "write", hide = true)]
+    unattended: bool,
     /// Parameters of the model, for 6ND (8030261248, 8.03B, 8.03e9)
     #[arg(long, value_name = "N", value_parser = count)]
     params: Option<u64>,
@@ -76,12 +83,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         eprintln!("flopsprof: {e:#}");
         Ok(ExitCode::from(code))
     };
-    let origin = match args.base.origin(CURRENT) {
-        Ok(origin) => origin,
+    let asked = match asked(&args) {
+        Ok(asked) => asked,
         Err(e) => return refused(&e, CONTRADICTION),
     };
-    let (parts, besides) = (args.uses.parts(CURRENT), args.uses.besides(CURRENT));
-    let asked = Asked { parameters: args.params, tokens: args.tokens, origin, parts, besides, rules: CURRENT };
+    if args.write {
+        return match args.watch {
+            Some(pid) => watch::watch(&args.runs[0], pid, || write(&args, &asked)).map(|code| code.unwrap_or(ExitCode::SUCCESS)),
+            None => write(&args, &asked),
+        };
+    }
     let report = match make(&args.runs, &asked) {
         Ok(report) => report,
         Err(e @ MakeError::Evidence(_)) => return refused(&e, NO_EVIDENCE),
@@ -91,7 +102,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         file::replace(path, html::page(&report).as_bytes())?;
     }
     if let Some(path) = &args.aws {
-        let meter = aws::flops_meter(&report, &aws::Job::read(Path::new(OPT_ML)));
+        let meter = aws::flops_meter(&report, &aws::Job::read(Path::new(file::OPT_ML)));
         file::replace(path, format!("{}\n", serde_json::to_string_pretty(&meter)?).as_bytes())?;
     }
     if args.json || (args.html.is_none() && args.aws.is_none()) {
@@ -99,6 +110,50 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         std::io::stdout().write_all(printed.as_bytes())?;
     }
     Ok(if report.not_metered.breaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+fn asked(args: &Args) -> Result<Asked> {
+    let (parts, besides) = (args.uses.parts(CURRENT), args.uses.besides(CURRENT));
+    let origin = match args.base.origin(CURRENT) {
+        Ok(origin) => origin,
+        // A report is better than none: the base model is then not stated, and the report says so.
+        Err(_) if args.unattended => Origin::NotStated,
+        Err(e) => return Err(e),
+    };
+    Ok(Asked { parameters: args.params, tokens: args.tokens, origin, parts, besides, rules: CURRENT })
+}
+
+/// Writes the report's files, or leaves that to the process that does it at the moment.
+fn write(args: &Args, asked: &Asked) -> Result<ExitCode> {
+    let run = &args.runs[0];
+    let folder = if run.is_file() { run.parent().unwrap_or(run) } else { run };
+    if !folder.is_dir() {
+        eprintln!("flopsprof: {}: no such folder", folder.display());
+        return Ok(ExitCode::from(NO_EVIDENCE));
+    }
+    let written = file::in_turn(folder, || {
+        let report = make(&args.runs, asked)?;
+        let place = file::write_all(&report, folder, Path::new(file::OPT_ML))?;
+        anyhow::Ok((place, report.not_metered.breaks.is_empty()))
+    });
+    match written {
+        Ok(Some((place, whole))) => {
+            eprintln!("flopsprof: report.json, report.html and flops_meter.json are in {}", place.display());
+            Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+        }
+        Ok(None) => {
+            eprintln!("flopsprof: another flopsprof writes this report at the moment, and will write it again for this one");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(e) => {
+            eprintln!("flopsprof: {e:#}");
+            Ok(ExitCode::from(match e.downcast_ref::<MakeError>() {
+                Some(MakeError::Evidence(_)) => NO_EVIDENCE,
+                Some(MakeError::Rule(_)) => CONTRADICTION,
+                None => DAMAGED,
+            }))
+        }
+    }
 }
 
 /// A count: digits, a number with K, M, B or T behind it, or with an exponent.

@@ -1,8 +1,8 @@
 //! Evidence: what was read, one file a process, in lines that hold each other.
 //!
 //! A run is a folder; each metered process appends JSON Lines to a file of its own in it, `<hostname>-<pid>-<start ticks>.jsonl`, flushed at every
-//! window, so that `kill -9` costs at most the window that was open. Each line carries the hash of the one before it. The format has
-//! a version; old versions stay readable.
+//! window, so that `kill -9` costs at most the window that was open. Each line carries the hash of the one before it, and since format 2 its own as well, so that
+//! a change in the last line is found too. The format has a version; old versions stay readable.
 //!
 //! [`record`] says what a line says, [`write`] appends, [`read`] reads and checks the chain, [`follow`] reads along while a run is written. Nothing here computes with what it carries.
 
@@ -20,6 +20,30 @@ pub const CHAIN_START: &str = "0000000000000000000000000000000000000000000000000
 #[must_use]
 pub fn line_hash(line: &[u8]) -> String {
     hex(&Sha256::digest(line))
+}
+
+/// What stands before a line's own hash.
+const OWN_HASH: &[u8] = b",\"sha256\":\"";
+/// What stands behind it.
+const OWN_HASH_END: &[u8] = b"\"}";
+/// Length of a SHA-256 in hexadecimal.
+const HEX: usize = 64;
+
+/// Gives a line, a JSON object, its own hash as its last field: the SHA-256 of everything before that field.
+fn add_own_hash(line: &mut Vec<u8>) {
+    line.pop();
+    let hash = line_hash(line);
+    line.extend_from_slice(OWN_HASH);
+    line.extend_from_slice(hash.as_bytes());
+    line.extend_from_slice(OWN_HASH_END);
+}
+
+/// Whether a line matches its own hash; none when it carries none.
+fn own_hash_holds(line: &[u8]) -> Option<bool> {
+    let rest = line.strip_suffix(OWN_HASH_END)?;
+    let (rest, hash) = rest.split_at_checked(rest.len().checked_sub(HEX)?)?;
+    let body = rest.strip_suffix(OWN_HASH)?;
+    Some(line_hash(body).as_bytes() == hash)
 }
 
 /// Bytes in lower-case hexadecimal.

@@ -1,8 +1,9 @@
 //! Reads evidence files and checks what holds their lines together.
 //!
 //! A file may end in the middle of a line (the process was killed, the disk was full): what stands before is good. A line that does not
-//! carry the hash of the line before it, or a number out of order, means that the file was changed after it was written: it is still read,
-//! and the [`Break`] says where.
+//! carry the hash of the line before it, does not match its own, or has a number out of order, means that the file was changed after it was written: it is still
+//! read, and the [`Break`] says where. A file that ends at the end of a line, but without its last record, may have been cut there or its process killed:
+//! only a seal ([`crate::seal`]) tells these apart.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +20,12 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    CHAIN_START, line_hash,
+    CHAIN_START, line_hash, own_hash_holds,
     record::{FORMAT, Line, Record, Start},
 };
+
+/// The format since which each line carries its own hash.
+const OWN_HASH_SINCE: u32 = 2;
 
 /// One process's evidence.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct ProcessEvidence {
     pub breaks: Vec<Break>,
     /// The file ends inside a line.
     pub torn_tail: bool,
+    /// Hash of each line in `lines`, in hexadecimal.
+    pub hashes: Vec<String>,
     /// The last line says that the process ended.
     pub ended: bool,
 }
@@ -164,11 +170,13 @@ pub fn read_file(path: &Path) -> Result<ProcessEvidence, ReadError> {
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let not_evidence = |why: String| ReadError::NotEvidence { path: path.to_owned(), why };
     let mut lines: Vec<Line> = Vec::new();
+    let mut hashes: Vec<String> = Vec::new();
     let mut breaks = Vec::new();
-    let mut prev = CHAIN_START.to_owned();
     let mut rest = bytes;
     let mut number = 0;
     let mut torn_tail = false;
+    // The line before was changed: that this one does not carry its hash is no second finding.
+    let mut before_changed = false;
     while !rest.is_empty() {
         number += 1;
         let Some(end) = rest.iter().position(|&b| b == b'\n') else {
@@ -180,21 +188,36 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
         if lines.is_empty() {
             check_format(path, text)?;
         }
+        let mut wrong = |what: String| breaks.push(Break { line: number, what });
         match serde_json::from_slice::<Line>(text) {
             Ok(line) => {
-                if line.prev != prev {
-                    breaks.push(Break { line: number, what: "does not carry the hash of the line before it".to_owned() });
+                if line.prev != hashes.last().map_or(CHAIN_START, String::as_str) && !before_changed {
+                    wrong("does not carry the hash of the line before it".to_owned());
                 }
                 if line.seq != lines.last().map_or(0, |l| l.seq + 1) {
-                    breaks.push(Break { line: number, what: format!("has number {} out of order", line.seq) });
+                    wrong(format!("has number {} out of order", line.seq));
                 }
-                prev = line_hash(text);
+                let own_hash_due = match &lines.first().unwrap_or(&line).record {
+                    Record::Start(start) => start.format >= OWN_HASH_SINCE,
+                    _ => false,
+                };
+                let own = own_hash_holds(text);
+                before_changed = own == Some(false);
+                match own {
+                    Some(true) => {}
+                    Some(false) => wrong("does not match its own hash".to_owned()),
+                    None if own_hash_due => wrong("has lost its own hash".to_owned()),
+                    None => {}
+                }
+                torn_tail = false;
+                hashes.push(line_hash(text));
                 lines.push(line);
             }
-            // A line cut short by a full disk: the writer starts the next one behind a newline and chains it to the last whole line.
-            Err(e) if e.is_eof() && !lines.is_empty() => {}
+            // A line cut short by a full disk: the writer starts the next one behind a newline and chains it to the last whole line. With no next one the
+            // file ends in it.
+            Err(e) if e.is_eof() && !lines.is_empty() && own_hash_holds(text).is_none() => torn_tail = true,
             Err(e) if lines.is_empty() => return Err(not_evidence(format!("first line: {e}"))),
-            Err(e) => breaks.push(Break { line: number, what: format!("cannot be read: {e}") }),
+            Err(e) => wrong(format!("cannot be read: {e}")),
         }
     }
     let Some(first) = lines.first() else {
@@ -213,6 +236,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
         lines,
         breaks,
         torn_tail,
+        hashes,
         ended,
     })
 }
@@ -226,6 +250,10 @@ fn check_format(path: &Path, text: &[u8]) -> Result<(), ReadError> {
         version: String,
     }
     match serde_json::from_slice::<Version>(text) {
+        // A changed digit is no newer version.
+        Ok(v) if v.format > FORMAT && own_hash_holds(text) == Some(false) => {
+            Err(ReadError::NotEvidence { path: path.to_owned(), why: "the first line does not match its own hash".to_owned() })
+        }
         Ok(v) if v.format > FORMAT => Err(ReadError::Newer { path: path.to_owned(), found: v.format, version: v.version }),
         _ => Ok(()),
     }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the format that this program writes. It reads this one and every older one.
-pub const FORMAT: u32 = 1;
+/// The version of the format that this program writes. It reads this one and every older one. 2: each line carries its own hash.
+pub const FORMAT: u32 = 2;
 
 /// One line: its place in the chain, and what it says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

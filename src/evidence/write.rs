@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    CHAIN_START, line_hash,
+    CHAIN_START, add_own_hash, line_hash,
     record::{Line, Record},
 };
 
@@ -58,6 +58,7 @@ impl Writer {
     pub fn append(&mut self, at_ns: u64, record: &Record) -> io::Result<()> {
         let line = Line { prev: self.prev.clone(), seq: self.seq, at_ns, record: record.clone() };
         let mut bytes = serde_json::to_vec(&line)?;
+        add_own_hash(&mut bytes);
         let hash = line_hash(&bytes);
         bytes.push(b'\n');
         if self.torn {

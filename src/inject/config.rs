@@ -17,8 +17,11 @@ pub const DRAIN: &str = "FLOPSPROF_DRAIN";
 /// The name of the run's folder where `OUT` is not set; the first process of a job chooses it, its children inherit it.
 pub const RUN: &str = "FLOPSPROF_RUN";
 
+/// `0`: no report is written when the job ends.
+pub const REPORT: &str = "FLOPSPROF_REPORT";
+
 /// All of them.
-const ALL: [&str; 7] = [OUT, DISABLE, CUPTI, WINDOW, GATE, DRAIN, RUN];
+const ALL: [&str; 8] = [OUT, DISABLE, CUPTI, WINDOW, GATE, DRAIN, RUN, REPORT];
 
 /// What a launcher says of a job, in the order in which one is taken as the job's name.
 const JOB_IDS: [&str; 5] = ["TRAINING_JOB_NAME", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "JOB_COMPLETION_INDEX", "JOB_NAME"];
@@ -101,6 +104,13 @@ fn out() -> PathBuf {
     let run = job.or_else(|| env::var(RUN).ok()).unwrap_or_else(|| std::process::id().to_string());
     let safe: String = run.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
     PathBuf::from(format!("flopsprof-{safe}"))
+}
+
+/// Whether this process is the first of its node, as launchers number them; the only one where none does.
+#[must_use]
+pub fn first_of_node() -> bool {
+    let numbers = ["LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"];
+    numbers.iter().find_map(|n| env::var(n).ok()).is_none_or(|n| n.trim() == "0")
 }
 
 /// The settings that are set, by name, for the evidence.

@@ -23,12 +23,12 @@ use crate::{
         session::{Counts, Group, RangeProfiler},
         turn::Turn,
     },
-    evidence::record::{self, Boundary, Device, Fault, Reading, Record, Tier, Window},
+    evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record, Tier, Window},
     window::{
         clock::{monotonic_ns, thread_cpu_ns},
         schedule::{self, Schedule},
     },
-    witness::nvml::{DeviceWitness, Witness},
+    witness::nvml::{self, DeviceWitness, Witness},
 };
 
 /// How long a launch may wait at the gate of the first window: the first Start took up to 250 ms on an H200, planning before it up to 500 ms.
@@ -327,11 +327,9 @@ impl Metered {
     /// Does what is due.
     pub(super) fn tend(&mut self) {
         let now = monotonic_ns();
-        if matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ) {
-            self.read_ns = now;
-            if let Some(nvml) = self.witness.as_mut().map(DeviceWitness::read) {
-                self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
-            }
+        let reads = matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ);
+        if let Some(nvml) = reads.then(|| self.read_nvml()).flatten() {
+            self.out.push(Record::Reading(Reading { device: self.ordinal, nvml }));
         }
         match &mut self.mode {
             Mode::Counting { start_ns, until_ns, .. } => {
@@ -439,11 +437,11 @@ impl Metered {
     }
 
     /// What the closed range counted, and what the schedule learns from it.
-    fn counts(&mut self, group: usize) -> Result<Counts, Error> {
+    fn counts(&mut self, group: usize, idle: bool) -> Result<Counts, Error> {
         let Some(planned) = &self.planned else { return Ok(Counts::default()) };
         let counts = self.groups[group].counts(&planned.host)?;
         if let Some(schedule) = &mut self.schedule {
-            schedule.counted(group, &counts.paths);
+            schedule.counted(group, &counts.paths, idle);
         }
         self.learn_peaks(group);
         Ok(counts)
@@ -452,7 +450,9 @@ impl Metered {
     fn write_counted(&mut self, end_ns: u64, closed: Result<(), Error>) {
         let Mode::Counting { group, start_ns, opened, .. } = &self.mode else { return };
         let (group, start_ns, opened) = (*group, *start_ns, opened.clone());
-        let window = match closed.and_then(|()| self.counts(group)) {
+        let nvml = self.read_nvml();
+        let idle = nvml.as_ref().is_some_and(nvml::idle);
+        let window = match closed.and_then(|()| self.counts(group, idle)) {
             Ok(counts) => {
                 if !counts.invalid.is_empty() {
                     self.out.push(Record::Fault(Fault {
@@ -466,7 +466,7 @@ impl Metered {
                     group: Some(group),
                     counts: counts.paths,
                     cycles: counts.cycles,
-                    ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened)
+                    ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml)
                 }
             }
             Err(e) => {
@@ -477,7 +477,7 @@ impl Metered {
                     what: why.clone(),
                     remedy: "report it with the output of `flopsprof doctor`".to_owned(),
                 }));
-                self.window(start_ns, end_ns, Tier::Utilization, why, opened)
+                self.window(start_ns, end_ns, Tier::Utilization, why, opened, nvml)
             }
         };
         self.out.push(Record::Window(Box::new(window)));
@@ -491,7 +491,8 @@ impl Metered {
         *until_ns = later(now, self.steady.min(READ));
         let Mode::Uncounted { opened: next, .. } = &mut self.mode else { return };
         *next = Boundary { gated: true, ..Boundary::default() };
-        let window = self.window(start, now, Tier::Utilization, reason, opened);
+        let nvml = self.read_nvml();
+        let window = self.window(start, now, Tier::Utilization, reason, opened, nvml);
         self.out.push(Record::Window(Box::new(window)));
     }
 
@@ -641,9 +642,12 @@ impl Metered {
         std::mem::take(&mut self.out)
     }
 
-    fn window(&mut self, start_ns: u64, end_ns: u64, tier: Tier, why: String, opened: Boundary) -> Window {
+    fn read_nvml(&mut self) -> Option<NvmlReading> {
         self.read_ns = monotonic_ns();
-        let nvml = self.witness.as_mut().map(DeviceWitness::read);
+        self.witness.as_mut().map(DeviceWitness::read)
+    }
+
+    fn window(&mut self, start_ns: u64, end_ns: u64, tier: Tier, why: String, opened: Boundary, nvml: Option<NvmlReading>) -> Window {
         let gpm = nvml.as_ref().is_some_and(|r| r.gpm_any_tensor_pct.is_some());
         let (tokens, steps) = api::progress();
         let index = self.index;

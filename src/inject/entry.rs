@@ -116,7 +116,7 @@ pub(super) unsafe extern "C" fn _Exit(status: c_int) -> ! {
 }
 
 /// The path of this library; none when this code is part of a program (the command, a test), which must not inject itself.
-fn own_path() -> Option<CString> {
+pub(super) fn own_path() -> Option<CString> {
     // SAFETY: all zeros is a Dl_info.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: the address is of our own code; the answer goes into a struct of ours.

@@ -37,6 +37,8 @@ fn create(folder: &Path, name: &str) -> io::Result<Writer> {
 /// The evidence of this process.
 pub(super) struct Journal {
     out: PathBuf,
+    /// The folder that the file is in, wherever the program goes.
+    folder: Option<PathBuf>,
     simulated: bool,
     writer: Option<Writer>,
     waiting: VecDeque<(u64, Record)>,
@@ -52,6 +54,7 @@ impl Journal {
     pub(super) fn new(config: &Config, simulated: bool) -> Self {
         Self {
             out: config.out.clone(),
+            folder: None,
             simulated,
             writer: None,
             waiting: VecDeque::new(),
@@ -65,6 +68,11 @@ impl Journal {
     /// Whether anything has been said so far.
     pub(super) fn begun(&self) -> bool {
         self.writer.is_some() || !self.waiting.is_empty()
+    }
+
+    /// The folder that the evidence is in; none before there is any.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// Records that were given up because too many waited.
@@ -134,7 +142,7 @@ impl Journal {
         let name = identity::file_name(start);
         let refused = match create(&self.out, &name) {
             Ok(writer) => {
-                self.writer = Some(writer);
+                self.writes(writer);
                 return;
             }
             Err(e) => e,
@@ -148,7 +156,7 @@ impl Journal {
         let instead = std::env::temp_dir().join(format!("flopsprof-{uid}")).join(self.out.file_name().unwrap_or_default());
         match create(&instead, &name) {
             Ok(writer) => {
-                self.writer = Some(writer);
+                self.writes(writer);
                 self.refused = false;
                 let what = format!("cannot write evidence: {refused}: it goes to {} instead", instead.display());
                 let remedy = "set FLOPSPROF_OUT to a folder that can be written".to_owned();
@@ -157,6 +165,11 @@ impl Journal {
             }
             Err(_) => say(&format!("cannot write evidence: {refused}: set FLOPSPROF_OUT to a folder that can be written")),
         }
+    }
+
+    fn writes(&mut self, writer: Writer) {
+        self.folder = writer.path().parent().and_then(|p| std::path::absolute(p).ok());
+        self.writer = Some(writer);
     }
 
     fn tell(&mut self, fault: &Fault) {

@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -25,6 +27,7 @@ use super::{
     entry, gate, guard,
     journal::Journal,
     planner::{self, Planned, Ready},
+    reporter::Reporter,
     say::say,
 };
 use crate::{
@@ -80,9 +83,11 @@ pub(super) fn start() {
     STATE.store(RUNNING, Ordering::Release);
     let config = Config::read();
     let found = planner::find(config.cupti.as_deref()).map_err(|e| e.to_string());
+    let library = entry::own_path().map(|p| PathBuf::from(OsStr::from_bytes(p.to_bytes())));
+    let reporter = library.and_then(|l| Reporter::find(&l));
     let before = block_signals();
     let spawned = thread::Builder::new().name("flopsprof".to_owned()).spawn(|| {
-        guard::shield(|| run(config, found));
+        guard::shield(|| run(config, found, reporter));
         STATE.store(DONE, Ordering::Release);
     });
     // SAFETY: the mask is the one that was in force.
@@ -128,7 +133,7 @@ pub(super) fn draining() -> bool {
     STATE.load(Ordering::Acquire) == DRAINING
 }
 
-fn run(config: Config, found: Result<Found, String>) {
+fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>) {
     gate::this_is_the_meter();
     let Some(driver) = Driver::find() else { return };
     DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -152,7 +157,7 @@ fn run(config: Config, found: Result<Found, String>) {
             say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
         }
     }
-    Meter::new(driver, devices, config, found, ready).run();
+    Meter::new(driver, devices, config, found, ready, reporter).run();
 }
 
 struct Meter {
@@ -166,6 +171,7 @@ struct Meter {
     copies: Vec<PathBuf>,
     witness: Option<Option<Witness>>,
     journal: Journal,
+    reporter: Option<Reporter>,
     declared: Declare,
     /// Marks that stand in no evidence yet.
     phases: Vec<Phase>,
@@ -175,10 +181,18 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(driver: Driver, devices: u32, config: Config, cupti: Result<Found, String>, ready: mpsc::Receiver<Ready>) -> Self {
+    fn new(
+        driver: Driver,
+        devices: u32,
+        config: Config,
+        cupti: Result<Found, String>,
+        ready: mpsc::Receiver<Ready>,
+        reporter: Option<Reporter>,
+    ) -> Self {
         let now = monotonic_ns();
         Self {
             journal: Journal::new(&config, driver.simulated()),
+            reporter,
             driver,
             devices: (0..devices).map(|_| None).collect(),
             config,
@@ -334,6 +348,9 @@ impl Meter {
         if self.collect() {
             self.second_copy();
             self.foreign_context();
+            if let (Some(reporter), Some(folder)) = (&mut self.reporter, self.journal.folder()) {
+                reporter.window(folder);
+            }
         }
     }
 
@@ -460,6 +477,9 @@ impl Meter {
                 meter_cpu_ns: thread_cpu_ns(),
             }));
             self.journal.close();
+            if let (Some(reporter), Some(folder)) = (&self.reporter, self.journal.folder()) {
+                reporter.last(folder);
+            }
         }
     }
 }

@@ -22,5 +22,6 @@ mod identity;
 mod journal;
 mod meter;
 mod planner;
+mod reporter;
 mod say;
 mod told;

@@ -1,8 +1,9 @@
 //! What a path did while it was not looked at.
 //!
 //! A path takes turns with others, or a boundary went ungated, or another process had the counters: then some intervals of its time are *off*. In
-//! each interval that is *on*, the rate `r = FLOP / a` is known, where `a` is the interval's SM cycles (of its length in nanoseconds where no
-//! cycles were read). A block of off intervals is given
+//! each interval that is *on*, the rate `r = FLOP / a` is known. For a block whose SM cycles were read (its path was off, its window was not) `a` are
+//! cycles; for one without (another process had the counters) `a` are nanoseconds: cycles pass in a context only while it is on the GPU, so where a GPU is shared
+//! their number in an interval that nobody counted is not known. A block of off intervals is given
 //!
 //! ```text
 //! a_block x (r_before + r_after) / 2            (the one neighbour's rate at the ends)
@@ -14,6 +15,8 @@
 //! what it does just before and after: true of training loops, not of a program that does one thing once. With fewer than two on
 //! intervals the scatter is not known, and neither is the error. A path that did nothing whenever it was looked at is taken as unused: the report says
 //! for how long it was looked at.
+
+use std::ops::Range;
 
 /// One interval of one path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,15 +47,12 @@ pub fn interpolate(intervals: &[Interval]) -> Interpolated {
     if on.len() == intervals.len() {
         return Interpolated { variance: Some(0.0), ..Interpolated::default() };
     }
-    let clock = Clock::of(intervals);
     if on.iter().all(|i| intervals[*i].flop == Some(0)) && !on.is_empty() {
         return Interpolated { variance: Some(0.0), ..Interpolated::default() };
     }
-    let rate = |i: usize| intervals[i].flop.unwrap_or(0) as f64 / clock.ticks(&intervals[i]).max(1.0);
-    let rates: Vec<f64> = on.iter().map(|i| rate(*i)).collect();
-    let scatter =
-        (rates.len() >= 2).then(|| rates.windows(2).map(|w| (w[1] - w[0]).powi(2)).sum::<f64>() / (2.0 * (rates.len() - 1) as f64));
-    let mut result = Interpolated { variance: Some(0.0), ..Interpolated::default() };
+    let by_time = Rates::of(intervals, &on, |i| Some(i.ns as f64));
+    let by_cycles = Rates::of(intervals, &on, |i| i.cycles.map(|c| c as f64));
+    let mut result = Interpolated { variance: Some(0.0), each: vec![0.0; intervals.len()], ..Interpolated::default() };
     let mut i = 0;
     while i < intervals.len() {
         if intervals[i].flop.is_some() {
@@ -60,45 +60,48 @@ pub fn interpolate(intervals: &[Interval]) -> Interpolated {
             continue;
         }
         let end = (i..intervals.len()).find(|j| intervals[*j].flop.is_some()).unwrap_or(intervals.len());
-        let ticks: f64 = intervals[i..end].iter().map(|x| clock.ticks(x)).sum();
-        let before = on.iter().rev().find(|j| **j < i).map(|j| rate(*j));
-        let after = on.iter().find(|j| **j >= end).map(|j| rate(*j));
-        let first = std::mem::replace(&mut i, end);
-        let (mean, spread) = match (before, after) {
-            (Some(b), Some(a)) => (f64::midpoint(a, b), scatter.map(|v| ((a - b) / 2.0).powi(2) + 1.5 * v)),
-            (Some(r), None) | (None, Some(r)) => (r, scatter.map(|v| r * r / 12.0 + 2.0 * v)),
-            (None, None) => return Interpolated::default(),
-        };
-        result.flop += ticks * mean;
-        result.each.resize(intervals.len(), 0.0);
-        (first..end).for_each(|j| result.each[j] = clock.ticks(&intervals[j]) * mean);
-        result.variance = match (result.variance, spread) {
-            (Some(sum), Some(s)) => Some(sum + ticks * ticks * s),
-            _ => (ticks == 0.0).then_some(result.variance).flatten(),
-        };
+        let block = by_cycles.as_ref().and_then(|r| r.block(intervals, i..end)).or_else(|| by_time.as_ref()?.block(intervals, i..end));
+        let Some(block) = block else { return Interpolated::default() };
+        result.flop += block.flop;
+        result.each[i..end].copy_from_slice(&block.each);
+        result.variance = result.variance.zip(block.variance).map(|(sum, v)| sum + v);
+        i = end;
     }
     result
 }
 
-/// Cycles where every on interval has them; nanoseconds else.
-struct Clock {
-    cycles_per_ns: Option<f64>,
+/// The rates of the on intervals, on one clock.
+struct Rates<F> {
+    /// Index of an on interval, and its rate.
+    on: Vec<(usize, f64)>,
+    /// Variance from one to the next; none with fewer than two.
+    scatter: Option<f64>,
+    ticks: F,
 }
 
-impl Clock {
-    fn of(intervals: &[Interval]) -> Self {
-        let on = || intervals.iter().filter(|i| i.flop.is_some() && i.ns > 0);
-        let all = on().all(|i| i.cycles.is_some());
-        let (cycles, ns) = on().fold((0.0, 0.0), |(c, n), i| (c + i.cycles.unwrap_or(0) as f64, n + i.ns as f64));
-        Self { cycles_per_ns: (all && ns > 0.0 && cycles > 0.0).then_some(cycles / ns) }
+impl<F: Fn(&Interval) -> Option<f64>> Rates<F> {
+    /// None where an on interval was not timed on this clock, and without any.
+    fn of(intervals: &[Interval], on: &[usize], ticks: F) -> Option<Self> {
+        let rate = |i: &usize| Some((*i, intervals[*i].flop? as f64 / ticks(&intervals[*i])?.max(1.0)));
+        let on: Vec<(usize, f64)> = on.iter().map(rate).collect::<Option<_>>()?;
+        let squares: f64 = on.windows(2).map(|w| (w[1].1 - w[0].1).powi(2)).sum();
+        let scatter = (on.len() >= 2).then(|| squares / (2.0 * (on.len() - 1) as f64));
+        (!on.is_empty()).then_some(Self { on, scatter, ticks })
     }
 
-    fn ticks(&self, interval: &Interval) -> f64 {
-        match (self.cycles_per_ns, interval.cycles) {
-            (Some(_), Some(cycles)) => cycles as f64,
-            (Some(per_ns), None) => interval.ns as f64 * per_ns,
-            (None, _) => interval.ns as f64,
-        }
+    /// What a block of off intervals amounts to; none where one of them was not timed on this clock.
+    fn block(&self, intervals: &[Interval], block: Range<usize>) -> Option<Interpolated> {
+        let before = self.on.iter().rev().find(|(j, _)| *j < block.start).map(|(_, r)| *r);
+        let after = self.on.iter().find(|(j, _)| *j >= block.end).map(|(_, r)| *r);
+        let each: Vec<f64> = intervals[block].iter().map(&self.ticks).collect::<Option<_>>()?;
+        let ticks: f64 = each.iter().sum();
+        let (mean, spread) = match (before, after) {
+            (Some(b), Some(a)) => (f64::midpoint(a, b), self.scatter.map(|v| ((a - b) / 2.0).powi(2) + 1.5 * v)),
+            (Some(r), None) | (None, Some(r)) => (r, self.scatter.map(|v| r * r / 12.0 + 2.0 * v)),
+            (None, None) => return None,
+        };
+        let variance = if ticks == 0.0 { Some(0.0) } else { spread.map(|s| ticks * ticks * s) };
+        Some(Interpolated { flop: ticks * mean, variance, each: each.into_iter().map(|t| t * mean).collect() })
     }
 }
 
@@ -150,6 +153,18 @@ mod tests {
             within += u32::from((got.flop - off).abs() <= 3.0 * got.variance.unwrap().sqrt());
         }
         assert!(within >= 980, "{within} of 1000");
+    }
+
+    /// Two processes on one GPU: the cycles that were counted say nothing of an interval in which the other one had the counters.
+    #[test]
+    fn time_that_nobody_counted_is_interpolated_by_time() {
+        let on = |ns: u64, cycles: u64, flop: u128| Interval { flop: Some(flop), cycles: Some(cycles), ns };
+        let off = Interval { flop: None, cycles: None, ns: 1000 };
+        // Half of the GPU, then, the other process being gone, all of it: twice the cycles and twice the operations in the same time.
+        let got = interpolate(&[on(1000, 500, 4000), off, on(1000, 500, 4000), off, on(1000, 1000, 8000)]);
+        assert!((got.flop - 10_000.0).abs() < 1e-6, "{got:?}");
+        // The change between the neighbours of the last gap is in its error.
+        assert!(got.variance.unwrap().sqrt() >= 2000.0, "{got:?}");
     }
 
     #[test]

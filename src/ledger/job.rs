@@ -1,10 +1,11 @@
 //! Which processes belong to one run, and which of its ranks left no evidence.
 //!
 //! A launcher names the job and says how many processes it has. Processes of one name are one run, however many folders and nodes their evidence is
-//! from; without a name, those that one process started are (`FLOPSPROF_RUN`), and such groups of several nodes are one when their ranks complete each other.
+//! from; without a name, those that one process started are (`FLOPSPROF_RUN`), and such groups are one when their ranks complete each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::span::Spans;
 use crate::evidence::record::Start;
 
 /// What launchers call a job.
@@ -52,8 +53,8 @@ pub struct Run {
     pub ranks: BTreeSet<u64>,
     /// Ranks that the launcher says there are; none where it does not say.
     pub world: Option<u64>,
-    /// Machines, by boot.
-    pub boots: BTreeSet<String>,
+    /// Metered time by machine (its boot), on the machine's own clock.
+    pub metered: BTreeMap<String, Spans>,
 }
 
 impl Run {
@@ -74,16 +75,16 @@ impl Run {
         self.processes += other.processes;
         self.ranks.extend(other.ranks);
         self.world = self.world.max(other.world);
-        self.boots.extend(other.boots);
+        for (boot, spans) in other.metered {
+            let ours = self.metered.entry(boot).or_default();
+            ours.add_shifted(&spans, 0);
+            *ours = ours.compact();
+        }
     }
 
-    /// Whether two runs without a job's name are the parts of one on several nodes.
+    /// Whether two runs without a job's name are parts of one: a launcher that is not metered itself starts ranks that have no name in common.
     fn completes(&self, other: &Self) -> bool {
-        self.world == other.world
-            && self.world > Some(1)
-            && !self.ranks.is_empty()
-            && self.ranks.is_disjoint(&other.ranks)
-            && self.boots.is_disjoint(&other.boots)
+        self.world == other.world && self.world > Some(1) && !self.ranks.is_empty() && self.ranks.is_disjoint(&other.ranks)
     }
 }
 
@@ -93,14 +94,14 @@ pub struct Runs(BTreeMap<(bool, String), Run>);
 
 impl Runs {
     /// Adds a process.
-    pub fn add(&mut self, place: &Place, boot: &str) {
+    pub fn add(&mut self, place: &Place, boot: &str, metered: Spans) {
         let run = Run {
             name: place.name.clone(),
             named: place.named,
             processes: 1,
             ranks: place.rank.into_iter().collect(),
             world: place.world,
-            boots: BTreeSet::from([boot.to_owned()]),
+            metered: BTreeMap::from([(boot.to_owned(), metered)]),
         };
         self.0
             .entry((place.named, place.name.clone()))
@@ -133,7 +134,7 @@ mod tests {
 
     fn runs(places: &[(Place, &str)]) -> Vec<Run> {
         let mut runs = Runs::default();
-        places.iter().for_each(|(p, boot)| runs.add(p, boot));
+        places.iter().for_each(|(p, boot)| runs.add(p, boot, Spans::default()));
         runs.runs()
     }
 
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_a_jobs_name_are_one_run_when_their_ranks_complete_each_other() {
+    fn processes_without_a_jobs_name_are_one_run_when_their_ranks_complete_each_other() {
         let rank = |r, run, node| (place(&[("RANK", r), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")], run), node);
         assert_eq!(runs(&[rank("0", "1-1", "a"), rank("1", "2-2", "b")]).len(), 1);
         // The same rank twice: two runs, each of which lacks one.

@@ -4,7 +4,7 @@
 //! may differ: ranks of one job begin and end together, so a machine whose first and last window are both off by the same amount has a clock
 //! that is off, and is moved. What was done stands in [`RunTotal::clocks`]. Operations, device hours and energy are sums that no clock touches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     DeviceTotal, RunTotal, add_paths,
@@ -42,7 +42,6 @@ struct Machine {
     /// Unix time less its own, by its files: the newest, the least and the most.
     offset_ns: (u64, i64),
     offsets: Option<(i64, i64)>,
-    metered: Spans,
     timeline: Timeline,
 }
 
@@ -56,7 +55,8 @@ impl Ledger {
         self.seen.insert(file.identity, file.process.file.clone());
         let run = &mut self.run;
         run.simulated |= file.simulated;
-        self.runs.add(&file.place, &file.boot);
+        let began = file.wall.range().map_or(0, |(start, _)| start);
+        self.runs.add(&file.place, &file.boot, file.wall);
         run.breaks.extend(file.breaks);
         run.lines_lost += file.lines_lost;
         run.slipped = (run.slipped.0 + file.slipped.0, run.slipped.1 + file.slipped.1);
@@ -93,12 +93,9 @@ impl Ledger {
         if machine.host.is_empty() {
             machine.host.clone_from(&file.process.host);
         }
-        let began = file.wall.range().map_or(0, |(start, _)| start);
         machine.offset_ns = machine.offset_ns.max((began, file.offset_ns));
         machine.offsets =
             Some(machine.offsets.map_or((file.offset_ns, file.offset_ns), |(a, b)| (a.min(file.offset_ns), b.max(file.offset_ns))));
-        machine.metered.add_shifted(&file.wall, 0);
-        machine.metered = machine.metered.compact();
         machine.timeline.add(&file.timeline, 0);
         run.processes.push(file.process);
     }
@@ -118,14 +115,14 @@ impl Ledger {
                 ));
             }
         }
-        for run in runs.iter().filter(|r| r.boots.len() > 1) {
-            align(&run.boots, &self.machines, &mut offsets, &mut self.run.clocks);
+        for run in runs.iter().filter(|r| r.metered.len() > 1) {
+            align(&run.metered, &self.machines, &mut offsets, &mut self.run.clocks);
         }
         let mut wall = Spans::default();
         for run in &runs {
             let mut machines = Spans::default();
-            for boot in &run.boots {
-                machines.add_shifted(&self.machines[boot].metered, offsets[boot]);
+            for (boot, metered) in &run.metered {
+                machines.add_shifted(metered, offsets[boot]);
             }
             // Pauses inside a run are part of it; what lies between two runs is not.
             if let Some((start, end)) = machines.range() {
@@ -145,16 +142,18 @@ impl Ledger {
 
 /// Moves the clocks of machines that are off, and says so.
 fn align<'a>(
-    boots: &BTreeSet<String>,
+    metered: &BTreeMap<String, Spans>,
     machines: &'a BTreeMap<String, Machine>,
     offsets: &mut BTreeMap<&'a String, i64>,
     said: &mut Vec<String>,
 ) {
-    let range = |boot: &String, offset: i64| {
-        machines[boot].metered.range().map(|(a, b)| (a.saturating_add_signed(offset), b.saturating_add_signed(offset)))
-    };
-    let mut ranges: Vec<(&String, (u64, u64))> =
-        boots.iter().filter_map(|boot| Some((machines.get_key_value(boot)?.0, range(boot, offsets[boot])?))).collect();
+    let mut ranges: Vec<(&String, (u64, u64))> = Vec::new();
+    for (boot, spans) in metered {
+        if let (Some((boot, _)), Some((start, end))) = (machines.get_key_value(boot), spans.range()) {
+            let unix = |ns: u64| ns.saturating_add_signed(offsets[boot]);
+            ranges.push((boot, (unix(start), unix(end))));
+        }
+    }
     ranges.sort_by_key(|(boot, (start, _))| (*start, *boot));
     let Some((_, (start, end))) = ranges.get(ranges.len() / 2).copied() else { return };
     for (boot, (its_start, its_end)) in ranges {

@@ -101,11 +101,12 @@ fn add_paths(into: &mut Paths, from: &Paths) {
     }
 }
 
-/// All paths of one thing together.
+/// All paths of one thing together: its tier and coverage are those of the paths that executed anything, where one did.
 #[must_use]
 pub fn sum(paths: &Paths) -> PathTotal {
+    let idle = paths.values().all(|p| p.total() == 0);
     let mut total = PathTotal::none();
-    paths.values().for_each(|p| total.add(p));
+    paths.values().filter(|p| idle || p.total() > 0).for_each(|p| total.add(p));
     total
 }
 
@@ -230,8 +231,7 @@ impl RunTotal {
     /// The worst tier of what it consists of.
     #[must_use]
     pub fn tier(&self) -> Tier {
-        let counted = self.paths.values().filter(|p| p.total() > 0).map(PathTotal::tier);
-        counted.chain(self.estimated.iter().map(|e| e.tier)).max().unwrap_or(Tier::Counted)
+        self.estimated.iter().map(|e| e.tier).fold(sum(&self.paths).tier(), Tier::max)
     }
 
     /// Ranks that the launchers say there are, and that left no evidence.

@@ -1,6 +1,6 @@
 //! The report: form only. [`json`] is what it says, with a schema beside it; [`text`] is the same for a terminal, [`html`] for an auditor, [`aws`] for pipelines
 //! that read the file of the AWS Fine-Tuning FLOPs Meter. [`form`] holds the fields that the authorities ask for. [`make`] makes it from evidence, [`file`]
-//! puts it where it belongs.
+//! puts it where it belongs, [`watch`] keeps it up to date while a job runs.
 
 pub mod aws;
 pub mod estimate;
@@ -13,3 +13,4 @@ pub mod make;
 pub mod reconcile;
 pub mod text;
 pub mod verdict;
+pub mod watch;

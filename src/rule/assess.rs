@@ -185,7 +185,7 @@ impl Case<'_> {
         // What is missing in the total is in its upper end already, where that is known.
         let high = before.high + spent.high.unwrap_or(spent.flop);
         let sum = Amount { flop: spent.flop + before.flop, low: spent.low + before.low, high };
-        sum.check("the compute of the resulting model")?;
+        sum.check_sum("the compute of the resulting model")?;
         let missing = (spent.high.is_some() && gaps.iter().all(|g| g.at_most.is_some())).then_some(0);
         let value = compute::of(sum, missing, !gaps.is_empty(), self.rules);
         let limit = Ratio::from(limit);

@@ -3,7 +3,7 @@
 use num_rational::Ratio;
 use serde::{Deserialize, Serialize};
 
-use super::{Accounted, Error, Guidelines, MOST, Quantity, Total, guidelines::Fraction};
+use super::{Accounted, Error, Guidelines, MOST, MOST_IN_SUM, Quantity, Total, guidelines::Fraction};
 
 /// What compute was used for. The order is that of the tables in [`super::guidelines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,8 +110,17 @@ impl Amount {
 
     /// Refuses what cannot be meant.
     pub(super) fn check(&self, what: &str) -> Result<(), Error> {
+        self.check_below(what, MOST)
+    }
+
+    /// The same for a sum.
+    pub(super) fn check_sum(&self, what: &str) -> Result<(), Error> {
+        self.check_below(what, MOST_IN_SUM)
+    }
+
+    fn check_below(&self, what: &str, most: u128) -> Result<(), Error> {
         let large = self.flop.max(self.high);
-        if large > MOST {
+        if large > most {
             return Err(Error::TooLarge { what: what.to_owned(), flop: large });
         }
         if self.low > self.flop || self.flop > self.high {
@@ -181,7 +190,7 @@ pub(super) fn total(components: &[Accounted], quantity: Quantity, gaps: &[Gap], 
         sum.flop += c.component.amount.flop;
         sum.low += c.component.amount.low;
         sum.high += c.component.amount.high;
-        sum.check("the sum of the components")?;
+        sum.check_sum("the sum of the components")?;
     }
     let missing = gaps.iter().try_fold(0u128, |s, g| s.checked_add(g.at_most?));
     Ok(of(sum, missing, !gaps.is_empty(), rules))
@@ -190,7 +199,7 @@ pub(super) fn total(components: &[Accounted], quantity: Quantity, gaps: &[Gap], 
 /// A total of an amount and what may be missing in it.
 pub(super) fn of(sum: Amount, missing: Option<u128>, lower_bound: bool, rules: &Guidelines) -> Total {
     let (margin_low, margin_high) = margin(sum.flop, rules.margin);
-    let high = missing.and_then(|m| sum.high.checked_add(m)).filter(|h| *h <= MOST);
+    let high = missing.and_then(|m| sum.high.checked_add(m)).filter(|h| *h <= MOST_IN_SUM);
     let within_margin = sum.low >= margin_low && high.is_some_and(|h| h <= margin_high);
     Total { flop: sum.flop, flop_float: sum.flop as f64, low: sum.low, high, margin_low, margin_high, lower_bound, within_margin }
 }

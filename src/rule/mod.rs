@@ -25,6 +25,7 @@ mod compute;
 mod conclude;
 pub mod guidelines;
 mod models;
+mod text;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -38,6 +39,9 @@ pub use models::{Model, known_model, known_models};
 /// The largest number of FLOP that is taken for one: 10^33, a hundred million times the highest threshold. Above it is a slip of the keyboard, and
 /// products with the fractions of the rule would leave `u128`.
 pub const MOST: u128 = 10u128.pow(33);
+
+/// The largest sum of such numbers that is still exact: times the fractions of the rule (39, at most) it stays within `u128`.
+const MOST_IN_SUM: u128 = 10u128.pow(36);
 
 /// What is to be assessed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,8 +61,8 @@ pub struct Input {
 /// Why there is nothing to assess.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
-    /// More than [`MOST`].
-    #[error("{what} is {flop} FLOP: more than 10^33 cannot be meant")]
+    /// More than [`MOST`], or a sum of a thousand such numbers.
+    #[error("{what} is {flop} FLOP: so much cannot be meant")]
     TooLarge {
         /// Which number.
         what: String,

@@ -52,7 +52,7 @@ pub struct Schedule {
     looked: Vec<bool>,
     /// Something has been counted.
     active: bool,
-    /// The last main window counted nothing at all.
+    /// The last main window counted nothing at all, and nobody says that the tensor cores stood still.
     blind: bool,
     /// Scheduled time so far.
     age: Duration,
@@ -141,14 +141,15 @@ impl Schedule {
         Some(Turn { group: self.main, length })
     }
 
-    /// Tells what a window counted.
-    pub fn counted(&mut self, group: usize, counts: &BTreeMap<String, u128>) {
+    /// Tells what a window counted. `idle`: NVML saw the tensor cores stand still, so that a window that counted nothing missed nothing. A program that
+    /// pauses (a checkpoint, a profile being written) keeps its group; without this word each pause cost two changes.
+    pub fn counted(&mut self, group: usize, counts: &BTreeMap<String, u128>, idle: bool) {
         let (Some(turns), Some(state)) = (self.turns.get(group), self.in_use.get_mut(group)) else { return };
         let anything = counts.values().any(|n| *n > 0);
         self.active |= anything;
         self.looked[group] |= anything;
         if group == self.main {
-            self.blind = !anything;
+            self.blind = !anything && !idle;
         }
         if turns.iter().any(|path| counts.get(path).is_some_and(|n| *n > 0)) {
             if state.is_none() {
@@ -171,6 +172,8 @@ fn after(list: &[usize], last: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const STEADY: Duration = Duration::from_secs(60);
@@ -198,7 +201,7 @@ mod tests {
             let path = names[turn.group];
             let works = u128::from(spent.iter().sum::<f64>() > begins);
             let counts = BTreeMap::from([("always".to_owned(), 7 * works), (path.to_owned(), works * u128::from(uses.contains(&path)))]);
-            schedule.counted(turn.group, &counts);
+            schedule.counted(turn.group, &counts, false);
         }
         (spent, windows, changes)
     }
@@ -243,6 +246,21 @@ mod tests {
         );
         let (spent, ..) = play(&mut schedule, &["c"], 30.0);
         assert!(spent[2] > 25.0, "{spent:?}");
+    }
+
+    #[test]
+    fn a_program_that_pauses_keeps_its_group_where_nvml_says_that_it_does() {
+        for (idle, changes) in [(true, false), (false, true)] {
+            let mut schedule = Schedule::new(&plan(), STEADY);
+            play(&mut schedule, &[], 5.0);
+            let mut on = BTreeSet::new();
+            for _ in 0..3 {
+                let turn = schedule.turn().unwrap();
+                on.insert(turn.group);
+                schedule.counted(turn.group, &BTreeMap::from([("always".to_owned(), 0)]), idle);
+            }
+            assert_eq!(on.len() > 1, changes, "idle {idle}: {on:?}");
+        }
     }
 
     #[test]

@@ -102,6 +102,12 @@ const AT_WORK_TENSOR: f64 = 0.1;
 /// Busy time, percent, where there is no GPM: loading a model showed 2 on an H200.
 const AT_WORK_BUSY: u32 = 10;
 
+/// Whether the tensor cores stood still since the reading before. False where GPM does not say.
+#[must_use]
+pub fn idle(reading: &NvmlReading) -> bool {
+    reading.gpm_any_tensor_pct.is_some_and(|percent| percent <= AT_WORK_TENSOR)
+}
+
 impl DeviceWitness {
     /// Who it is.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, path::Path, process::Stdio, sync::LazyLock};
 
-use flopsprof::evidence::record::{Declare, Fault, Tier};
+use flopsprof::evidence::record::{Declare, FORMAT, Fault, Tier};
 use serde_json::Value;
 
 use crate::{
@@ -153,7 +153,7 @@ fn what_is_no_evidence_is_refused_with_code_3() {
     refused(folder.path(), "no evidence");
     let file = Evidence::counted("node", 0, 1, 1).write(folder.path());
     let text = fs::read_to_string(&file).expect("evidence");
-    fs::write(&file, text.replacen("\"format\":1,\"version\":\"", "\"format\":99,\"version\":\"9.", 1)).expect("changing it");
+    fs::write(&file, text.replacen(&format!("\"format\":{FORMAT},\"version\":\""), "\"format\":99,\"version\":\"9.", 1)).expect("changing it");
     refused(&file, "use flopsprof 9.");
 }
 

@@ -1,26 +1,32 @@
-"""What the meter costs: the same work in whole processes, metered and bare in alternation.
+"""What the meter costs: the same work in a metered and in a bare process, both alive, in alternation.
 
-    python3 overhead.py --lib LIBRARY --out DIR [--pairs 16]
+    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16]
 
-A parent that has imported torch and not started CUDA forks a child for each run; the metered ones have CUDA_INJECTION64_PATH set, the bare ones do not, and
-that is the only difference. A metered child warms up until the meter's survey is over and a window of some seconds has just ended, so that the next one,
-twice as long, holds the works; the bare ones warm up as long as the last metered one. Then it times four works, repetition by repetition: a training step
-of a Llama shape of about 1 B parameters in mixed precision (GPU-bound), one of about 220 M (launch-bound), 2000 tiny kernels, and a large matrix product
-that takes the chip to its power limit. A work's time is the lower quartile of its repetitions: what the meter adds to each of them is in it, other tenants of the machine's
-processors are not. Prints one JSON object: per work the ratios metered/bare of the pairs, and the time of a window boundary.
+A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference.
+They take turns on the GPU, a block of a work each, so that temperature, clocks and other tenants of the machine's processors change for both alike: a pair is a
+metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision (GPU-bound), one of about
+220 M (launch-bound), 2000 tiny kernels, and large matrix products that take the chip to its power limit.
+
+What an open counter session does to the whole chip the bare process would feel too. So the bare process also times the GPU-bound step while no
+metered process is alive yet: `beside_meter` is its time beside the metered one over its time alone.
+
+Prints one JSON object: per work the ratios metered/bare of the pairs, the bare seconds, and the time of a window boundary.
 """
 
 import argparse
 import json
 import os
 import statistics
+import sys
 import time
 import traceback
 
-# The shortest window after which the works begin: they take some 5 s, and the next window is as long as the run is old.
-LAST_S = 2.5
-# From then until the works begin: a boundary that has just begun is over by then.
-SETTLE_S = 0.3
+# The metered process works until its survey is over and a window of so many seconds has ended: the meter is at its steady work then.
+STEADY_S = 2.0
+# Repetitions in a block: half a second or so, long against what switching between the processes disturbs.
+BLOCK = {"gpu_bound": 4, "launch_bound": 12, "tiny": 24, "product": 12}
+# The bare process alone.
+ALONE = 24
 
 
 def llama(layers, hidden, heads, mlp, vocab=32000):
@@ -82,20 +88,16 @@ def windows(folder):
 
 
 def steady(folder):
-    """Whether the survey is over and a window that was long enough has just ended."""
+    """Whether the survey is over and a window that was long enough has ended."""
     seen = windows(folder)
-    return len({w.get("group") for w in seen}) > 1 and seen[-1]["end_ns"] - seen[-1]["start_ns"] > LAST_S * 1e9
+    return len({w.get("group") for w in seen}) > 1 and seen[-1]["end_ns"] - seen[-1]["start_ns"] > STEADY_S * 1e9
 
 
-def child(path, warm_s, evidence):
-    """Warms up, times, writes seconds of each work."""
+def works():
+    """The works by name, and the parameters of the two models."""
     import torch
 
-    began = time.monotonic()
-    # Tensor cores first: the survey of the counters follows their first work.
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    for _ in range(100):
-        a @ a
     big, big_n = llama(16, 2048, 16, 5632)
     small, small_n = llama(12, 1024, 16, 2816)
     ids_big, ids_small = torch.randint(0, 32000, (4, 2048), device="cuda"), torch.randint(0, 32000, (8, 1024), device="cuda")
@@ -109,58 +111,89 @@ def child(path, warm_s, evidence):
         for _ in range(20):
             a @ a
 
-    works = {"gpu_bound": (lambda: big(ids_big), 15), "launch_bound": (lambda: small(ids_small), 30), "tiny": (tiny, 50), "product": (product, 25)}
-    for work, _ in works.values():
-        work()
-    torch.cuda.synchronize()
-    while not steady(evidence) if evidence else time.monotonic() - began < warm_s:
-        big(ids_big)
+    return {"gpu_bound": lambda: big(ids_big), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
+
+
+class Child:
+    """A process that does a work so many times when it is told to, and says how long each took."""
+
+    def __init__(self, library=None, evidence=None):
+        ask, self.ask = os.pipe()
+        self.answer, answer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                if library:
+                    os.environ["CUDA_INJECTION64_PATH"] = library
+                    os.environ["FLOPSPROF_OUT"] = evidence
+                os.close(self.ask)
+                self.serve(os.fdopen(ask), os.fdopen(answer, "w"))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        os.close(ask)
+        os.close(answer)
+        self.ask, self.answer = os.fdopen(self.ask, "w"), os.fdopen(self.answer)
+        self.parameters = json.loads(self.answer.readline())
+
+    @staticmethod
+    def serve(ask, answer):
+        import torch
+
+        todo, parameters = works()
+        for work in todo.values():
+            work()
         torch.cuda.synchronize()
+        print(json.dumps(parameters), file=answer, flush=True)
+        for line in ask:
+            name, times = line.split()
+            work, took = todo[name], []
+            work()  # the other process was on the GPU: caches are its
+            torch.cuda.synchronize()
+            for _ in range(int(times)):
+                start = time.perf_counter()
+                work()
+                torch.cuda.synchronize()
+                took.append(time.perf_counter() - start)
+            print(json.dumps(took), file=answer, flush=True)
+
+    def run(self, name, times):
+        """Seconds of each repetition."""
+        print(name, times, file=self.ask, flush=True)
+        return json.loads(self.answer.readline())
+
+    def end(self):
+        self.ask.close()
+        os.waitpid(self.pid, 0)
+
+
+def couple(library, evidence, pairs, ratios, bare_s):
+    """One metered and one bare process; adds the ratios of their pairs. Returns the bare process's step beside the metered one over alone, and parameters."""
+    bare = Child()
+    alone = statistics.median(bare.run("gpu_bound", ALONE))
+    metered = Child(library, evidence)
+    began = time.monotonic()
+    while not steady(evidence):
+        metered.run("gpu_bound", 4)
         if time.monotonic() - began > 30:
             raise RuntimeError(f"no long window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(evidence)]}")
-    settled = time.monotonic() + SETTLE_S
-    while time.monotonic() < settled:
-        big(ids_big)
-        torch.cuda.synchronize()
-    result = {"parameters": [big_n, small_n], "times": {}, "warm_s": time.monotonic() - began, "from_ns": time.monotonic_ns()}
-    for name, (work, times) in works.items():
-        work()
-        torch.cuda.synchronize()
-        took = []
-        for _ in range(times):
-            start = time.perf_counter()
-            work()
-            torch.cuda.synchronize()
-            took.append(time.perf_counter() - start)
-        result["times"][name] = statistics.quantiles(took, n=4)[0]
-    result["to_ns"] = time.monotonic_ns()
-    with open(path, "w") as f:
-        json.dump(result, f)
-
-
-def run(library, out, index, metered, warm_s):
-    path = os.path.join(out, "child.json")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            evidence = os.path.join(out, f"evidence-{index}") if metered else None
-            if metered:
-                os.environ["CUDA_INJECTION64_PATH"] = library
-                os.environ["FLOPSPROF_OUT"] = evidence
-            child(path, warm_s, evidence)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    with open(path) as f:
-        result = json.load(f)
-    os.remove(path)
-    return result
+    beside = []
+    for name, times in BLOCK.items():
+        for index in range(pairs):
+            # Who comes first alternates, so that what the second finds favours neither.
+            order = (metered, bare) if index % 2 else (bare, metered)
+            block = {child: statistics.median(child.run(name, times)) for child in order}
+            ratios[name].append(block[metered] / block[bare])
+            bare_s[name].append(block[bare])
+            beside += [block[bare]] if name == "gpu_bound" else []
+    metered.end()
+    bare.end()
+    return statistics.median(beside) / alone, bare.parameters
 
 
 def boundaries(folder):
-    """Milliseconds of the boundaries between windows of one group, after the first seconds."""
+    """Milliseconds of the boundaries between windows of one group."""
     took, before = [], None
     for record in windows(folder):
         if before is not None and record.get("group") == before:
@@ -173,30 +206,21 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lib", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
-    # Of the bare child of the first pair, which comes before any metered one.
-    parser.add_argument("--warm", type=float, default=7)
     args = parser.parse_args()
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 
     os.makedirs(args.out, exist_ok=True)
-    pairs, took, parameters, warm_s, inside = [], [], None, args.warm, 0
-    for index in range(args.pairs):
-        # Who comes first alternates, so that a drift of the machine favours neither.
-        order = [True, False] if index % 2 else [False, True]
-        pair = {}
-        for metered in order:
-            pair[metered] = run(args.lib, args.out, index, metered, warm_s)
-            warm_s = pair[True]["warm_s"] if metered else warm_s
-        evidence = windows(os.path.join(args.out, f"evidence-{index}"))
-        inside += sum(pair[True]["from_ns"] < w["end_ns"] < pair[True]["to_ns"] for w in evidence)
-        parameters = pair[True]["parameters"]
-        took += boundaries(os.path.join(args.out, f"evidence-{index}"))
-        pairs.append({m: pair[m]["times"] for m in pair})
-        print(index, round(warm_s, 1), {w: round(pairs[-1][True][w] / pairs[-1][False][w], 5) for w in pairs[-1][True]}, flush=True)
-    ratios = {w: [p[True][w] / p[False][w] for p in pairs] for w in pairs[0][True]}
-    steps = {w: statistics.median(p[False][w] for p in pairs) for w in pairs[0][True]}
-    print(json.dumps({"ratios": ratios, "bare_s": steps, "boundary_ms": took, "inside": inside, "warm_s": warm_s, "parameters": parameters}))
+    ratios, bare_s, took, beside = {n: [] for n in BLOCK}, {n: [] for n in BLOCK}, [], []
+    for index in range(args.couples):
+        evidence = os.path.join(args.out, f"evidence-{index}")
+        share, parameters = couple(args.lib, evidence, args.pairs, ratios, bare_s)
+        beside.append(share)
+        took += boundaries(evidence)
+        print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", round(share, 5), file=sys.stderr, flush=True)
+    bare_s = {n: statistics.median(s) for n, s in bare_s.items()}
+    print(json.dumps({"ratios": ratios, "bare_s": bare_s, "beside_meter": beside, "boundary_ms": took, "parameters": parameters}))
 
 
 if __name__ == "__main__":

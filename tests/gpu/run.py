@@ -1,6 +1,6 @@
 """The checks that need a GPU: runs them, prints a table, writes results.json and the evidence.
 
-    python3 tests/gpu/run.py --bin flopsprof --lib libflopsprof.so --out DIR --commit HASH [--only exact,mix,...]
+    python3 tests/gpu/run.py --bin flopsprof --lib libflopsprof.so --out DIR --commit HASH [--only exact,mix,...] [--onto results.json]
 
 No cargo and no network are needed: it takes the built files. On the stand-in GPU (--stand-in DIR, a folder with its three libraries) the checks that need
 no framework run too, shorter, to try the script itself; their rows say so.
@@ -27,7 +27,7 @@ PREFIX = "sm__ops_path_tensor_"
 class Checks:
     def __init__(self, args):
         self.args = args
-        self.rows = []
+        self.rows = [row for file in args.onto for row in json.load(open(file))]
         self.device = {"device": "", "driver": "", "cupti": ""}
         self.evidence = os.path.join(args.out, "evidence")
         os.makedirs(self.evidence, exist_ok=True)
@@ -44,10 +44,14 @@ class Checks:
         passed = {"<=": lambda: value <= limit, ">=": lambda: value >= limit, "==": lambda: value == limit, "-": lambda: True}[op]() if value is not None else False
         row = {"id": name, "value": value, "limit": limit, "op": op, "pass": bool(passed), **more, **self.device}
         row |= {"commit": self.args.commit, "date": datetime.date.today().isoformat(), "simulated": bool(self.args.stand_in)}
-        self.rows.append(row)
+        self.rows = [r for r in self.rows if r["id"] != name] + [row]
         print(f"{'ok  ' if passed else 'FAIL'} {name:<24} {value!s:<24} {op} {limit}", flush=True)
+        self.write()
+
+    def write(self):
         with open(os.path.join(self.args.out, "results.json"), "w") as f:
             json.dump(self.rows, f, indent=1)
+            f.write("\n")
 
     def metered(self, name, command, timeout=120, **env):
         """Runs a command under the meter; its evidence goes to evidence/NAME. Returns exit status, seconds and stderr."""
@@ -239,21 +243,21 @@ def over(c):
     if c.args.stand_in:
         return
     out = os.path.join(c.args.out, "over")
-    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--pairs", str(c.args.pairs)]
+    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--couples", str(c.args.couples), "--pairs", str(c.args.pairs)]
     done = subprocess.run(command, env=c.env, stdout=subprocess.PIPE, text=True)
-    print(done.stdout[-6000:])
     if not c.device["device"]:
         first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
         shutil.copytree(os.path.join(out, first_evidence), os.path.join(c.evidence, "over"), dirs_exist_ok=True)
         c.report("over")
     result = json.loads(done.stdout.splitlines()[-1])
     boundary = statistics.median(result["boundary_ms"]) if result["boundary_ms"] else None
-    # The works fall between two boundaries (those that did not are told: `inside`). An old run has one a minute (the default steady window), and its
+    # A block that a boundary fell into is one of many, and the median does not see it. An old run has a boundary a minute (the default steady window): its
     # share is added.
     share = (boundary or 0) / 60_000
     for name, limit in (("gpu_bound", 1.001), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
         ratios = result["ratios"][name]
-        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), least=min(ratios), most=max(ratios), bare_s=result["bare_s"][name], inside=result["inside"])
+        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), quartiles=statistics.quantiles(ratios, n=4), bare_s=result["bare_s"][name])
+    c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
     c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     shutil.rmtree(out)
 
@@ -321,13 +325,16 @@ def main():
     parser.add_argument("--lib", required=True, type=os.path.abspath)
     parser.add_argument("--out", required=True, type=os.path.abspath)
     parser.add_argument("--commit", required=True)
-    parser.add_argument("--only", default=",".join(ALL))
+    parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list")
+    parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
+    parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     checks = Checks(args)
-    for name in args.only.split(","):
+    checks.write()
+    for name in filter(None, args.only.split(",")):
         begun = time.monotonic()
         try:
             (ALL | MORE)[name](checks)

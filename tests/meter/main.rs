@@ -6,3 +6,4 @@ mod disk;
 mod harness;
 mod library;
 mod process;
+mod report;

@@ -3,6 +3,8 @@
 #[path = "../synthetic/mod.rs"]
 #[allow(dead_code, reason = "the tests of the command use the rest")]
 mod synthetic;
+#[path = "../synthetic/many.rs"]
+mod thousands;
 
 mod aws;
 mod golden;
