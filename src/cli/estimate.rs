@@ -21,9 +21,10 @@ use flopsprof::{
     evidence::read,
     ledger,
     report::estimate as form,
+    rule::guidelines::CURRENT,
 };
 
-use super::report::count;
+use super::{base::BaseArgs, report::count};
 
 /// Estimate what a job will execute, from its model's configuration and its tokens. No GPU and no network are needed.
 ///
@@ -102,6 +103,8 @@ pub(crate) struct Args {
     /// JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    base: BaseArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -153,6 +156,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let workload = args.workload(built.as_ref().and_then(|m| m.fixed_length))?;
     let speed = args.speed()?;
+    let origin = args.base.origin(CURRENT)?;
     let mut estimates = Vec::new();
     for how in &args.method {
         let job = Job {
@@ -168,7 +172,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 Attention::Full => Kernel::EAGER,
             },
         };
-        estimates.push(job.estimate(speed.as_ref()).with_context(|| model.name())?);
+        let estimate = job.estimate(speed.as_ref()).with_context(|| model.name())?;
+        estimates.push(form::assessed(estimate, origin.clone(), CURRENT)?);
     }
     let printed = if args.json { format!("{}\n", serde_json::to_string_pretty(&form::json(&estimates))?) } else { form::text(&estimates) };
     std::io::stdout().write_all(printed.as_bytes())?;

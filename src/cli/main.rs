@@ -10,6 +10,7 @@ mod estimate;
 mod ledger;
 mod library;
 mod plan;
+mod recipe;
 mod report;
 mod run;
 mod seal;

@@ -7,7 +7,10 @@ use serde::Serialize;
 use crate::{
     estimate::job::{Estimate, Speed},
     ledger::{self, RunTotal},
+    rule::{self, Amount, Assessment, Component, Guidelines, Input, Kind, Origin},
 };
+
+use super::verdict;
 
 /// Version of the form.
 pub const FORMAT: u32 = 1;
@@ -22,18 +25,56 @@ pub struct Estimates<'a> {
     /// No GPU was asked: formulas.
     pub tier: &'static str,
     /// One a method.
-    pub estimates: &'a [Estimate],
+    pub estimates: &'a [Assessed],
+}
+
+/// An estimate, and what would follow from it.
+#[derive(Debug, Serialize)]
+pub struct Assessed {
+    /// The estimate.
+    #[serde(flatten)]
+    pub estimate: Estimate,
+    /// What would follow under the EU AI Act.
+    pub assessment: Assessment,
+}
+
+impl std::ops::Deref for Assessed {
+    type Target = Estimate;
+
+    fn deref(&self) -> &Estimate {
+        &self.estimate
+    }
+}
+
+/// Says what would follow from an estimate.
+///
+/// # Errors
+/// [`rule::Error`] when what is said of the base model contradicts itself, or a number is too large to be meant.
+pub fn assessed(estimate: Estimate, origin: Origin, rules: &'static Guidelines) -> Result<Assessed, rule::Error> {
+    let component = |kind, what: &str, flop| Component {
+        kind,
+        what: what.to_owned(),
+        amount: Amount::estimated(flop, rules),
+        source: format!("estimated by {}", estimate.by),
+    };
+    let components = vec![
+        component(Kind::Training, "forward and backward passes", estimate.flop.model()),
+        component(Kind::Recomputation, "activations computed again", estimate.flop.recomputed),
+    ];
+    let input = Input { origin, components, gaps: Vec::new(), doubts: Vec::new(), simulated: false };
+    let assessment = rule::assess(&input, rules)?;
+    Ok(Assessed { estimate, assessment })
 }
 
 /// Estimates as data.
 #[must_use]
-pub fn json(estimates: &[Estimate]) -> Estimates<'_> {
+pub fn json(estimates: &[Assessed]) -> Estimates<'_> {
     Estimates { format: FORMAT, flopsprof: env!("CARGO_PKG_VERSION"), tier: "analytic", estimates }
 }
 
 /// Estimates as a table.
 #[must_use]
-pub fn text(estimates: &[Estimate]) -> String {
+pub fn text(estimates: &[Assessed]) -> String {
     let mut out = String::new();
     let Some(first) = estimates.first() else { return out };
     let _ = writeln!(out, "flopsprof estimate (analytic: no GPU was asked)\n");
@@ -41,7 +82,7 @@ pub fn text(estimates: &[Estimate]) -> String {
     let pads = first.executed_tokens - first.tokens.min(first.executed_tokens);
     let padded = if pads > 0 { format!(", and {} pads", grouped(pads)) } else { String::new() };
     let _ = writeln!(out, "tokens     {}{padded}", grouped(first.tokens));
-    let mut row = |name: &str, cell: &dyn Fn(&Estimate) -> String| {
+    let mut row = |name: &str, cell: &dyn Fn(&Assessed) -> String| {
         let cells: String = estimates.iter().map(|e| format!(" {:>22}", cell(e))).collect();
         let _ = writeln!(out, "{name:<24}{cells}");
     };
@@ -70,6 +111,7 @@ pub fn text(estimates: &[Estimate]) -> String {
     row("6ND", &|e| scientific(e.six_nd.parse().unwrap_or(f64::NAN)));
     row("  (f. + b.) / 6ND", &|e| format!("{:.4}", e.model_to_six_nd));
     row("(4N + 2Nt) D", &|e| scientific(e.four_n_two_t.parse().unwrap_or(f64::NAN)));
+    row("expected verdict", &|e| verdict::word(e.assessment.verdict).to_owned());
     if let Some(h) = &first.hardware {
         row("GPU hours", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.gpu_hours)));
         row("energy, kWh", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.energy_kwh)));
@@ -83,10 +125,14 @@ pub fn text(estimates: &[Estimate]) -> String {
             h.energy_source
         );
     }
+    let _ = writeln!(out, "\nEU AI Act, expected, first method: {}", verdict::headline(&first.assessment));
+    for test in &first.assessment.tests {
+        let _ = writeln!(out, "  {:<28} {:<14} {}", verdict::title(test.name), verdict::word(test.verdict), verdict::comparison(test));
+    }
     let mut notes: Vec<&String> = estimates.iter().flat_map(|e| &e.notes).collect();
     notes.dedup();
     for note in notes {
-        let _ = writeln!(out, "\nnote: {note}");
+        let _ = writeln!(out, "note: {note}");
     }
     out
 }
