@@ -17,7 +17,14 @@ fn evidence(folder: &Path, said: Vec<Record>, windows: &[u128]) {
     let mut add = |at: u64, record: Record| writer.append(at, &record).expect("a line");
     add(0, Record::Start(Box::new(Start { format: 1, version: "0.1.0".to_owned(), unix_ns: 1_700_000_000 * SECOND, ..Start::default() })));
     let peak = BTreeMap::from([(PATH.to_owned(), 4096.0 * 132.0)]);
-    let device = Device { name: "NVIDIA H100".to_owned(), uuid: "GPU-1".to_owned(), max_sm_clock_mhz: 1830, sm_count: 132, peak_flop_per_cycle: peak, ..Device::default() };
+    let device = Device {
+        name: "NVIDIA H100".to_owned(),
+        uuid: "GPU-1".to_owned(),
+        max_sm_clock_mhz: 1830,
+        sm_count: 132,
+        peak_flop_per_cycle: peak,
+        ..Device::default()
+    };
     add(1, Record::Device(Box::new(device)));
     said.into_iter().for_each(|r| add(2, r));
     for (i, flop) in windows.iter().enumerate() {
@@ -138,7 +145,13 @@ fn pads_and_evaluation_have_lines_of_their_own() {
     }});
     // Two windows of training and one of evaluation, cut at its marks.
     let phase = |name: &str, since_ns| Record::Phase(Phase { phase: name.to_owned(), since_ns });
-    let said = vec![model(), Record::Work(declared(work)), phase("train", 1), phase("evaluate", 20 * SECOND + 10), phase("train", 30 * SECOND + 10)];
+    let said = vec![
+        model(),
+        Record::Work(declared(work)),
+        phase("train", 1),
+        phase("evaluate", 20 * SECOND + 10),
+        phase("train", 30 * SECOND + 10),
+    ];
     // Masked rows are computed whole by a fused kernel: flash's count, and scores seven halves times the other half of the square.
     let other_half = 800.0 * 22.0 * 7.0 * 2.0 * 2048.0 * f64::from(2048 * 2047 / 2);
     let training = executed("800", "2048", "flash") + other_half;
@@ -161,7 +174,9 @@ fn pads_and_evaluation_have_lines_of_their_own() {
     assert!(mfu < hfu && hfu < 1.0, "{rates}");
     assert!((rates["nvml_over_measured"].as_f64().expect("a ratio") * hfu - 1.0).abs() < 1e-9);
     let (_, text) = report(dir.path(), false);
-    for words in ["from 6ND to what was measured", "pad tokens", "masked positions", "unexplained", "HFU", "MFU", "NVML utilisation 100.0 %"] {
+    for words in
+        ["from 6ND to what was measured", "pad tokens", "masked positions", "unexplained", "HFU", "MFU", "NVML utilisation 100.0 %"]
+    {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
 }

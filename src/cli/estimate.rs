@@ -147,12 +147,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         && args.params.or(model.parameters).is_none()
         && let Some(c) = config
     {
-        bail!(
-            "{}: the architecture `{}` is not known (known: {}): give --params for 6ND",
-            model.name(),
-            c.model_type(),
-            family::KNOWN
-        );
+        bail!("{}: the architecture `{}` is not known (known: {}): give --params for 6ND", model.name(), c.model_type(), family::KNOWN);
     }
     let workload = args.workload(built.as_ref().and_then(|m| m.fixed_length))?;
     let speed = args.speed()?;
@@ -163,7 +158,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             model: built.clone(),
             parameters: args.params.or(model.parameters),
             workload: workload.clone(),
-            lengths_known: args.sequence_length.is_some() || args.lengths.is_some() || built.as_ref().is_some_and(|m| m.fixed_length.is_some()),
+            lengths_known: args.sequence_length.is_some()
+                || args.lengths.is_some()
+                || built.as_ref().is_some_and(|m| m.fixed_length.is_some()),
             method: args.how(*how, built.as_ref())?,
             checkpointing: args.gradient_checkpointing,
             kernel: match args.attention {

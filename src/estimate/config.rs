@@ -62,8 +62,7 @@ impl<'a> Config<'a> {
     /// # Errors
     /// When it is missing or no positive whole number.
     pub fn size(&self, field: &str) -> Result<u64, EstimateError> {
-        self.optional(field)?
-            .ok_or_else(|| EstimateError::Missing { field: field.to_owned(), model_type: self.model_type.to_owned() })
+        self.optional(field)?.ok_or_else(|| EstimateError::Missing { field: field.to_owned(), model_type: self.model_type.to_owned() })
     }
 
     /// A size, or what the architecture takes where it is not given.

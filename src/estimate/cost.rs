@@ -117,11 +117,7 @@ fn add(into: &mut Costs, row: &Costs, rows: u64) -> Result<(), EstimateError> {
     let too_large = || EstimateError::TooLarge { field: "tokens".to_owned(), why: "the operations do not fit 128 bits".to_owned() };
     for (component, flop) in row {
         let sum = into.entry(*component).or_default();
-        for (sum, one) in [
-            (&mut sum.forward, flop.forward),
-            (&mut sum.backward, flop.backward),
-            (&mut sum.recomputed, flop.recomputed),
-        ] {
+        for (sum, one) in [(&mut sum.forward, flop.forward), (&mut sum.backward, flop.backward), (&mut sum.recomputed, flop.recomputed)] {
             let all = one.checked_mul(u128::from(rows)).and_then(|n| sum.checked_add(n)).filter(|n| *n < 1 << 120);
             *sum = all.ok_or_else(too_large)?;
         }
@@ -216,8 +212,7 @@ impl Pass<'_> {
         let last = layer.operations.iter().rposition(|o| !matches!(o.work, Work::Sum));
         for (i, forward) in forwards.iter().enumerate() {
             let Some(component) = forward.component else { continue };
-            let (unwanted, unwanted_adapter) =
-                if Some(i) == last { (forward.unwanted, forward.unwanted_adapter) } else { (0, 0) };
+            let (unwanted, unwanted_adapter) = if Some(i) == last { (forward.unwanted, forward.unwanted_adapter) } else { (0, 0) };
             self.costs.entry(component).or_default().recomputed += forward.flop - unwanted;
             if forward.adapter > 0 {
                 self.costs.entry(Component::Adapters).or_default().recomputed += forward.adapter - unwanted_adapter;
@@ -282,8 +277,7 @@ impl Pass<'_> {
             // A fused kernel computes all three gradients, wanted or not.
             let all = self.run.kernel.fused;
             let one = |wanted: bool, flop: u128| if wanted || all { flop } else { 0 };
-            cost.backward +=
-                one(values, with_values) + one(queries || keys, with_values) + one(queries, with_keys) + one(keys, with_keys);
+            cost.backward += one(values, with_values) + one(queries || keys, with_values) + one(queries, with_keys) + one(keys, with_keys);
             cost.recomputed += if all { with_keys } else { 0 };
         }
         Forward { component: Some(Component::AttentionScores), flop: with_keys + with_values, ..Forward::default() }

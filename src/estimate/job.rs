@@ -197,7 +197,9 @@ impl Job {
                         trainable += l.stored * (matrix * u64::from(trains("weight")) + bias * u64::from(trains("bias")));
                         adapters += self.method.adapter(layer, l).map_or(0, |r| r.saturating_mul(l.inputs + l.outputs));
                     }
-                    Work::Elementwise { name, parameters } if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") => {
+                    Work::Elementwise { name, parameters }
+                        if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") =>
+                    {
                         trainable += parameters;
                     }
                     _ => {}
@@ -273,7 +275,9 @@ impl Job {
     fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {
         let experts = self.model.iter().flat_map(Model::linears).any(|(_, l)| l.component == Component::Experts);
         if experts && matches!(self.method, Method::Lora { targets: super::method::Targets::AllLinear, .. }) {
-            notes.push("adapters of stacked experts (PEFT's target_parameters) are not estimated: all-linear is every nn.Linear here".to_owned());
+            notes.push(
+                "adapters of stacked experts (PEFT's target_parameters) are not estimated: all-linear is every nn.Linear here".to_owned(),
+            );
         }
         if let Some(given) = self.parameters
             && given.abs_diff(counted.total) > counted.total / 50

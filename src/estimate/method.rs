@@ -142,7 +142,11 @@ impl Method {
         if let Self::FrozenLayers(n) = self {
             let layers = model.layers.iter().filter_map(|l| l.index).max().map_or(0, |i| i + 1);
             if *n > layers {
-                return Err(super::config::contradiction(("frozen layers", *n), ("hidden layers", layers), "more are frozen than there are"));
+                return Err(super::config::contradiction(
+                    ("frozen layers", *n),
+                    ("hidden layers", layers),
+                    "more are frozen than there are",
+                ));
             }
         }
         Ok(())

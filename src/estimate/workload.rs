@@ -182,8 +182,10 @@ pub fn lengths(text: &str) -> Result<Vec<Shape>, EstimateError> {
 fn tokens(shapes: &[Shape]) -> Result<u64, EstimateError> {
     let each = |s: &Shape| s.rows.checked_mul(s.length + s.decoder_length);
     let sum = shapes.iter().try_fold(0u64, |sum, s| sum.checked_add(each(s)?));
-    sum.filter(|n| *n < 1 << 63)
-        .ok_or_else(|| EstimateError::TooLarge { field: "tokens".to_owned(), why: "rows x length x epochs must stay below 2^63".to_owned() })
+    sum.filter(|n| *n < 1 << 63).ok_or_else(|| EstimateError::TooLarge {
+        field: "tokens".to_owned(),
+        why: "rows x length x epochs must stay below 2^63".to_owned(),
+    })
 }
 
 fn most_decoder(shapes: &[Shape]) -> u64 {
@@ -257,7 +259,14 @@ mod tests {
         for text in ["[100, 512, 100, 100]", r#"{"100": 3, "512": 1}"#, "100 3\n512 1\n", "512\n100,3", "100\t3\n\n512"] {
             assert_eq!(lengths(text).unwrap(), two, "{text}");
         }
-        for (text, at) in [("[1, -5]", "entry 1"), (r#"{"x": 1}"#, "entry"), ("100 3\nten", "line 2"), ("", "empty"), ("0 5", "line 1"), ("1 2 3", "line 1")] {
+        for (text, at) in [
+            ("[1, -5]", "entry 1"),
+            (r#"{"x": 1}"#, "entry"),
+            ("100 3\nten", "line 2"),
+            ("", "empty"),
+            ("0 5", "line 1"),
+            ("1 2 3", "line 1"),
+        ] {
             let error = lengths(text).unwrap_err().to_string();
             assert!(error.contains(at), "{text}: {error}");
         }

@@ -70,8 +70,9 @@ impl Case {
     pub(super) fn new(model: &Declared, train: &Rows) -> Result<Self, String> {
         let config = Config::new(&model.config).map_err(|e| e.to_string())?;
         let built = family::model(config).map_err(|e| e.to_string())?;
-        let built =
-            built.ok_or_else(|| format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type()))?;
+        let built = built.ok_or_else(|| {
+            format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type())
+        })?;
         let fused = model.attention != "eager";
         let workload =
             Workload { executed: shapes(&train.executed), documents: shapes(&train.documents), attention_by_document: train.by_document };
@@ -109,8 +110,7 @@ impl Case {
 
     /// Documents alone: what training on these tokens takes.
     pub(super) fn documents(&self) -> Result<Split, String> {
-        let workload =
-            Workload { executed: self.train.documents.clone(), documents: Vec::new(), attention_by_document: false };
+        let workload = Workload { executed: self.train.documents.clone(), documents: Vec::new(), attention_by_document: false };
         self.cost(&self.model, &self.job, &workload, self.skipping(), false)
     }
 
@@ -154,7 +154,8 @@ impl Case {
 
     /// Rows of another phase.
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
-        let workload = Workload { executed: shapes(&rows.executed), documents: shapes(&rows.documents), attention_by_document: rows.by_document };
+        let workload =
+            Workload { executed: shapes(&rows.executed), documents: shapes(&rows.documents), attention_by_document: rows.by_document };
         self.cost(&self.model, &self.job, &workload, self.job.kernel, !rows.backward).map(|c| c.executed())
     }
 

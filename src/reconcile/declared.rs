@@ -28,7 +28,10 @@ use crate::{
         method::{Method, Targets},
         workload::Shape,
     },
-    evidence::{read::ProcessEvidence, record::{Record, Window}},
+    evidence::{
+        read::ProcessEvidence,
+        record::{Record, Window},
+    },
 };
 
 /// The format read here.

@@ -95,7 +95,8 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     add("frozen_gradients", needed - all, "what is trained: gradients that nobody needs", Confidence::Exact);
 
     // What is executed besides.
-    let checkpointed = if case.checkpointing() { "checkpointed layers, and scores in fused attention" } else { "scores in fused attention" };
+    let checkpointed =
+        if case.checkpointing() { "checkpointed layers, and scores in fused attention" } else { "scores in fused attention" };
     add("recomputation", rows.recomputed(), checkpointed, Confidence::Exact);
     add("pad_tokens", rows.model() - documents.model(), "rows as executed, less their documents", Confidence::Exact);
     add("masked_positions", case.masked()?, "attention with an explicit mask, or eager, computes what it throws away", Confidence::Assumed);
@@ -105,12 +106,7 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     let other = phases::other(told, &case, measured)?;
     remarks.extend(other.remarks);
     add("other_phases", other.flop, &other.source, other.confidence);
-    add(
-        "optimizer_and_other",
-        0.0,
-        "element-wise work is not executed by tensor cores, and these are their counters",
-        Confidence::Exact,
-    );
+    add("optimizer_and_other", 0.0, "element-wise work is not executed by tensor cores, and these are their counters", Confidence::Exact);
     let explained: f64 = lines.iter().map(|l| l.flop).sum();
     lines.push(Line {
         name: "unexplained",

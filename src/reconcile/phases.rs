@@ -22,7 +22,8 @@ const BLURRED: f64 = 0.1;
 pub(super) fn other(told: &Told, case: &Case, measured: f64) -> Result<Other, String> {
     // What was counted stands for what was measured: interpolated parts are shared out alike.
     let scale = if told.all > 0.0 { measured / told.all } else { 0.0 };
-    let mut sum = Other { flop: 0.0, source: "no phase but training is marked".to_owned(), confidence: Confidence::Exact, remarks: Vec::new() };
+    let mut sum =
+        Other { flop: 0.0, source: "no phase but training is marked".to_owned(), confidence: Confidence::Exact, remarks: Vec::new() };
     let mut sources = Vec::new();
     let names = told.counted.keys().chain(told.phases.keys()).filter(|p| *p != "train").collect::<BTreeSet<_>>();
     for name in names {

@@ -78,7 +78,13 @@ pub fn text(estimates: &[Assessed]) -> String {
     let mut out = String::new();
     let Some(first) = estimates.first() else { return out };
     let _ = writeln!(out, "flopsprof estimate (analytic: no GPU was asked)\n");
-    let _ = writeln!(out, "model      {}, {} parameters, {} met by a token", first.model_type, grouped(first.parameters.total), grouped(first.parameters.active));
+    let _ = writeln!(
+        out,
+        "model      {}, {} parameters, {} met by a token",
+        first.model_type,
+        grouped(first.parameters.total),
+        grouped(first.parameters.active)
+    );
     let pads = first.executed_tokens - first.tokens.min(first.executed_tokens);
     let padded = if pads > 0 { format!(", and {} pads", grouped(pads)) } else { String::new() };
     let _ = writeln!(out, "tokens     {}{padded}", grouped(first.tokens));

@@ -153,7 +153,8 @@ fn what_is_no_evidence_is_refused_with_code_3() {
     refused(folder.path(), "no evidence");
     let file = Evidence::counted("node", 0, 1, 1).write(folder.path());
     let text = fs::read_to_string(&file).expect("evidence");
-    fs::write(&file, text.replacen(&format!("\"format\":{FORMAT},\"version\":\""), "\"format\":99,\"version\":\"9.", 1)).expect("changing it");
+    fs::write(&file, text.replacen(&format!("\"format\":{FORMAT},\"version\":\""), "\"format\":99,\"version\":\"9.", 1))
+        .expect("changing it");
     refused(&file, "use flopsprof 9.");
 }
 

@@ -21,8 +21,21 @@ fn methods_stand_side_by_side() {
     let (_dir, path) = folder(&[("config.json", LLAMA_3B)]);
     let path = path.to_str().expect("UTF-8");
     let said = json(&[
-        path, "--rows", "1000", "-s", "2048", "--epochs", "2", "--method", "full,lora,frozen", "--freeze-layers", "14", "--gpu", "H200",
-        "--utilisation", "40%",
+        path,
+        "--rows",
+        "1000",
+        "-s",
+        "2048",
+        "--epochs",
+        "2",
+        "--method",
+        "full,lora,frozen",
+        "--freeze-layers",
+        "14",
+        "--gpu",
+        "H200",
+        "--utilisation",
+        "40%",
     ]);
     let estimates = said["estimates"].as_array().expect("estimates");
     assert_eq!(estimates.len(), 3);
@@ -32,6 +45,13 @@ fn methods_stand_side_by_side() {
     assert_eq!(estimates[0]["tokens"], 2 * 1000 * 2048);
     let hours = estimates[0]["hardware"]["gpu_hours"].as_f64().expect("hours");
     assert!((hours - flop(0) / (989.4e12 * 0.4) / 3600.0).abs() < 1e-9 * hours);
+    let verdict = |base: &[&str]| {
+        let said = json(&[&[path, "--tokens", "1M", "-s", "2048"], base].concat());
+        said["estimates"][0]["assessment"]["verdict"].as_str().expect("a verdict").to_owned()
+    };
+    assert_eq!(verdict(&["--base-flops", "1e23"]), "below");
+    assert_eq!(verdict(&["--base-flops", "1e16"]), "above");
+    assert_eq!(verdict(&["--base-flops", "6.1e16"]), "inconclusive", "2.03e16, give or take 30 %");
     let output = flopsprof(&[path, "--tokens", "1M", "-s", "2048", "--method", "full,lora"]);
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     for word in ["attention scores", "6ND", "recomputed", "lora r=8 q_proj,v_proj", "2,293,760"] {
@@ -111,5 +131,38 @@ fn wrong_usage_is_named() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
         assert!(said.contains(words), "{args:?}: {words} is not in {said}");
         assert!(output.stdout.is_empty(), "{args:?}: half an answer");
+    }
+}
+
+fn run_with(recipe: &str, command: &[&str]) -> (tempfile::TempDir, Output) {
+    let (dir, path) = folder(&[("recipe.yaml", recipe)]);
+    let mut flopsprof = Command::new(env!("CARGO_BIN_EXE_flopsprof"));
+    flopsprof.args(["run", "--recipe"]).arg(path.join("recipe.yaml")).args(["--out"]).arg(path.join("evidence")).args(command);
+    let output = flopsprof.current_dir(&path).env_remove("FLOPS_METER_OUT").output().expect("the command");
+    (dir, output)
+}
+
+#[test]
+fn a_recipe_that_cannot_be_read_is_named_and_nothing_runs() {
+    for (recipe, words) in [
+        ("compute_flops: [1, 2", "not YAML"),
+        ("just words", "not YAML"),
+        ("compute_flops: 3\n", "compute_flops is 3"),
+        ("compute_flops: \"yes\"\n", "compute_flops is \"yes\""),
+    ] {
+        let (dir, output) = run_with(recipe, &["touch", "ran"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{recipe}: {said}");
+        assert!(said.contains("recipe.yaml") && said.contains(words), "{recipe}: {said}");
+        assert!(!dir.path().join("ran").exists(), "the command ran");
+    }
+}
+
+#[test]
+fn a_recipe_without_the_flag_runs_without_the_meter() {
+    for recipe in ["model: x\n", "compute_flops: false\n"] {
+        let (_dir, output) = run_with(recipe, &["sh", "-c", "test -z \"$LD_PRELOAD\" && exit 7"]);
+        assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not metered"));
     }
 }

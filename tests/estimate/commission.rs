@@ -1,12 +1,6 @@
 //! The worked examples of the Commission's guidelines, Annex A.3 (C(2025) 5045).
 
-use flopsprof::estimate::{
-    cost::Kernel,
-    gpu::hardware_method,
-    job::Job,
-    method::Method,
-    workload::Workload,
-};
+use flopsprof::estimate::{cost::Kernel, gpu::hardware_method, job::Job, method::Method, workload::Workload};
 
 /// 6 P D of an unknown architecture, FLOP.
 fn six_nd(parameters: u64, tokens: u64) -> String {
@@ -43,7 +37,10 @@ fn the_architecture_based_examples_to_the_digit() {
         let truncated = format!("{:.1}e{}", (value / 10f64.powf(value.log10().floor()) * 10.0).floor() / 10.0, value.log10().floor());
         let rounded = format!("{value:.1e}");
         // One version of the annex cuts the third digit off where the other rounds.
-        assert!(printed.contains(&rounded.as_str()) || printed.contains(&truncated.as_str()), "{name}: {rounded} or {truncated}, not {printed:?}");
+        assert!(
+            printed.contains(&rounded.as_str()) || printed.contains(&truncated.as_str()),
+            "{name}: {rounded} or {truncated}, not {printed:?}"
+        );
         assert_eq!(rounded, printed[1], "{name}");
     }
 }

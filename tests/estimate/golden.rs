@@ -61,7 +61,8 @@ fn every_architecture_counts_as_flop_counter_mode_does() {
         for counted in golden["counted"].as_array().expect("counts") {
             let estimate = job(golden, counted).estimate(None).unwrap_or_else(|e| panic!("{name}: {e}"));
             let backward = estimate.flop.backward + estimate.flop.recomputed;
-            for (what, ours, theirs) in [("forward", estimate.flop.forward, &counted["forward"]), ("backward", backward, &counted["backward"])]
+            for (what, ours, theirs) in
+                [("forward", estimate.flop.forward, &counted["forward"]), ("backward", backward, &counted["backward"])]
             {
                 let theirs = theirs.as_f64().expect("a number");
                 let off = ours as f64 / theirs - 1.0;

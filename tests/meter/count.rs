@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 
 use flopsprof::evidence::record::Record;
 
-use crate::harness::{BF16, Bench, FP64, FP8, library, zoo};
+use crate::harness::{BF16, Bench, FP8, FP64, library, zoo};
 
 #[test]
 fn every_launch_of_a_plain_program_is_counted() {
@@ -106,19 +106,13 @@ fn phases_are_counted_apart_and_declarations_are_kept() {
     let outcome = bench.run("declare", &[]);
     outcome.assert_exact();
     let lines = outcome.ended().lines;
-    let phases: Vec<(String, u64)> = lines
-        .iter()
-        .filter_map(|l| if let Record::Phase(p) = &l.record { Some((p.phase.clone(), p.since_ns)) } else { None })
-        .collect();
+    let phases: Vec<(String, u64)> =
+        lines.iter().filter_map(|l| if let Record::Phase(p) = &l.record { Some((p.phase.clone(), p.since_ns)) } else { None }).collect();
     assert_eq!(phases.iter().map(|(p, _)| p.as_str()).collect::<Vec<_>>(), ["train", "evaluate", "train"]);
     assert!(phases.windows(2).all(|w| w[0].1 < w[1].1));
     let (begin, end) = (phases[1].1, phases[2].1);
-    let inside: u128 = outcome
-        .windows()
-        .iter()
-        .filter(|w| w.start_ns >= begin && w.start_ns < end)
-        .map(|w| w.counts.get(FP8).copied().unwrap_or(0))
-        .sum();
+    let inside: u128 =
+        outcome.windows().iter().filter(|w| w.start_ns >= begin && w.start_ns < end).map(|w| w.counts.get(FP8).copied().unwrap_or(0)).sum();
     // The mark does not wait for the boundary: a launch or two may come before it.
     let truth = outcome.truth()[FP8];
     assert!(inside * 10 >= truth * 7 && inside <= truth, "{inside} of {truth}: {phases:?}\n{}", outcome.course());

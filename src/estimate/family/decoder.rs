@@ -110,13 +110,9 @@ pub(super) fn style(model_type: &str) -> Option<Style> {
             ..LLAMA
         },
         "qwen2_moe" => Style { feed_forward: FeedForward::Experts(moe::Style::Qwen2), ..qwen },
-        "qwen3_moe" => Style {
-            query_bias: None,
-            output_bias: None,
-            head_norms: true,
-            feed_forward: FeedForward::Experts(moe::Style::Qwen3),
-            ..qwen
-        },
+        "qwen3_moe" => {
+            Style { query_bias: None, output_bias: None, head_norms: true, feed_forward: FeedForward::Experts(moe::Style::Qwen3), ..qwen }
+        }
         "deepseek_v2" | "deepseek_v3" => Style { latent: true, feed_forward: FeedForward::Experts(moe::Style::DeepSeek), ..LLAMA },
         "gpt_oss" => Style {
             query_bias: Some(true),
@@ -142,7 +138,8 @@ pub(super) fn model(c: Config<'_>, style: &Style) -> Result<Model, EstimateError
         let mut layer = Layer::hidden(format!("model.layers.{index}."), Side::Main, index);
         let bias = u64::from(style.norms == Norms::Parallel) * hidden;
         let normed = layer.elementwise(&[INPUT], "input_layernorm", hidden + bias);
-        let attended = if style.latent { latent(c, &mut layer, normed, hidden)? } else { attention(c, style, &mut layer, normed, *window)? };
+        let attended =
+            if style.latent { latent(c, &mut layer, normed, hidden)? } else { attention(c, style, &mut layer, normed, *window)? };
         let attended =
             if style.norms == Norms::Four { layer.elementwise(&[attended], "post_attention_layernorm", hidden) } else { attended };
         if style.norms == Norms::Parallel {
@@ -319,10 +316,9 @@ fn windows(c: Config<'_>, style: &Style, layers: u64) -> Result<Vec<Option<u64>>
             .map(|t| match *t {
                 "full_attention" => Ok(None),
                 "sliding_attention" if window.is_some() => Ok(window),
-                "sliding_attention" => Err(EstimateError::Missing {
-                    field: "sliding_window".to_owned(),
-                    model_type: c.model_type().to_owned(),
-                }),
+                "sliding_attention" => {
+                    Err(EstimateError::Missing { field: "sliding_window".to_owned(), model_type: c.model_type().to_owned() })
+                }
                 other => Err(EstimateError::Wrong {
                     field: "layer_types".to_owned(),
                     value: other.to_owned(),

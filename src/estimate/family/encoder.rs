@@ -155,6 +155,7 @@ pub(super) fn vit(c: Config<'_>) -> Result<Model, EstimateError> {
         head.linear(INPUT, "classifier", Head, hidden, c.labels()?, true);
         stack.push(head);
     }
-    let tables = vec![("vit.embeddings.cls_token".to_owned(), hidden), ("vit.embeddings.position_embeddings".to_owned(), (patches + 1) * hidden)];
+    let tables =
+        vec![("vit.embeddings.cls_token".to_owned(), hidden), ("vit.embeddings.position_embeddings".to_owned(), (patches + 1) * hidden)];
     Ok(Model { text: false, fixed_length: Some(patches + 1), ..model(c, tables, stack) })
 }

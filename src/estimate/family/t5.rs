@@ -111,9 +111,8 @@ fn attention(layer: &mut Layer, from: usize, keys_from: Option<usize>, name: &st
 
 fn feed_forward(layer: &mut Layer, from: usize, name: &str, sizes: &Sizes) {
     let normed = layer.elementwise(&[from], &format!("{name}.layer_norm"), sizes.hidden);
-    let first = |layer: &mut Layer, matrix: &str| {
-        layer.linear(normed, &format!("{name}.{matrix}"), Mlp, sizes.hidden, sizes.feed_forward, false)
-    };
+    let first =
+        |layer: &mut Layer, matrix: &str| layer.linear(normed, &format!("{name}.{matrix}"), Mlp, sizes.hidden, sizes.feed_forward, false);
     let up = if sizes.gated {
         let (gate, up) = (first(layer, "wi_0"), first(layer, "wi_1"));
         layer.elementwise(&[gate, up], "activation", 0)
