@@ -122,10 +122,10 @@ impl Method {
             Self::Full | Self::FrozenLayers(_) | Self::Named(_) => {}
             Self::Lora { targets, also, .. } => {
                 let has = |name: &String| model.linears().any(|(y, l)| l.module && answers(&format!("{}{}", y.name, l.name), name));
-                if let Targets::Names(names) = targets {
-                    if let Some(name) = names.iter().find(|n| !has(n)) {
-                        return Err(no_such("lora targets", name));
-                    }
+                if let Targets::Names(names) = targets
+                    && let Some(name) = names.iter().find(|n| !has(n))
+                {
+                    return Err(no_such("lora targets", name));
                 }
                 let known = |name: &&String| has(name) || model.embeddings.iter().any(|(e, _)| answers(e, name));
                 if let Some(name) = also.iter().find(|n| !known(n)) {

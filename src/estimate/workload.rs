@@ -224,13 +224,13 @@ mod tests {
 
     use super::*;
 
-    fn lengths() -> impl Strategy<Value = Vec<Shape>> {
+    fn documents() -> impl Strategy<Value = Vec<Shape>> {
         prop::collection::vec((1u64..10_000, 1u64..5000).prop_map(|(rows, length)| Shape::new(rows, length)), 1..20)
     }
 
     proptest! {
         #[test]
-        fn filling_adds_pads_and_loses_nothing(shapes in lengths(), batch in 1u64..64) {
+        fn filling_adds_pads_and_loses_nothing(shapes in documents(), batch in 1u64..64) {
             for filling in [Filling::None, Filling::Longest, Filling::Max, Filling::Packed, Filling::PackedAcross] {
                 let w = Workload::new(shapes.clone(), filling, batch, None).unwrap();
                 let (real, executed) = (w.real_tokens().unwrap(), w.executed_tokens().unwrap());
@@ -247,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn larger_batches_have_more_pads(shapes in lengths()) {
+        fn larger_batches_have_more_pads(shapes in documents()) {
             let tokens = |batch| Workload::new(shapes.clone(), Filling::Longest, batch, None).unwrap().executed_tokens().unwrap();
             prop_assert!(tokens(2) <= tokens(8) && tokens(8) <= tokens(64));
         }
