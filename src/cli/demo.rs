@@ -171,7 +171,7 @@ fn metered(args: &Args) -> Result<ExitCode> {
             command.arg(flag);
         }
     }
-    command.env("LD_PRELOAD", library::path()?).env(config::OUT, &out);
+    command.env("LD_PRELOAD", library::path()?).env(config::OUT, &out).env(config::REPORT, "0");
     let simulated = args.stand_in || !driver_is_here();
     if simulated {
         println!("no NVIDIA driver here: the stand-in GPU takes its place, and everything below is simulated");

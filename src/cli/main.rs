@@ -34,8 +34,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Args),
-    Report(report::Args),
-    Estimate(estimate::Args),
+    Report(Box<report::Args>),
+    Estimate(Box<estimate::Args>),
     Ledger(ledger::Args),
     Verify(verify::Args),
     Seal(seal::Args),
@@ -48,8 +48,8 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
-        Verb::Report(args) => report::run(args),
-        Verb::Estimate(args) => estimate::run(args),
+        Verb::Report(args) => report::run(*args),
+        Verb::Estimate(args) => estimate::run(*args),
         Verb::Ledger(args) => ledger::run(args),
         Verb::Verify(args) => verify::run(args),
         Verb::Seal(args) => seal::run(args),

@@ -8,7 +8,7 @@ use flopsprof::{
         aws, file,
         make::{Asked, make},
     },
-    rule::guidelines::CURRENT,
+    rule::{Origin, guidelines::CURRENT},
 };
 use serde_json::Value;
 
@@ -47,14 +47,12 @@ impl Recipe {
 
     /// Writes `flops_meter.json` of what was measured.
     pub(crate) fn finish(self, evidence: &Path) -> Result<PathBuf> {
-        let asked = Asked {
-            parameters: None,
-            tokens: None,
-            origin: BaseArgs::default().origin(CURRENT)?,
-            parts: Vec::new(),
-            besides: Vec::new(),
-            rules: CURRENT,
+        // What PRETRAIN_FLOPS says wrongly must not cost the file.
+        let (origin, notes) = match BaseArgs::default().origin(CURRENT) {
+            Ok(origin) => (origin, Vec::new()),
+            Err(e) => (Origin::NotStated, vec![format!("the base model counts as not stated: {e:#}")]),
         };
+        let asked = Asked { parameters: None, tokens: None, origin, parts: Vec::new(), besides: Vec::new(), notes, rules: CURRENT };
         let report = make(&[evidence.to_owned()], &asked)?;
         let mut job = aws::Job::read(Path::new(OPT_ML));
         job.recipe = self.path.display().to_string();

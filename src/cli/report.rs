@@ -114,13 +114,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 fn asked(args: &Args) -> Result<Asked> {
     let (parts, besides) = (args.uses.parts(CURRENT), args.uses.besides(CURRENT));
-    let origin = match args.base.origin(CURRENT) {
-        Ok(origin) => origin,
-        // A report is better than none: the base model is then not stated, and the report says so.
-        Err(_) if args.unattended => Origin::NotStated,
-        Err(e) => return Err(e),
-    };
-    Ok(Asked { parameters: args.params, tokens: args.tokens, origin, parts, besides, rules: CURRENT })
+    let mut notes = Vec::new();
+    let origin = args.base.origin(CURRENT).or_else(|e| {
+        // A report is better than none, where nobody reads an error.
+        notes.push(format!("the base model counts as not stated: {e:#}"));
+        if args.unattended { Ok(Origin::NotStated) } else { Err(e) }
+    })?;
+    Ok(Asked { parameters: args.params, tokens: args.tokens, origin, parts, besides, notes, rules: CURRENT })
 }
 
 /// Writes the report's files, or leaves that to the process that does it at the moment.

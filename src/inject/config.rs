@@ -1,6 +1,11 @@
 //! Every setting of the injected library: one table, read once, written into the evidence.
 
-use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Where evidence goes (a folder; made when the first context is seen).
 pub const OUT: &str = "FLOPSPROF_OUT";
@@ -37,6 +42,9 @@ const JOB_PLACE: [&str; 9] = [
     "OMPI_COMM_WORLD_RANK",
     "OMPI_COMM_WORLD_SIZE",
 ];
+
+/// What SageMaker uploads when a job ends; evidence anywhere else in its container would be lost.
+const SAGEMAKER_UPLOADS: &str = "/opt/ml/output/data";
 
 /// Default steady window: with boundaries of some 30 ms, 0.05 % of the time.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
@@ -103,7 +111,9 @@ fn out() -> PathBuf {
     let job = JOB_IDS.iter().filter_map(|id| env::var(id).ok()).find(|v| !v.is_empty() && v != "none");
     let run = job.or_else(|| env::var(RUN).ok()).unwrap_or_else(|| std::process::id().to_string());
     let safe: String = run.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-    PathBuf::from(format!("flopsprof-{safe}"))
+    let name = format!("flopsprof-{safe}");
+    let uploaded = Path::new(SAGEMAKER_UPLOADS);
+    if uploaded.is_dir() { uploaded.join(name) } else { PathBuf::from(name) }
 }
 
 /// Whether this process is the first of its node, as launchers number them; the only one where none does.

@@ -51,7 +51,7 @@ impl Reporter {
         let mut environment: Vec<CString> =
             kept.filter_map(|(name, value)| CString::new([name.into_vec(), vec![b'='], value.into_vec()].concat()).ok()).collect();
         environment.push(CString::from(c"FLOPSPROF_DISABLE=1"));
-        Some(Self { command, environment, watches: config::first_of_node(), started: false })
+        Some(Self { command, environment, watches: config::first_of_node() && !adopts_orphans(), started: false })
     }
 
     /// The first window is in the evidence: starts the watcher, once.
@@ -94,6 +94,14 @@ impl Reporter {
         unsafe { libc::waitpid(child, ptr::null_mut(), libc::__WCLONE) };
         Some(read)
     }
+}
+
+/// Whether orphans become this process's children: the first process of a container, or one that asked for them. A watcher would come up in its `wait()`.
+fn adopts_orphans() -> bool {
+    let mut asked: c_int = 0;
+    // SAFETY: the answer goes into an integer of ours.
+    let known = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut asked) } == 0;
+    std::process::id() == 1 || (known && asked != 0)
 }
 
 fn executable(path: &Path) -> Option<CString> {

@@ -19,11 +19,13 @@ pub struct Timeline {
     pub flop: BTreeMap<u64, BTreeMap<String, f64>>,
     /// Energy, mJ, by device's UUID and slot.
     pub energy: BTreeMap<String, BTreeMap<u64, f64>>,
+    /// First and last slot that holds anything.
+    range: Option<(u64, u64)>,
 }
 
 impl Default for Timeline {
     fn default() -> Self {
-        Self { slot_ns: SHORTEST_NS, flop: BTreeMap::new(), energy: BTreeMap::new() }
+        Self { slot_ns: SHORTEST_NS, flop: BTreeMap::new(), energy: BTreeMap::new(), range: None }
     }
 }
 
@@ -68,10 +70,8 @@ impl Timeline {
                 let (start, end) = shifted(*slot);
                 theirs.add_energy(uuid, start, end, *mj);
             }
-            let Some(slots) = theirs.energy.first_entry().map(|e| e.get().clone()) else { continue };
-            if let (Some((first, _)), Some((last, _))) = (slots.first_key_value(), slots.last_key_value()) {
-                self.reach(first * theirs.slot_ns, (last + 1) * theirs.slot_ns);
-            }
+            let Some((first, last)) = theirs.range else { continue };
+            self.reach(first * theirs.slot_ns, (last + 1) * theirs.slot_ns);
             while theirs.slot_ns < self.slot_ns {
                 theirs.coarsen();
             }
@@ -86,29 +86,28 @@ impl Timeline {
         }
     }
 
-    /// First and last slot.
+    /// First and last slot that holds anything.
     #[must_use]
     pub fn range(&self) -> Option<(u64, u64)> {
-        let ends = self.energy.values().filter_map(ends).chain(ends(&self.flop));
-        ends.reduce(|(first, last), (a, b)| (first.min(a), last.max(b)))
+        self.range
     }
 
     /// Makes slots long enough that `[start, end)` and what there is fit.
     fn reach(&mut self, start: u64, end: u64) {
-        let mut range = self.range();
         loop {
             let (from, to) = (start / self.slot_ns, end.saturating_sub(1).max(start) / self.slot_ns);
-            let (first, last) = range.map_or((from, to), |(a, b)| (a.min(from), b.max(to)));
+            let (first, last) = self.range.map_or((from, to), |(a, b)| (a.min(from), b.max(to)));
             if last - first < SLOTS {
+                self.range = Some((first, last));
                 return;
             }
             self.coarsen();
-            range = range.map(|(a, b)| (a / 2, b / 2));
         }
     }
 
     fn coarsen(&mut self) {
         self.slot_ns *= 2;
+        self.range = self.range.map(|(first, last)| (first / 2, last / 2));
         for (slot, paths) in std::mem::take(&mut self.flop) {
             let into = self.flop.entry(slot / 2).or_default();
             paths.into_iter().for_each(|(path, flop)| *into.entry(path).or_default() += flop);
@@ -119,10 +118,6 @@ impl Timeline {
             }
         }
     }
-}
-
-fn ends<T>(slots: &BTreeMap<u64, T>) -> Option<(u64, u64)> {
-    Some((*slots.first_key_value()?.0, *slots.last_key_value()?.0))
 }
 
 /// The slots that `[start, end)` touches, with the share of it in each.

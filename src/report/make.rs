@@ -9,7 +9,7 @@ use crate::{
     evidence::read::{self, ReadError},
     ledger::{FileTotal, Ledger, RunTotal},
     reconcile::{self, compute, declared::Told},
-    rule::{self, Component, Guidelines, Origin},
+    rule::{self, Component, Guidelines, Origin, Statement},
 };
 
 /// What is asked besides the evidence.
@@ -25,6 +25,8 @@ pub struct Asked {
     pub parts: Vec<Component>,
     /// Compute that was spent elsewhere.
     pub besides: Vec<Component>,
+    /// What was assumed on the way here, for the reader.
+    pub notes: Vec<String>,
     /// The rules.
     pub rules: &'static Guidelines,
 }
@@ -92,5 +94,6 @@ pub fn make(runs: &[PathBuf], asked: &Asked) -> Result<Report, MakeError> {
     let input = compute::executed(&total).input(asked.origin.clone(), asked.parts.clone(), asked.besides.clone())?;
     let mut assessment = rule::assess(&input, asked.rules)?;
     assessment.assumptions.push(compute::assumption());
+    assessment.assumptions.extend(asked.notes.iter().map(|text| Statement { text: text.clone(), citation: None }));
     Ok(report(&total, reconcile::six_nd(&total, asked.parameters, asked.tokens)).assessed(assessment).reconciled(&total, &told))
 }

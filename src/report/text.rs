@@ -7,7 +7,10 @@ use super::{
     json::{Operations, Report},
     verdict,
 };
-use crate::{evidence::record::Tier, rule::Statement};
+use crate::{
+    evidence::record::Tier,
+    rule::{Statement, TestName},
+};
 
 /// Writes the report as text.
 #[must_use]
@@ -60,6 +63,10 @@ fn runs(out: &mut String, report: &Report) {
 fn assessment(out: &mut String, report: &Report) {
     let Some(a) = &report.assessment else { return };
     let _ = writeln!(out, "\nEU AI Act: {}", verdict::headline(a));
+    if a.base.is_none() && a.headline == TestName::OneThird {
+        out.push_str("           the base model was not stated: --base NAME, or --base-flops FLOP (flopsprof report --help)\n");
+        return;
+    }
     for test in &a.tests {
         let _ = writeln!(out, "  {:<28} {:<14} {}", verdict::title(test.name), verdict::word(test.verdict), verdict::comparison(test));
         let _ = writeln!(out, "  {:<28} {:<14} {} [{}]", "", "", test.why, test.citation);
@@ -199,7 +206,7 @@ pub fn doubts(report: &Report) -> Vec<String> {
     }
     if !n.unclean_ends.is_empty() {
         lines.push(format!(
-            "{} process(es) ended without their last record (killed?): the total is a lower bound, at most {} are missing: {}",
+            "{} process(es) have no last record (killed, or still running): the total is a lower bound, at most {} are missing: {}",
             n.unclean_ends.len(),
             duration(n.missing_s_at_most),
             n.unclean_ends.join(", ")

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, path::Path, process::Stdio, sync::LazyLock};
 
-use flopsprof::evidence::record::{Declare, FORMAT, Fault, Tier};
+use flopsprof::evidence::record::{Declare, Fault, Tier};
 use serde_json::Value;
 
 use crate::{
@@ -151,11 +151,14 @@ fn what_is_no_evidence_is_refused_with_code_3() {
     };
     refused(&folder.path().join("nowhere"), "No such file");
     refused(folder.path(), "no evidence");
-    let file = Evidence::counted("node", 0, 1, 1).write(folder.path());
+    let mut newer = Evidence::counted("node", 0, 1, 1);
+    (newer.start.format, newer.start.version) = (99, "9.0.0".to_owned());
+    let file = newer.write(folder.path());
+    refused(&file, "use flopsprof 9.0.0 or newer");
+    // A digit that was changed is no newer version.
     let text = fs::read_to_string(&file).expect("evidence");
-    fs::write(&file, text.replacen(&format!("\"format\":{FORMAT},\"version\":\""), "\"format\":99,\"version\":\"9.", 1))
-        .expect("changing it");
-    refused(&file, "use flopsprof 9.");
+    fs::write(&file, text.replacen("\"format\":99", "\"format\":98", 1)).expect("changing it");
+    refused(&file, "does not match its own hash");
 }
 
 #[test]

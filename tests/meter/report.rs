@@ -135,3 +135,13 @@ fn of_many_processes_the_last_word_is_whole() {
     };
     assert_eq!(left.iter().filter(begun).count(), 0, "{left:?}");
 }
+
+/// What is wrong in the job's environment is said in its report: nobody would read an error.
+#[test]
+fn a_variable_that_makes_no_sense_costs_no_report() {
+    let bench = Bench::new().env("PRETRAIN_FLOPS", "lots");
+    let outcome = bench.run("plain", &["300", "1000"]);
+    outcome.assert_exact();
+    let report = awaited(&bench.out().join("report.json"), |_| true);
+    assert!(report["assessment"]["assumptions"].to_string().contains("PRETRAIN_FLOPS=lots"), "{}", report["assessment"]["assumptions"]);
+}

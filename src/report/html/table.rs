@@ -106,7 +106,7 @@ pub(super) fn places(report: &Report) -> Markup {
                     td { (p.program) " " (p.pid) " on " (p.host) div.dim { code { (file_name(&p.file)) } } }
                     td.n { @match &p.rank { Some(r) => { (r) }, None => "–" } }
                     td.n { (sci_whole(&p.operations.flop, 6)) }
-                    td { @if p.ended_cleanly { "by itself" } @else { "without its last record" } }
+                    td { @if p.ended_cleanly { "by itself" } @else { "no last record: killed, or still running" } }
                     td.n { (duration(p.meter_cpu_s)) }
                     td.n { (plain(p.longest_wait_ms, 2)) " ms" }
                 } } }
