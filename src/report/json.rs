@@ -10,13 +10,14 @@ use crate::{
     counter::plan::PREFIX,
     evidence::record::{Fault, Tier},
     ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, kernel::Overhead},
-    reconcile::SixNd,
+    reconcile::{SixNd, declared::Told},
     rule::Assessment,
 };
 
 use super::{
     figure::ranges,
     form::{Forms, forms},
+    reconcile::{Reconciliation, reconciliation},
 };
 
 /// Version of the report's form.
@@ -62,6 +63,8 @@ pub struct Report {
     pub peak_share: Option<f64>,
     /// Measured over 6·N·D.
     pub six_nd: Option<SixNd>,
+    /// The measurement line by line from 6·N·D, and the rates; none where it was not asked for.
+    pub reconciliation: Option<Reconciliation>,
     /// What follows under the EU AI Act; none where it was not asked for.
     pub assessment: Option<Assessment>,
     /// What the authorities are told; none where it was not asked for.
@@ -287,6 +290,13 @@ impl Report {
         self.forms = Some(forms(&self));
         self
     }
+
+    /// Adds the reconciliation.
+    #[must_use]
+    pub fn reconciled(mut self, run: &RunTotal, told: &Told) -> Self {
+        self.reconciliation = Some(reconciliation(run, told));
+        self
+    }
 }
 
 /// Builds the report of a run.
@@ -318,6 +328,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         timeline: timeline(run),
         overhead: run.overhead.as_ref().map(overhead),
         six_nd,
+        reconciliation: None,
         assessment: None,
         forms: None,
         parameters: run.parameters,
