@@ -6,9 +6,11 @@
 mod base;
 mod demo;
 mod doctor;
+mod estimate;
 mod ledger;
 mod library;
 mod plan;
+mod recipe;
 mod report;
 mod run;
 mod seal;
@@ -35,6 +37,7 @@ enum Verb {
     Run(run::Args),
     Report(Box<report::Args>),
     Top(top::Args),
+    Estimate(Box<estimate::Args>),
     Ledger(ledger::Args),
     Verify(verify::Args),
     Seal(seal::Args),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(*args),
         Verb::Top(args) => top::run(args),
+        Verb::Estimate(args) => estimate::run(*args),
         Verb::Ledger(args) => ledger::run(args),
         Verb::Verify(args) => verify::run(args),
         Verb::Seal(args) => seal::run(args),

@@ -23,9 +23,10 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::library;
+use super::{library, recipe::Recipe};
 
-/// The shell's exit codes for a command that is not there, or cannot be run.
+/// As `env` and `timeout` have it: their own failure, and the shell's codes for a command that is not there or cannot be run.
+const NO_RECIPE: u8 = 125;
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
@@ -34,7 +35,10 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal a line shows
 /// the FLOP counted so far, the rate, the power, and the largest kernels of the last census.
 ///
-/// Exit status: the command's; 126 if it cannot be run, 127 if it is not found.
+/// With a recipe of the AWS toolkit that says `compute_flops: true`, flops_meter.json is written at the end (to FLOPS_METER_OUT), with what was measured; with
+/// one that does not, the command runs without the meter.
+///
+/// Exit status: the command's; 125 if the recipe cannot be read, 126 if the command cannot be run, 127 if it is not found.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  flopsprof run python train.py --epochs 3\n  flopsprof run --out /data/run7 torchrun --nproc-per-node 8 train.py"
@@ -50,6 +54,9 @@ pub(crate) struct Args {
     /// one by one; 0: never the latter [default: 0.5]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     overhead: Option<f64>,
+    /// A training recipe (YAML) with the flag compute_flops
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
     /// No live line and no closing words
     #[arg(long, short)]
     quiet: bool,
@@ -59,12 +66,25 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let recipe = match args.recipe.as_deref().map(Recipe::read).transpose() {
+        Ok(recipe) => recipe,
+        Err(e) => {
+            eprintln!("flopsprof: {e:#}");
+            return Ok(ExitCode::from(NO_RECIPE));
+        }
+    };
+    let metered = recipe.as_ref().is_none_or(|r| r.compute_flops);
     let library = library::path()?;
     let out = args.out.or_else(|| std::env::var_os(config::OUT).map(PathBuf::from)).unwrap_or_else(default_folder);
     // The command may change its directory; the evidence must not follow it.
     let out = std::path::absolute(&out).with_context(|| format!("the evidence folder {}", out.display()))?;
     let mut command = Command::new(&args.command[0]);
-    command.args(&args.command[1..]).env("LD_PRELOAD", preload(&library)).env(config::OUT, &out);
+    command.args(&args.command[1..]);
+    if metered {
+        command.env("LD_PRELOAD", preload(&library)).env(config::OUT, &out);
+    } else if !args.quiet {
+        eprintln!("flopsprof: not metered: the recipe does not say compute_flops: true");
+    }
     if let Some(window) = args.window {
         command.env(config::WINDOW, window.to_string());
     }
@@ -96,8 +116,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let status = wait(child, &mut live).context("waiting for the command")?;
     forwarding.close();
     let _ = forwarder.join();
-    if !args.quiet {
+    if !args.quiet && metered {
         live.finish(&out);
+    }
+    if let Some(recipe) = recipe.filter(|r| r.compute_flops && out.exists()) {
+        // The command's exit status stands whatever becomes of the file.
+        match recipe.finish(&out) {
+            Ok(path) if !args.quiet => eprintln!("flopsprof: wrote {}", path.display()),
+            Ok(_) => {}
+            Err(e) => eprintln!("flopsprof: flops_meter.json is not written: {e:#}"),
+        }
     }
     Ok(exit_code(status))
 }

@@ -73,6 +73,12 @@ pub enum Record {
     Fault(Fault),
     /// What the program declared about its model, through the C interface.
     Declare(Declare),
+    /// What the program declared about its model and how it is trained, as JSON. The last one counts.
+    Model(Declared),
+    /// The rows and tokens it declared, whole run so far. The last one counts.
+    Work(Declared),
+    /// The program does something else from here on.
+    Phase(Phase),
     /// The last line: it ended, and how.
     End(End),
 }
@@ -408,6 +414,22 @@ pub struct Declare {
     pub parameters: u64,
     /// Those of them that are trained.
     pub trainable: u64,
+}
+
+/// A JSON object by the program, as it came: what is in it is for the reader to judge.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Declared {
+    /// The object.
+    pub declared: serde_json::Value,
+}
+
+/// A phase of the program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its name: `train`, `evaluate`, `checkpoint`, or any other.
+    pub phase: String,
+    /// Since when, `CLOCK_MONOTONIC`.
+    pub since_ns: u64,
 }
 
 /// The last line.

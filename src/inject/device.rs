@@ -48,6 +48,10 @@ const GATE: Duration = Duration::from_secs(5);
 const SHARED_TURN: Duration = Duration::from_secs(1);
 /// The part of the run so far that a turn lasts.
 const SHARED_PART: u32 = 8;
+/// The shortest time between two boundaries that are made because the program begins another phase, and the part of the run so far that it must be: a
+/// boundary costs up to 0.2 s, and a program that changes its phase all the time must not pay for each.
+const LEAST_OF_A_PHASE: Duration = Duration::from_secs(1);
+const LEAST_PART_OF_A_PHASE: u32 = 50;
 /// How long the counters stay free for another process that waits for them, if it does not take them. It looks every [`ASK`].
 const YIELD: Duration = Duration::from_secs(1);
 /// How often it is looked, while nothing has been counted yet, whether the tensor cores have begun to work; and how many windows are cut short for that, at
@@ -91,6 +95,8 @@ pub(super) struct Metered {
     profiler: Option<(RangeProfiler, usize)>,
     groups: Vec<Group>,
     schedule: Option<Schedule>,
+    /// When a phase ended a window the last time.
+    phase_ns: u64,
     turn: Turn,
     witness: Option<DeviceWitness>,
     mode: Mode,
@@ -146,6 +152,7 @@ impl Metered {
             profiler: None,
             groups: Vec::new(),
             schedule: None,
+            phase_ns: 0,
             turn: Turn::of(&driver.uuid(handle)),
             witness: None,
             mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
@@ -351,6 +358,19 @@ impl Metered {
                 }
             }
             Mode::Ended => {}
+        }
+    }
+
+    /// Ends the open window because the program begins something else, if it has not done so just before.
+    pub(super) fn phase_ends(&mut self) {
+        let now = monotonic_ns();
+        let least = LEAST_OF_A_PHASE.max(Duration::from_nanos(now - self.attached_ns) / LEAST_PART_OF_A_PHASE);
+        if let Mode::Counting { until_ns, .. } = self.mode
+            && now >= later(self.phase_ns, least)
+        {
+            self.phase_ns = now;
+            self.cut(until_ns.saturating_sub(now));
+            self.boundary();
         }
     }
 

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     counter::find::{self, Found},
-    evidence::record::{Declare, End, Fault, Library, Record},
+    evidence::record::{Declare, Declared, End, Fault, Library, Phase, Record},
     window::clock::{monotonic_ns, thread_cpu_ns},
     witness::nvml::Witness,
 };
@@ -121,6 +121,13 @@ pub(super) fn drain(reason: &str) {
     }
 }
 
+/// Lets the thread look around now. A no-op where there is none.
+pub(super) fn wake() {
+    if let Some(thread) = THREAD.get() {
+        thread.unpark();
+    }
+}
+
 /// Whether the process is about to end.
 pub(super) fn draining() -> bool {
     STATE.load(Ordering::Acquire) == DRAINING
@@ -166,6 +173,8 @@ struct Meter {
     journal: Journal,
     reporter: Option<Reporter>,
     declared: Declare,
+    /// Marks that stand in no evidence yet.
+    phases: Vec<Phase>,
     began_ns: u64,
     listen_ns: u64,
     foreign: bool,
@@ -193,6 +202,7 @@ impl Meter {
             copies: find::mapped(),
             witness: None,
             declared: Declare::default(),
+            phases: Vec::new(),
             began_ns: now,
             listen_ns: now + nanos(LISTEN_AFTER),
             foreign: false,
@@ -320,6 +330,11 @@ impl Meter {
     fn tend(&mut self) {
         let now = monotonic_ns();
         let alone = self.devices.iter().flatten().count() == 1;
+        let phases = api::phases();
+        if !phases.is_empty() {
+            self.devices.iter_mut().flatten().filter(|d| d.alive()).for_each(Metered::phase_ends);
+            self.phases.extend(phases);
+        }
         for slot in &mut self.devices {
             let Some(metered) = slot else { continue };
             if metered.due_ns() > now {
@@ -346,14 +361,24 @@ impl Meter {
         if records.is_empty() {
             return false;
         }
+        self.hear();
+        records.into_iter().for_each(|r| self.journal.add(r));
+        self.journal.flush();
+        true
+    }
+
+    /// Brings what the program has said since the last window into the evidence, before that window.
+    fn hear(&mut self) {
         let declared = api::declared();
         if declared != self.declared {
             self.declared = declared.clone();
             self.journal.add(Record::Declare(declared));
         }
-        records.into_iter().for_each(|r| self.journal.add(r));
-        self.journal.flush();
-        true
+        let (model, work) = api::texts();
+        model.into_iter().for_each(|declared| self.journal.add(Record::Model(Declared { declared })));
+        work.into_iter().for_each(|declared| self.journal.add(Record::Work(Declared { declared })));
+        self.phases.extend(api::phases());
+        self.phases.drain(..).for_each(|phase| self.journal.add(Record::Phase(phase)));
     }
 
     /// Looks for a libcupti that was loaded after ours, and gives way to it: two copies in use silence the framework's profiler.
@@ -443,6 +468,7 @@ impl Meter {
         }
         self.collect();
         if self.journal.begun() {
+            self.hear();
             let (tokens, steps) = api::progress();
             self.journal.add(Record::End(End {
                 reason: if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned(),

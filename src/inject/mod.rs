@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! entry ── constructor, InitializeInjection, exit and fork fences ──> meter (one thread)
-//!   api ── tokens, steps, parameters from the program ─────────────>   │ polls for primary contexts (driver)
+//!   api ── tokens, steps, phases, model from the program ─────────────>   │ polls for primary contexts (driver)
 //!                                                                       │ plans, counts, cuts windows (device)
 //!  gate <── holds launches for the moment between two windows ──────────┤
 //!                                                                       └─> evidence
@@ -28,3 +28,4 @@ mod refusal;
 mod reporter;
 mod say;
 mod subscribe;
+mod told;

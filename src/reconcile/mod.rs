@@ -1,8 +1,15 @@
 //! The measurement beside the formula.
 //!
-//! So far one line: executed operations over 6·N·D, with where N and D are from. The lines that explain the difference belong here too.
+//! [`six_nd`] is one ratio, with where N and D are from. Where the program said what it trains and on which rows ([`declared`]), [`lines`] go from
+//! 6·N·D to the measurement, and [`rates`] sets the three numbers that are called utilisation beside each other.
 
+mod case;
 pub mod compute;
+pub mod declared;
+pub mod lines;
+mod phases;
+pub mod rates;
+mod tiles;
 
 use serde::Serialize;
 

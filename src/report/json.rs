@@ -10,7 +10,7 @@ use crate::{
     counter::plan::PREFIX,
     evidence::record::{Fault, Tier},
     ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, kernel::Overhead},
-    reconcile::SixNd,
+    reconcile::{SixNd, declared::Told},
     rule::Assessment,
 };
 
@@ -18,6 +18,7 @@ use super::{
     figure::ranges,
     form::{Forms, forms},
     kernel::{Shares, shares},
+    reconcile::{Reconciliation, reconciliation},
 };
 
 /// Version of the report's form.
@@ -65,6 +66,8 @@ pub struct Report {
     pub peak_share: Option<f64>,
     /// Measured over 6·N·D.
     pub six_nd: Option<SixNd>,
+    /// The measurement line by line from 6·N·D, and the rates; none where it was not asked for.
+    pub reconciliation: Option<Reconciliation>,
     /// What follows under the EU AI Act; none where it was not asked for.
     pub assessment: Option<Assessment>,
     /// What the authorities are told; none where it was not asked for.
@@ -290,6 +293,13 @@ impl Report {
         self.forms = Some(forms(&self));
         self
     }
+
+    /// Adds the reconciliation.
+    #[must_use]
+    pub fn reconciled(mut self, run: &RunTotal, told: &Told) -> Self {
+        self.reconciliation = Some(reconciliation(run, told));
+        self
+    }
 }
 
 /// Builds the report of a run.
@@ -322,6 +332,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         timeline: timeline(run),
         overhead: run.overhead.as_ref().map(overhead),
         six_nd,
+        reconciliation: None,
         assessment: None,
         forms: None,
         parameters: run.parameters,

@@ -8,7 +8,7 @@ use super::json::{Report, report};
 use crate::{
     evidence::read::{self, ReadError},
     ledger::{FileTotal, Ledger, RunTotal},
-    reconcile::{self, compute},
+    reconcile::{self, compute, declared::Told},
     rule::{self, Component, Guidelines, Origin, Statement},
 };
 
@@ -48,6 +48,11 @@ pub enum MakeError {
 /// # Errors
 /// [`ReadError`] when there is no evidence, or some of a newer format.
 pub fn total(runs: &[PathBuf]) -> Result<RunTotal, ReadError> {
+    total_and_told(runs).map(|(total, _)| total)
+}
+
+/// The same, with what the program said of its model and its rows.
+fn total_and_told(runs: &[PathBuf]) -> Result<(RunTotal, Told), ReadError> {
     let mut files = Vec::new();
     for run in runs {
         files.extend(read::files(run)?);
@@ -55,11 +60,13 @@ pub fn total(runs: &[PathBuf]) -> Result<RunTotal, ReadError> {
     files.sort();
     let mut ledger = Ledger::default();
     let (mut unreadable, mut added, mut error) = (Vec::new(), 0, None);
-    let of = |file| FileTotal::of(&file);
+    let mut told = Told::default();
+    let of = |file| (FileTotal::of(&file), Told::of(&file));
     read::each_file(&files, of, |result| match result {
-        Ok(file) => {
+        Ok((file, said)) => {
             added += 1;
             ledger.add(file);
+            told.add(said);
         }
         Err(ReadError::NotEvidence { path, why }) if !runs.contains(&path) => {
             unreadable.push((path.display().to_string(), why));
@@ -75,7 +82,7 @@ pub fn total(runs: &[PathBuf]) -> Result<RunTotal, ReadError> {
     }
     let mut total = ledger.total();
     total.unreadable = unreadable.into_iter().map(|(path, why)| format!("{path}: {why}")).collect();
-    Ok(total)
+    Ok((total, told))
 }
 
 /// Makes the report.
@@ -83,10 +90,10 @@ pub fn total(runs: &[PathBuf]) -> Result<RunTotal, ReadError> {
 /// # Errors
 /// [`MakeError`] when there is no evidence, or what was asked contradicts it.
 pub fn make(runs: &[PathBuf], asked: &Asked) -> Result<Report, MakeError> {
-    let total = total(runs)?;
+    let (total, told) = total_and_told(runs)?;
     let input = compute::executed(&total).input(asked.origin.clone(), asked.parts.clone(), asked.besides.clone())?;
     let mut assessment = rule::assess(&input, asked.rules)?;
     assessment.assumptions.push(compute::assumption());
     assessment.assumptions.extend(asked.notes.iter().map(|text| Statement { text: text.clone(), citation: None }));
-    Ok(report(&total, reconcile::six_nd(&total, asked.parameters, asked.tokens)).assessed(assessment))
+    Ok(report(&total, reconcile::six_nd(&total, asked.parameters, asked.tokens)).assessed(assessment).reconciled(&total, &told))
 }

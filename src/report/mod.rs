@@ -4,6 +4,7 @@
 //! census of a live run saw.
 
 pub mod aws;
+pub mod estimate;
 pub mod figure;
 pub mod file;
 pub mod form;
@@ -11,6 +12,7 @@ pub mod html;
 pub mod json;
 pub mod kernel;
 pub mod make;
+pub mod reconcile;
 pub mod text;
 pub mod top;
 pub mod verdict;

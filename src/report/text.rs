@@ -25,6 +25,9 @@ pub fn text(report: &Report) -> String {
     let _ = writeln!(out, "\nexecuted   {}{mark}, {}", quantity(total), tier(report.tier));
     let _ = writeln!(out, "           counted {} FLOP, interpolated {} FLOP", total.counted, total.interpolated);
     six_nd(&mut out, report);
+    if let Some(r) = &report.reconciliation {
+        super::reconcile::text(&mut out, r, mark);
+    }
     runs(&mut out, report);
     assessment(&mut out, report);
     paths(&mut out, report, mark);

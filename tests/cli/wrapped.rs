@@ -46,6 +46,23 @@ fn the_program_runs_as_ever_and_its_status_is_kept() {
     assert_eq!((report["total"]["flop"].as_str(), &report["simulated"]), (Some(truth), &true.into()));
 }
 
+/// The AWS toolkit's flag: its file, with what was measured.
+#[test]
+fn a_recipe_that_asks_for_it_gets_flops_meter_json() {
+    let bench = Bench::new();
+    let recipe = bench.dir.path().join("recipe.yaml");
+    std::fs::write(&recipe, "model_name_or_path: a/b\ncompute_flops: true\n").expect("a recipe");
+    let mut command = wrapped(&bench, &["--recipe", recipe.to_str().expect("UTF-8")], "plain", &["200", "1000"]);
+    let file = bench.dir.path().join("out/flops_meter.json");
+    let (code, stdout, stderr) = said(&command.env("FLOPS_METER_OUT", &file).output().expect("the command"));
+    assert_eq!(code, Some(7), "{stderr}");
+    assert!(stderr.contains("wrote"), "{stderr}");
+    let meter: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("the file")).expect("JSON");
+    let truth = stdout.lines().find_map(|l| l.strip_prefix(&format!("truth {BF16} "))).expect("the program's own word");
+    assert_eq!((meter["flopsprof"]["executed_flop"].as_str(), &meter["flopsprof"]["simulated"]), (Some(truth), &true.into()));
+    assert_eq!(meter["recipe_config_details"]["compute_flops"], true);
+}
+
 #[test]
 fn quiet_adds_nothing() {
     let bench = Bench::new();

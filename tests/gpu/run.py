@@ -266,9 +266,63 @@ def over(c):
     shutil.rmtree(out)
 
 
+def reconcile(c):
+    """Trainings by transformers: what 6ND and its corrections leave unexplained. Not among the default checks: it needs transformers, peft and accelerate."""
+    if c.args.stand_in:
+        return
+    folder = os.path.join(c.evidence, "reconcile")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    # Windows of one second: the trainings last four.
+    environment = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_WINDOW": "1"}
+    command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder, "--fills", c.args.fills, "--seconds", str(c.args.seconds)]
+    done = subprocess.run(command, env=environment, timeout=540, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    print(done.stdout[-4000:], done.stderr[-4000:] if done.returncode else "", flush=True)
+    sys.path.insert(0, HERE)
+    from reconcile import cases
+
+    for name, _, _, fill in cases():
+        if fill not in c.args.fills.split(","):
+            continue
+        row = f"reconcile.{name.replace('-', '_')}"
+        if not os.path.isdir(os.path.join(folder, name)):
+            c.row(row, None, 0.02, "<=", error="no evidence")
+            continue
+        report = c.report(os.path.join("reconcile", name))
+        said = report["reconciliation"]
+        if said["lines"] is None:
+            c.row(row, None, 0.02, "<=", error=said["why_not"])
+            continue
+        lines = {line["name"]: line["share"] for line in said["lines"]["lines"]}
+        shares = {k: round(v, 5) for k, v in lines.items() if v}
+        error = said["lines"]["standard_error"]
+        measured = said["lines"]["measured"]
+        paths = {p["metric"].removeprefix(PREFIX): [p["counted"], p["interpolated"]] for p in report["paths"] if p["flop"] != "0"}
+        c.row(row, abs(lines["unexplained"]), 0.02, "<=", lines=shares, measured=measured, standard_error=error and error / measured, paths=paths, rates=said["rates"])
+        print("     ", " ".join(f"{k}={100 * v:+.2f}%" for k, v in shares.items()), f"std.err. {error and 100 * error / measured}%", flush=True)
+
+
+def estimate(c):
+    """The goldens of tests/estimate, counted again by this machine's PyTorch on its GPU."""
+    if c.args.stand_in:
+        return
+    goldens = os.path.join(HERE, "..", "estimate")
+    out = os.path.join(c.args.out, "goldens")
+    only = "llama,gemma3,mixtral,deepseek-v3,gpt-oss,t5,bert,vit"
+    command = [sys.executable, os.path.join(goldens, "record.py"), "--device", "cuda", "--only", only, "--out", out]
+    subprocess.run(command, env=c.env, check=True, timeout=300)
+    worst = 0.0
+    for name in only.split(","):
+        again, golden = (json.load(open(os.path.join(folder, f"{name}.json"))) for folder in (out, os.path.join(goldens, "golden")))
+        for a, b in zip(again["counted"], golden["counted"]):
+            worst = max(worst, *(abs(a[k] / b[k] - 1) for k in ("forward", "backward")))
+    c.row("estimate.goldens", worst, 1e-3, "<=")
+    shutil.rmtree(out)
+
+
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
-# Not among those that run unless others are named.
-MORE = kernels.CHECKS
+# Those that run only when they are named: they take long, or need more than PyTorch.
+MORE = {"reconcile": reconcile, "estimate": estimate} | kernels.CHECKS
 
 
 def main():
@@ -281,6 +335,8 @@ def main():
     parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
+    parser.add_argument("--seconds", type=float, default=4, help="of reconcile: of each training")
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)

@@ -2,7 +2,9 @@
 
 use std::process::{Output, Stdio};
 
-use crate::harness::{BF16, Bench, FP64, library, zoo};
+use flopsprof::evidence::record::Record;
+
+use crate::harness::{BF16, Bench, FP8, FP64, library, zoo};
 
 #[test]
 fn every_launch_of_a_plain_program_is_counted() {
@@ -99,6 +101,35 @@ fn tokens_steps_and_parameters_of_the_program_are_kept() {
     outcome.assert_exact();
     let ledger = outcome.ledger();
     assert_eq!((ledger.tokens, ledger.steps, ledger.parameters), (30 * 4096, 30, Some((1_000_000, 250_000))));
+}
+
+/// A phase ends the open window, and stands in the evidence with its time; so does what the program declares as JSON.
+#[test]
+fn phases_are_counted_apart_and_declarations_are_kept() {
+    // Windows so long that after the survey only a phase ends one.
+    let bench = Bench::new().env("FLOPSPROF_WINDOW", "60");
+    let outcome = bench.run("declare", &[]);
+    outcome.assert_exact();
+    let lines = outcome.ended().lines;
+    let phases: Vec<(String, u64)> =
+        lines.iter().filter_map(|l| if let Record::Phase(p) = &l.record { Some((p.phase.clone(), p.since_ns)) } else { None }).collect();
+    assert_eq!(phases.iter().map(|(p, _)| p.as_str()).collect::<Vec<_>>(), ["train", "evaluate", "train"]);
+    assert!(phases.windows(2).all(|w| w[0].1 < w[1].1));
+    let (begin, end) = (phases[1].1, phases[2].1);
+    let inside: u128 =
+        outcome.windows().iter().filter(|w| w.start_ns >= begin && w.start_ns < end).map(|w| w.counts.get(FP8).copied().unwrap_or(0)).sum();
+    // The mark does not wait for the boundary: a launch or two may come before it.
+    let truth = outcome.truth()[FP8];
+    assert!(inside * 10 >= truth * 7 && inside <= truth, "{inside} of {truth}: {phases:?}\n{}", outcome.course());
+    let declared = |wanted: &str| {
+        lines.iter().find_map(|l| match &l.record {
+            Record::Model(d) if wanted == "model" => Some(d.declared.clone()),
+            Record::Work(d) if wanted == "work" => Some(d.declared.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(declared("model").map(|d| d["unknown"].clone()), Some(true.into()));
+    assert_eq!(declared("work").map(|d| d["tokens"].clone()), Some(122_880.into()));
 }
 
 /// One process owns a GPU's counters at a time: two take turns, and together with what each interpolates the sum is right.

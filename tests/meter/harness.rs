@@ -31,6 +31,8 @@ pub(crate) const LIBRARIES: [(&str, &str); 3] = [("cuda", "libcuda.so.1"), ("cup
 pub(crate) const BF16: &str = "sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32";
 /// The one that takes turns.
 pub(crate) const FP64: &str = "sm__ops_path_tensor_src_fp64";
+/// The metric of `zoo_fp8`.
+pub(crate) const FP8: &str = "sm__ops_path_tensor_src_fp8";
 
 /// The folder with the command and the libraries that were built with these tests.
 pub(crate) fn built() -> &'static Path {

@@ -1,0 +1,155 @@
+"""A live model, read: its true parameters, what of it is trained, and how.
+
+Sizes are true ones. A 4-bit weight of bitsandbytes is packed two to a byte: its `numel` is half (or less) of its parameters. Under ZeRO-3 a weight is
+partitioned and its `numel` may be 0: `ds_numel` is the whole. Under FSDP and tensor parallelism a DTensor says its global size; the flat parameters of the older
+FSDP are shards, so the sizes of the original ones are taken from their metadata.
+"""
+
+import re
+
+
+def true_numel(parameter):
+    """Elements of a parameter before packing and partitioning."""
+    partitioned = getattr(parameter, "ds_numel", None)
+    count = partitioned if partitioned is not None else _numel(parameter)
+    state = getattr(parameter, "quant_state", None)
+    if state is not None and getattr(state, "shape", None) is not None:
+        return _product(state.shape)
+    kind = type(parameter).__name__
+    if kind == "Params4bit" or getattr(parameter, "bnb_quantized", False) and _itemsize(parameter) == 1 and kind != "Int8Params":
+        # Two weights to a byte of the storage type, as transformers' own count has it.
+        storage = getattr(parameter, "quant_storage", None)
+        return count * 2 * (getattr(storage, "itemsize", None) or _itemsize(parameter) or 1)
+    return count
+
+
+def _numel(parameter):
+    # A flat parameter of FSDP: a shard of many. Its metadata tells the whole.
+    numels = getattr(parameter, "_numels", None)
+    if numels is not None and type(parameter).__name__ == "FlatParameter":
+        padding = getattr(parameter, "_is_padding_mask", None) or [False] * len(numels)
+        return sum(n for n, is_padding in zip(numels, padding) if not is_padding)
+    return parameter.numel()
+
+
+def _itemsize(parameter):
+    size = getattr(parameter, "element_size", None)
+    return size() if callable(size) else None
+
+
+def _product(shape):
+    n = 1
+    for side in shape:
+        n *= int(side)
+    return n
+
+
+def parameters(model):
+    """All parameters and those that are trained. Tied ones count once, as `named_parameters` yields them once."""
+    total = trainable = 0
+    for _, parameter in model.named_parameters():
+        n = true_numel(parameter)
+        total += n
+        trainable += n if parameter.requires_grad else 0
+    return total, trainable
+
+
+def _unwrapped(model):
+    """The model inside DistributedDataParallel, FSDP, DeepSpeed and torch.compile."""
+    for _ in range(8):
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel", "DeepSpeedEngine", "DataParallel"):
+            inner = getattr(model, "module", None)
+        if inner is None:
+            return model
+        model = inner
+    return model
+
+
+def _clean(name):
+    """A parameter's name as it is without wrappers and adapters."""
+    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model.", "base_layer."):
+        name = name.replace(wrapper, "")
+    name = re.sub(r"^module\.", "", name)
+    return re.sub(r"\.modules_to_save\.[^.]+", "", name)
+
+
+def _adapters(model):
+    """PEFT's configuration, as a method; None where there are no adapters."""
+    configs = getattr(model, "peft_config", None)
+    if not configs:
+        return None
+    active = getattr(model, "active_adapter", None)
+    active = active[0] if isinstance(active, (list, tuple)) and active else active
+    config = configs.get(active) or next(iter(configs.values()))
+    kind = getattr(config, "peft_type", "")
+    kind = str(getattr(kind, "value", kind)).upper()
+    targets = getattr(config, "target_modules", None) or []
+    named = getattr(model, "targeted_module_names", None)
+    if isinstance(targets, str) and targets != "all-linear" or not targets:
+        # A regular expression: what it found is what counts.
+        targets = sorted({name.rsplit(".", 1)[-1] for name in named or []})
+    return {
+        "kind": "lora" if kind in ("LORA", "") else kind.lower(),
+        "rank": int(getattr(config, "r", 0) or 0),
+        "targets": targets if isinstance(targets, str) else sorted(targets),
+        "also": sorted(getattr(config, "modules_to_save", None) or []),
+    }
+
+
+def _quantised(model):
+    return bool(
+        getattr(model, "is_loaded_in_4bit", False)
+        or getattr(model, "is_loaded_in_8bit", False)
+        or getattr(model, "is_quantized", False)
+        or any(type(p).__name__ in ("Params4bit", "Int8Params") for _, p in model.named_parameters())
+    )
+
+
+def _checkpointed(model):
+    if getattr(model, "is_gradient_checkpointing", False):
+        return True
+    modules = getattr(model, "modules", None)
+    return callable(modules) and any(getattr(m, "gradient_checkpointing", False) is True for m in modules())
+
+
+def _plain(value):
+    """A configuration as JSON can carry it."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    return str(value)
+
+
+def read(model, gradient_checkpointing=None):
+    """What `flopsprof_declare_model` is told of a model. Call it after adapters are in place."""
+    model = _unwrapped(model)
+    config = getattr(model, "config", None)
+    as_dict = getattr(config, "to_dict", None)
+    as_dict = as_dict() if callable(as_dict) else dict(config) if isinstance(config, dict) else {}
+    if as_dict and not as_dict.get("architectures"):
+        base = getattr(model, "get_base_model", None)
+        as_dict["architectures"] = [type(base() if callable(base) else model).__name__]
+    total, trainable = parameters(model)
+    method = _adapters(model)
+    if method is None:
+        if trainable == total:
+            method = {"kind": "full"}
+        else:
+            method = {"kind": "frozen", "trained": [_clean(n) for n, p in model.named_parameters() if p.requires_grad]}
+    method["quantised"] = _quantised(model)
+    if gradient_checkpointing is None:
+        gradient_checkpointing = _checkpointed(model)
+    return {
+        "format": 1,
+        "config": _plain(as_dict),
+        "parameters": {"total": total, "trainable": trainable},
+        "method": method,
+        "gradient_checkpointing": bool(gradient_checkpointing),
+        "attention": str(getattr(config, "_attn_implementation", None) or "sdpa"),
+    }

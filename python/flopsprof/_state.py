@@ -1,0 +1,181 @@
+"""What this process has said so far: one model, rows by phase.
+
+Rows are kept as counts by length, so their number does not grow with the run. They go to the library now and then (`sync`), whole each time, so that nothing
+is lost but what came after the last time.
+"""
+
+import contextlib
+import threading
+import time
+
+from . import _model
+from ._library import library
+
+#: How often rows go to the library at most, seconds.
+SYNC_EVERY = 2.0
+
+
+class _Rows:
+    def __init__(self, backward):
+        self.batches = self.steps = 0
+        self.tokens = self.padded_tokens = 0
+        self.executed, self.documents, self.masked = {}, {}, {}
+        self.by_document = False
+        self.backward = backward
+
+    def as_json(self):
+        def rows(counts):
+            return [[n, *key] for key, n in sorted(counts.items())]
+
+        return {
+            "batches": self.batches,
+            "steps": self.steps,
+            "executed": rows(self.executed),
+            "documents": rows(self.documents),
+            "masked": rows(self.masked),
+            "by_document": self.by_document,
+            "backward": self.backward,
+        }
+
+
+class State:
+    """All of it. One a process; tests make their own."""
+
+    def __init__(self, lib=None):
+        self._library = lib
+        self._lock = threading.RLock()
+        self.model = None
+        self.phases = {}
+        self.phase = None
+        self.counts_here = True
+        self._synced = 0.0
+
+    @property
+    def library(self):
+        return self._library if self._library is not None else library()
+
+    def declare(self, model, gradient_checkpointing=None):
+        """Declares a model; call it once adapters are in place, and again if they change."""
+        self.model = _model.read(model, gradient_checkpointing)
+        sizes = self.model["parameters"]
+        self.library.declare_parameters(sizes["total"], sizes["trainable"])
+        self.library.declare_model(self.model)
+        return self.model
+
+    def enter(self, name):
+        """Begins a phase."""
+        if name != self.phase:
+            self.phase = name
+            self.library.mark_phase(name)
+
+    def rows(self, name):
+        return self.phases.setdefault(name, _Rows(backward=name == "train"))
+
+    def batch(self, rows, length, documents, decoder_length=0, masked=False, by_document=False, phase=None):
+        """Adds one micro-batch: `rows` of `length`, pads included, that hold `documents`: pairs of a length and a decoder's length (0 without one)."""
+        with self._lock:
+            name = phase or self.phase or "train"
+            kept = self.rows(name)
+            kept.batches += 1
+            real = sum(length + decoder for length, decoder in documents)
+            if self.counts_here:
+                kept.executed[(length, decoder_length)] = kept.executed.get((length, decoder_length), 0) + rows
+                for document in documents:
+                    kept.documents[document] = kept.documents.get(document, 0) + 1
+                if masked:
+                    kept.masked[(length, decoder_length)] = kept.masked.get((length, decoder_length), 0) + rows
+                kept.by_document |= by_document
+                kept.tokens += real
+                kept.padded_tokens += rows * (length + decoder_length)
+                if name == "train":
+                    self.library.add_tokens(real)
+        self.sync(force=False)
+
+    def step(self):
+        """One optimizer step is done."""
+        self.rows("train").steps += 1
+        self.library.mark_step()
+        self.sync(force=False)
+
+    def work(self):
+        """What `flopsprof_declare_work` is told."""
+        with self._lock:
+            return {"format": 1, "phases": {name: rows.as_json() for name, rows in self.phases.items()}}
+
+    def sync(self, force=True):
+        """Brings the rows to the library. The first call of every kind goes through; later ones at most every two seconds, unless forced."""
+        now = time.monotonic()
+        if force or now - self._synced >= SYNC_EVERY:
+            self._synced = now
+            self.library.declare_work(self.work())
+
+    def tokens(self, phase="train"):
+        """Tokens so far, without pads and with them."""
+        rows = self.phases.get(phase)
+        return (rows.tokens, rows.padded_tokens) if rows else (0, 0)
+
+
+STATE = State()
+
+
+def declare(model, gradient_checkpointing=None):
+    """Declares a model, after adapters are in place. Returns what was said of it."""
+    return STATE.declare(model, gradient_checkpointing)
+
+
+def declaration():
+    """What was said of the model; None before."""
+    return STATE.model
+
+
+def batch(input_ids, attention_mask=None, position_ids=None, decoder_input_ids=None, labels=None, phase=None):
+    """Adds one micro-batch of this process, by the tensors (or nested lists) that the model gets."""
+    from ._batch import describe
+
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position_ids": position_ids,
+        "decoder_input_ids": decoder_input_ids,
+        "labels": labels,
+    }
+    attention = (STATE.model or {}).get("attention", "sdpa")
+    encoder_decoder = bool((STATE.model or {}).get("config", {}).get("is_encoder_decoder"))
+    STATE.batch(**describe({k: v for k, v in inputs.items() if v is not None}, attention, encoder_decoder), phase=phase)
+
+
+def step():
+    """One optimizer step is done."""
+    STATE.step()
+
+
+@contextlib.contextmanager
+def phase(name):
+    """What is done inside is of this phase: `train`, `evaluate`, `checkpoint`, or any other name."""
+    before = STATE.phase
+    STATE.enter(name)
+    try:
+        yield
+    finally:
+        STATE.sync()
+        STATE.enter(before or "other")
+
+
+def tokens(phase="train"):
+    """Tokens so far in this process, without pads and with them."""
+    return STATE.tokens(phase)
+
+
+def work():
+    """Rows so far in this process."""
+    return STATE.work()
+
+
+def sync():
+    """Brings the rows to the library now."""
+    STATE.sync()
+
+
+def reset():
+    """Forgets everything, for a second training in one process."""
+    STATE.__init__(STATE._library)

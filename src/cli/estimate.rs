@@ -1,0 +1,297 @@
+//! `flopsprof estimate`: what a job will execute, before it runs.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{ArgGroup, ValueEnum};
+use flopsprof::{
+    estimate::{
+        config::Config,
+        cost::Kernel,
+        family, gpu,
+        job::{Job, Speed},
+        method::{Method, Targets},
+        workload::{self, Filling, Shape, Workload},
+    },
+    evidence::read,
+    ledger,
+    report::estimate as form,
+    rule::guidelines::CURRENT,
+};
+
+use super::{base::BaseArgs, report::count};
+
+/// Estimate what a job will execute, from its model's configuration and its tokens. No GPU and no network are needed.
+///
+/// Each product of matrices is counted, forward, backward and recomputed, with 6ND beside it. Several methods stand side by side.
+///
+/// Exit status: 0; 1 if a file or a field is wrong (the message names it); 2 for wrong usage.
+#[derive(clap::Args)]
+#[command(
+    group = ArgGroup::new("amount").required(true).args(["tokens", "rows", "lengths"]),
+    after_help = "Examples:\n  flopsprof estimate config.json --tokens 1M --sequence-length 2048 --method full,lora --gpu H100 --utilisation 0.4\n  flopsprof estimate Llama-3.2-3B/ --rows 52k --sequence-length 1024 --epochs 3 --method qlora --gradient-checkpointing\n  flopsprof estimate --params 8.03B --tokens 1.2e9"
+)]
+pub(crate) struct Args {
+    /// The model's config.json, or the folder it is in
+    #[arg(value_name = "CONFIG", required_unless_present = "params")]
+    config: Option<PathBuf>,
+    /// Parameters, where there is no configuration or its architecture is not known
+    #[arg(long, value_name = "N", value_parser = count)]
+    params: Option<u64>,
+    /// Tokens trained on, all epochs together
+    #[arg(long, value_name = "D", value_parser = count)]
+    tokens: Option<u64>,
+    /// Rows of the dataset
+    #[arg(long, value_name = "R", value_parser = count, conflicts_with = "tokens", requires = "sequence_length")]
+    rows: Option<u64>,
+    /// File with the lengths of the dataset's rows: a JSON list, or lines "LENGTH COUNT"
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "rows"])]
+    lengths: Option<PathBuf>,
+    /// Tokens of a row; with --lengths, the longest row there may be
+    #[arg(long, short = 's', value_name = "S", value_parser = count)]
+    sequence_length: Option<u64>,
+    /// Tokens of the decoder's rows, for encoder-decoder models
+    #[arg(long, value_name = "S", value_parser = count)]
+    decoder_length: Option<u64>,
+    /// Epochs over --rows or --lengths
+    #[arg(long, value_name = "E", value_parser = count, default_value = "1", conflicts_with = "tokens")]
+    epochs: u64,
+    /// How rows are filled
+    #[arg(long, value_enum, default_value_t = Fill::None)]
+    padding: Fill,
+    /// Rows of a batch, for padding to the longest of it
+    #[arg(long, value_name = "B", value_parser = count, default_value = "8")]
+    batch_size: u64,
+    /// How it is trained; several stand side by side
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "full")]
+    method: Vec<How>,
+    /// Rank of adapters
+    #[arg(long, value_name = "R", value_parser = count, default_value = "8")]
+    lora_rank: u64,
+    /// Modules with adapters, or all-linear [default: the query and value projections]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    lora_targets: Vec<String>,
+    /// Modules trained whole beside adapters
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    modules_to_save: Vec<String>,
+    /// Parameters trained by --method frozen: regular expressions (Spectrum's unfrozen_parameters)
+    #[arg(long, value_name = "REGEX")]
+    unfreeze: Vec<String>,
+    /// With --method frozen: freeze the embeddings and the first so many layers
+    #[arg(long, value_name = "N", conflicts_with = "unfreeze")]
+    freeze_layers: Option<u64>,
+    /// Layers are computed again in the backward pass
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// Which positions are computed, and how
+    #[arg(long, value_enum, default_value_t = Attention::Flash)]
+    attention: Attention,
+    /// GPU to run on, by name (H100, A100, L40S, ...)
+    #[arg(long, value_name = "NAME", conflicts_with = "measured", requires = "utilisation")]
+    gpu: Option<String>,
+    /// Share of the GPU's dense 16-bit peak at which it executes (0.4, 40%)
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "gpu")]
+    utilisation: Option<f64>,
+    /// Take GPU, utilisation and power from an earlier run's evidence
+    #[arg(long, value_name = "DIR")]
+    measured: Option<PathBuf>,
+    /// JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    base: BaseArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Fill {
+    /// Every row has its own length
+    None,
+    /// Filled up to the longest of the batch
+    Longest,
+    /// Filled up to --sequence-length
+    Max,
+    /// Documents one after the other in rows of --sequence-length; attention stays within a document
+    Packed,
+    /// The same, attention goes across documents
+    PackedAcross,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum How {
+    Full,
+    Lora,
+    Qlora,
+    Frozen,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Attention {
+    /// Positions the mask allows, one kernel that computes scores again backward (FlashAttention, SDPA)
+    Flash,
+    /// Positions the mask allows, nothing computed again
+    Causal,
+    /// All positions, mask or not (eager; FlopCounterMode's and PaLM's convention)
+    Full,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
+    let config = model.config.as_ref().map(Config::new).transpose().with_context(|| model.name())?;
+    let built = config.map(family::model).transpose().with_context(|| model.name())?.flatten();
+    if built.is_none()
+        && args.params.or(model.parameters).is_none()
+        && let Some(c) = config
+    {
+        bail!("{}: the architecture `{}` is not known (known: {}): give --params for 6ND", model.name(), c.model_type(), family::KNOWN);
+    }
+    let workload = args.workload(built.as_ref().and_then(|m| m.fixed_length))?;
+    let speed = args.speed()?;
+    let origin = args.base.origin(CURRENT)?;
+    let mut estimates = Vec::new();
+    for how in &args.method {
+        let job = Job {
+            model: built.clone(),
+            parameters: args.params.or(model.parameters),
+            workload: workload.clone(),
+            lengths_known: args.sequence_length.is_some()
+                || args.lengths.is_some()
+                || built.as_ref().is_some_and(|m| m.fixed_length.is_some()),
+            method: args.how(*how, built.as_ref())?,
+            checkpointing: args.gradient_checkpointing,
+            kernel: match args.attention {
+                Attention::Flash => Kernel::FLASH,
+                Attention::Causal => Kernel { fused: false, ..Kernel::FLASH },
+                Attention::Full => Kernel::EAGER,
+            },
+        };
+        let estimate = job.estimate(speed.as_ref()).with_context(|| model.name())?;
+        estimates.push(form::assessed(estimate, origin.clone(), CURRENT)?);
+    }
+    let printed = if args.json { format!("{}\n", serde_json::to_string_pretty(&form::json(&estimates))?) } else { form::text(&estimates) };
+    std::io::stdout().write_all(printed.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn workload(&self, fixed: Option<u64>) -> Result<Workload> {
+        if let (Some(fixed), Some(given)) = (fixed, self.sequence_length)
+            && fixed != given
+        {
+            bail!("--sequence-length {given}: a row of this model has {fixed} tokens (patches and the class token)");
+        }
+        let length = self.sequence_length.or(fixed);
+        let filling = match self.padding {
+            Fill::None => Filling::None,
+            Fill::Longest => Filling::Longest,
+            Fill::Max => Filling::Max,
+            Fill::Packed => Filling::Packed,
+            Fill::PackedAcross => Filling::PackedAcross,
+        };
+        let mut documents = match (&self.lengths, self.rows, self.tokens) {
+            (Some(file), ..) => {
+                let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+                let mut shapes = workload::lengths(&text).with_context(|| file.display().to_string())?;
+                // A tokenizer cuts what is longer than a row.
+                for shape in &mut shapes {
+                    shape.length = shape.length.min(length.unwrap_or(u64::MAX));
+                }
+                shapes
+            }
+            (None, Some(rows), _) => vec![Shape::new(rows, length.context("--rows needs --sequence-length")?)],
+            (None, None, Some(tokens)) => {
+                if let Some(decoder) = self.decoder_length {
+                    let each = length.context("--decoder-length needs --sequence-length")? + decoder;
+                    vec![Shape { rows: tokens / each, length: each - decoder, decoder_length: decoder }]
+                } else {
+                    Workload::of_tokens(tokens, length.unwrap_or(1))?.documents
+                }
+            }
+            (None, None, None) => bail!("one of --tokens, --rows and --lengths is needed"),
+        };
+        for shape in &mut documents {
+            shape.decoder_length = self.decoder_length.unwrap_or(0);
+            shape.rows = shape.rows.checked_mul(self.epochs).with_context(|| format!("--epochs {}: too many rows", self.epochs))?;
+        }
+        let longest = if matches!(self.padding, Fill::None) { None } else { length };
+        Ok(Workload::new(documents, filling, self.batch_size, longest)?)
+    }
+
+    fn how(&self, how: How, model: Option<&flopsprof::estimate::model::Model>) -> Result<Method> {
+        Ok(match how {
+            How::Full => Method::Full,
+            How::Lora | How::Qlora => Method::Lora {
+                rank: self.lora_rank,
+                targets: match self.lora_targets.as_slice() {
+                    [] => Targets::Names(usual_targets(model)),
+                    [all] if all == "all-linear" => Targets::AllLinear,
+                    names => Targets::Names(names.to_vec()),
+                },
+                also: self.modules_to_save.clone(),
+                quantised: how == How::Qlora,
+            },
+            How::Frozen => match (self.freeze_layers, self.unfreeze.is_empty()) {
+                (Some(n), _) => Method::FrozenLayers(n),
+                (None, false) => Method::unfrozen(&self.unfreeze)?,
+                (None, true) => bail!("--method frozen needs --unfreeze REGEX or --freeze-layers N"),
+            },
+        })
+    }
+
+    fn speed(&self) -> Result<Option<Speed>> {
+        if let Some(folder) = &self.measured {
+            let run = ledger::run_total(&read::read_run(folder)?);
+            return Ok(Some(form::measured(&run, &folder.display().to_string()).map_err(anyhow::Error::msg)?));
+        }
+        let Some(name) = &self.gpu else { return Ok(None) };
+        let gpu = gpu::find(name).with_context(|| format!("--gpu {name}: no peak is known for it; --measured takes one from a run"))?;
+        Ok(Some(Speed::named(gpu, name, self.utilisation.unwrap_or(1.0), "--utilisation")))
+    }
+}
+
+/// The query and value projections, by their names in this model: PEFT's own default for most architectures.
+fn usual_targets(model: Option<&flopsprof::estimate::model::Model>) -> Vec<String> {
+    let sets: [&[&str]; 6] =
+        [&["q_proj", "v_proj"], &["qkv_proj"], &["q_b_proj", "kv_b_proj"], &["q_proj", "kv_b_proj"], &["query", "value"], &["q", "v"]];
+    let has = |name: &str| model.is_some_and(|m| m.linears().any(|(_, l)| l.name.rsplit('.').next() == Some(name)));
+    let set = sets.iter().find(|set| set.iter().all(|name| has(name))).unwrap_or(&sets[0]);
+    set.iter().map(|s| (*s).to_owned()).collect()
+}
+
+/// A configuration and what lies beside it.
+#[derive(Default)]
+struct Source {
+    path: PathBuf,
+    config: Option<serde_json::Value>,
+    /// Parameters by the index of the weights.
+    parameters: Option<u64>,
+}
+
+impl Source {
+    fn read(path: &Path) -> Result<Self> {
+        let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+        let config = serde_json::from_slice(&bytes).with_context(|| format!("{}: not JSON", path.display()))?;
+        let index = path.with_file_name("model.safetensors.index.json");
+        let index: Option<serde_json::Value> = fs::read(index).ok().and_then(|b| serde_json::from_slice(&b).ok());
+        let parameters = index.and_then(|i| i.get("metadata")?.get("total_parameters")?.as_u64());
+        Ok(Self { path, config: Some(config), parameters })
+    }
+
+    fn name(&self) -> String {
+        if self.config.is_some() { self.path.display().to_string() } else { "the estimate".to_owned() }
+    }
+}
+
+/// A share: `0.4` or `40%`.
+fn share(text: &str) -> Result<f64, String> {
+    let value = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|p| p / 100.0),
+        None => text.parse::<f64>(),
+    };
+    value.ok().filter(|v| *v > 0.0 && *v <= 1.0).ok_or_else(|| format!("`{text}` is not a share above 0 and up to 1 (0.4, 40%)"))
+}

@@ -1,0 +1,161 @@
+//! Encoders: BERT and ViT.
+
+use super::{
+    super::{
+        EstimateError,
+        config::{Config, contradiction},
+        model::{Attention, Component, INPUT, Layer, Linear, Model, Side},
+    },
+    of_rows,
+};
+use Component::{AttentionProjections, Head, Mlp};
+
+/// Names of a layer's modules.
+struct Names {
+    projections: [&'static str; 4],
+    feed_forward: [&'static str; 2],
+}
+
+const BERT: Names = Names {
+    projections: ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+    feed_forward: ["intermediate.dense", "output.dense"],
+};
+const VIT: Names = Names {
+    projections: ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"],
+    feed_forward: ["mlp.fc1", "mlp.fc2"],
+};
+
+/// One layer: norms before (ViT) or after (BERT) its two halves.
+fn layer(c: Config<'_>, name: String, index: u64, names: &Names, before: bool) -> Result<Layer, EstimateError> {
+    let (hidden, heads, width) = (c.size("hidden_size")?, c.size("num_attention_heads")?, c.size("intermediate_size")?);
+    let head = c.divides("hidden_size", hidden, "num_attention_heads", heads)?;
+    let bias = c.flag_or("qkv_bias", true)?;
+    let mut layer = Layer::hidden(name, Side::Main, index);
+    let from = if before { layer.elementwise(&[INPUT], "layernorm_before", 2 * hidden) } else { INPUT };
+    let [q, k, v] = [0, 1, 2].map(|i| layer.linear(from, names.projections[i], AttentionProjections, hidden, hidden, bias));
+    let scores =
+        Attention { heads, key_width: head, value_width: head, causal: false, window: None, side: Side::Main, key_side: Side::Main };
+    let attended = layer.attention(q, k, v, scores);
+    let out = layer.linear(attended, names.projections[3], AttentionProjections, hidden, hidden, true);
+    let middle = layer.sum(&[INPUT, out]);
+    let normed = layer.elementwise(&[middle], "layernorm", 2 * hidden);
+    let up = layer.linear(normed, names.feed_forward[0], Mlp, hidden, width, true);
+    let active = layer.elementwise(&[up], "activation", 0);
+    let down = layer.linear(active, names.feed_forward[1], Mlp, width, hidden, true);
+    if before {
+        layer.sum(&[middle, down]);
+    } else {
+        let sum = layer.sum(&[normed, down]);
+        layer.elementwise(&[sum], "output.LayerNorm", 2 * hidden);
+    }
+    Ok(layer)
+}
+
+fn model(c: Config<'_>, embeddings: Vec<(String, u64)>, layers: Vec<Layer>) -> Model {
+    Model {
+        model_type: c.model_type().to_owned(),
+        class: String::new(),
+        embeddings,
+        layers,
+        encoder_decoder: false,
+        text: true,
+        fixed_length: None,
+        notes: Vec::new(),
+    }
+}
+
+/// BERT with the head that `architectures` names.
+pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
+    let (hidden, vocabulary) = (c.size("hidden_size")?, c.size("vocab_size")?);
+    let mut stack = Vec::new();
+    let mut first = Layer::new("bert.embeddings.", Side::Main);
+    first.elementwise(&[INPUT], "LayerNorm", 2 * hidden);
+    stack.push(first);
+    for i in 0..c.size("num_hidden_layers")? {
+        stack.push(layer(c, format!("bert.encoder.layer.{i}."), i, &BERT, false)?);
+    }
+    let class = c.class();
+    if class.ends_with("ForMaskedLM") || class.ends_with("ForPreTraining") || class.ends_with("LMHeadModel") {
+        let mut head = Layer::new("cls.predictions.", Side::Main);
+        let dense = head.linear(INPUT, "transform.dense", Head, hidden, hidden, true);
+        let normed = head.elementwise(&[dense], "transform.LayerNorm", 2 * hidden);
+        head.product(
+            normed,
+            Linear {
+                name: "decoder".to_owned(),
+                component: Head,
+                side: Side::Main,
+                inputs: hidden,
+                outputs: vocabulary,
+                bias: true,
+                stored: 1,
+                met: 1,
+                module: true,
+                tied: c.flag_or("tie_word_embeddings", true)?,
+            },
+        );
+        stack.push(head);
+    }
+    if class.ends_with("ForTokenClassification") || class.ends_with("ForQuestionAnswering") {
+        let mut head = Layer::new("", Side::Main);
+        head.linear(INPUT, "classifier", Head, hidden, c.labels()?, true);
+        stack.push(head);
+    } else if !class.ends_with("ForMaskedLM") && !class.ends_with("LMHeadModel") {
+        let mut pooled = of_rows();
+        let pooler = pooled.linear(INPUT, "bert.pooler.dense", Head, hidden, hidden, true);
+        let active = pooled.elementwise(&[pooler], "bert.pooler.activation", 0);
+        if class.ends_with("ForPreTraining") {
+            pooled.linear(active, "cls.seq_relationship", Head, hidden, 2, true);
+        } else if class.ends_with("ForSequenceClassification") {
+            pooled.linear(active, "classifier", Head, hidden, c.labels()?, true);
+        }
+        stack.push(pooled);
+    }
+    let tables = [
+        ("bert.embeddings.word_embeddings", vocabulary),
+        ("bert.embeddings.position_embeddings", c.size_or("max_position_embeddings", 512)?),
+        ("bert.embeddings.token_type_embeddings", c.size_or("type_vocab_size", 2)?),
+    ];
+    Ok(model(c, tables.iter().map(|(name, rows)| ((*name).to_owned(), rows * hidden)).collect(), stack))
+}
+
+/// ViT with its classifier.
+pub(super) fn vit(c: Config<'_>) -> Result<Model, EstimateError> {
+    let (hidden, image, patch) = (c.size("hidden_size")?, c.size_or("image_size", 224)?, c.size_or("patch_size", 16)?);
+    if patch > image {
+        return Err(contradiction(("patch_size", patch), ("image_size", image), "a patch cannot be larger than the image"));
+    }
+    let patches = (image / patch) * (image / patch);
+    let mut first = Layer::new("vit.embeddings.", Side::Main);
+    // A convolution whose stride is its width: a product for every patch.
+    first.product(
+        INPUT,
+        Linear {
+            name: "patch_embeddings.projection".to_owned(),
+            component: Component::Embedding,
+            side: Side::Patches,
+            inputs: c.size_or("num_channels", 3)? * patch * patch,
+            outputs: hidden,
+            bias: true,
+            stored: 1,
+            met: 1,
+            module: false,
+            tied: false,
+        },
+    );
+    let mut stack = vec![first];
+    for i in 0..c.size("num_hidden_layers")? {
+        stack.push(layer(c, format!("vit.layers.{i}."), i, &VIT, true)?);
+    }
+    let mut last = Layer::new("vit.", Side::Main);
+    last.elementwise(&[INPUT], "layernorm", 2 * hidden);
+    stack.push(last);
+    if !c.class().ends_with("Model") {
+        let mut head = of_rows();
+        head.linear(INPUT, "classifier", Head, hidden, c.labels()?, true);
+        stack.push(head);
+    }
+    let tables =
+        vec![("vit.embeddings.cls_token".to_owned(), hidden), ("vit.embeddings.position_embeddings".to_owned(), (patches + 1) * hidden)];
+    Ok(Model { text: false, fixed_length: Some(patches + 1), ..model(c, tables, stack) })
+}

@@ -1,0 +1,54 @@
+//! Architectures: from a configuration to the products of its layers.
+//!
+//! One table decides what is known. Defaults are those that transformers' configuration classes have, for fields that a published `config.json` may
+//! leave out.
+
+mod decoder;
+mod encoder;
+mod moe;
+mod t5;
+
+use super::{
+    EstimateError,
+    config::Config,
+    model::{Layer, Model, Side},
+};
+
+/// Reads a model; none where the architecture is not known here.
+///
+/// # Errors
+/// [`EstimateError`] when a field is missing or contradicts another.
+pub fn model(config: Config<'_>) -> Result<Option<Model>, EstimateError> {
+    let mut notes = Vec::new();
+    let mut language = config;
+    if decoder::style(config.model_type()).is_none()
+        && let Some(text) = config.part("text_config")
+    {
+        notes.push(format!(
+            "{} holds more than a language model: only its text_config ({}) is estimated; towers for images or sound are not",
+            config.model_type(),
+            text.model_type()
+        ));
+        language = text;
+    }
+    let mut model = match language.model_type() {
+        "t5" | "mt5" => t5::model(language)?,
+        "bert" => encoder::bert(language)?,
+        "vit" => encoder::vit(language)?,
+        name => match decoder::style(name) {
+            Some(style) => decoder::model(language, &style)?,
+            None => return Ok(None),
+        },
+    };
+    config.class().clone_into(&mut model.class);
+    model.notes.splice(0..0, notes);
+    Ok(Some(model))
+}
+
+/// Names that [`model`] knows.
+pub const KNOWN: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, mixtral, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt_oss, t5, bert, vit";
+
+/// A layer with one token a row: poolers and classifiers.
+fn of_rows() -> Layer {
+    Layer::new("", Side::Row)
+}

@@ -1,0 +1,84 @@
+//! Mixtures of experts: what is stored, and what a token meets.
+
+use super::{
+    super::{
+        EstimateError,
+        config::{Config, contradiction},
+        model::{Component, Layer, Linear, Side},
+    },
+    decoder::gated,
+};
+
+/// How experts are laid out.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Style {
+    Mixtral,
+    Qwen2,
+    Qwen3,
+    DeepSeek,
+    GptOss,
+}
+
+/// Whether this layer has experts; the others are dense.
+pub(super) fn has_experts(c: Config<'_>, style: Style, index: u64) -> Result<bool, EstimateError> {
+    Ok(match style {
+        Style::Mixtral | Style::GptOss => true,
+        Style::Qwen2 | Style::Qwen3 => {
+            !c.counts("mlp_only_layers")?.contains(&index) && (index + 1).is_multiple_of(c.size_or("decoder_sparse_step", 1)?)
+        }
+        Style::DeepSeek => index >= c.count_or("first_k_dense_replace", 0)? && index.is_multiple_of(c.size_or("moe_layer_freq", 1)?),
+    })
+}
+
+/// Adds the router, the experts and what is shared.
+pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usize, hidden: u64) -> Result<usize, EstimateError> {
+    // Published configurations and those that newer releases of transformers write name it differently.
+    let names = if style == Style::DeepSeek { ["n_routed_experts", "num_local_experts"] } else { ["num_experts", "num_local_experts"] };
+    let count_field = names.into_iter().find(|f| c.get(f).is_some()).unwrap_or(names[0]);
+    let (stored, met) = (c.size(count_field)?, c.size("num_experts_per_tok")?);
+    if met > stored {
+        return Err(contradiction(("num_experts_per_tok", met), (count_field, stored), "a token cannot meet more experts than there are"));
+    }
+    let width = match style {
+        Style::Mixtral | Style::GptOss => c.size("intermediate_size")?,
+        _ => c.size("moe_intermediate_size")?,
+    };
+    let bias = style == Style::GptOss;
+    let product = |name: &str, component, inputs, outputs, stored, met| Linear {
+        name: format!("mlp.{name}"),
+        component,
+        side: Side::Main,
+        inputs,
+        outputs,
+        bias,
+        stored,
+        met,
+        module: false,
+        tied: false,
+    };
+    let router_name = if style == Style::GptOss { "router" } else { "gate" };
+    let router = layer.product(from, product(router_name, Component::Router, hidden, stored, 1, 1));
+    let both = layer.product(from, product("experts.gate_up_proj", Component::Experts, hidden, 2 * width, stored, met));
+    let active = layer.elementwise(&[both], "mlp.experts.activation", 0);
+    let down = layer.product(active, product("experts.down_proj", Component::Experts, width, hidden, stored, met));
+    // Weighted by the router: both are kept for the backward pass.
+    let routed = layer.elementwise(&[down, router], "mlp.experts.weighted", 0);
+    match style {
+        Style::Mixtral | Style::Qwen3 | Style::GptOss => Ok(routed),
+        Style::Qwen2 => {
+            let shared = c.size("shared_expert_intermediate_size")?;
+            let shared = gated(layer, from, "mlp.shared_expert.", (hidden, shared), false, false, Component::SharedExperts);
+            let gate = layer.linear(from, "mlp.shared_expert_gate", Component::SharedExperts, hidden, 1, false);
+            let gated = layer.elementwise(&[shared, gate], "mlp.shared_expert.weighted", 0);
+            Ok(layer.sum(&[routed, gated]))
+        }
+        Style::DeepSeek => {
+            let shared = c.count_or("n_shared_experts", 0)?;
+            if shared == 0 {
+                return Ok(routed);
+            }
+            let out = gated(layer, from, "mlp.shared_experts.", (hidden, shared * width), false, false, Component::SharedExperts);
+            Ok(layer.sum(&[routed, out]))
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A job, estimated: the products of its model over its tokens, beside the formulas of others, and what it takes of a GPU.
+
+use serde::Serialize;
+
+use super::{
+    EstimateError,
+    cost::{self, Costs, Flop, Kernel, Run},
+    gpu::Gpu,
+    method::Method,
+    model::{Component, Model, Work},
+    workload::Workload,
+};
+
+/// No model has more parameters; with more, 6·N·D would not fit its arithmetic.
+pub const MOST_PARAMETERS: u64 = 10_000_000_000_000_000;
+
+/// What is to be estimated.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The model; none where its architecture is not known.
+    pub model: Option<Model>,
+    /// Parameters by the caller's word; needed where there is no model.
+    pub parameters: Option<u64>,
+    /// The tokens.
+    pub workload: Workload,
+    /// Sequence lengths are known, so that attention can be estimated.
+    pub lengths_known: bool,
+    /// What is trained.
+    pub method: Method,
+    /// Gradient checkpointing.
+    pub checkpointing: bool,
+    /// How attention is executed.
+    pub kernel: Kernel,
+}
+
+/// Parameters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// All, adapters included.
+    pub total: u64,
+    /// Trained.
+    pub trainable: u64,
+    /// Those a token meets.
+    pub active: u64,
+    /// In tables that are only looked up.
+    pub looked_up: u64,
+    /// Of adapters.
+    pub adapters: u64,
+}
+
+/// A component's row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Which.
+    pub component: Component,
+    /// Its FLOP.
+    #[serde(flatten)]
+    pub flop: Flop,
+}
+
+/// An estimate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    /// `model_type`, or `unknown`.
+    pub model_type: String,
+    /// The method's name.
+    pub method: String,
+    /// Layers are checkpointed.
+    pub checkpointing: bool,
+    /// How attention is taken.
+    pub attention: Kernel,
+    /// Parameters.
+    pub parameters: Counted,
+    /// Tokens without pads.
+    pub tokens: u64,
+    /// Tokens with pads.
+    pub executed_tokens: u64,
+    /// `products` (each product counted) or `6ND` (an unknown architecture).
+    pub by: &'static str,
+    /// By component; empty for an unknown architecture.
+    pub components: Vec<Row>,
+    /// Forward, FLOP.
+    pub forward: String,
+    /// Backward, FLOP.
+    pub backward: String,
+    /// Computed again, FLOP.
+    pub recomputed: String,
+    /// Forward and backward: the compute that updates parameters, FLOP. The Commission's guidelines let recomputation be left out.
+    pub model_flop: String,
+    /// With recomputation: what will be executed, FLOP.
+    pub executed_flop: String,
+    /// The same as a float.
+    pub executed_flop_float: f64,
+    /// 6·N·D, FLOP.
+    pub six_nd: String,
+    /// `model_flop` over 6·N·D.
+    pub model_to_six_nd: f64,
+    /// `(4 N + 2 N_trained) D`, FLOP: the AWS FLOPs Meter's formula, of true counts.
+    pub four_n_two_t: String,
+    /// On a GPU, where one is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+    /// What is assumed or left out.
+    pub notes: Vec<String>,
+    /// The same as numbers.
+    #[serde(skip)]
+    pub flop: Flop,
+}
+
+/// What it takes of a GPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Hardware {
+    /// The GPU.
+    pub gpu: String,
+    /// Its dense 16-bit peak, FLOP/s.
+    pub peak_flop_per_s: f64,
+    /// Share of the peak at which it executes.
+    pub utilisation: f64,
+    /// Where the share is from.
+    pub utilisation_source: String,
+    /// GPU hours.
+    pub gpu_hours: f64,
+    /// Energy of the GPUs, kWh.
+    pub energy_kwh: f64,
+    /// Where the power is from.
+    pub energy_source: String,
+}
+
+/// How fast a GPU works, and what it draws.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Speed {
+    /// Its name.
+    pub gpu: String,
+    /// Its peak, FLOP/s.
+    pub peak: f64,
+    /// Share of it.
+    pub utilisation: f64,
+    /// Where the share is from.
+    pub utilisation_source: String,
+    /// Watts of one GPU.
+    pub watts: f64,
+    /// Where they are from.
+    pub watts_source: String,
+}
+
+impl Speed {
+    /// A named GPU at a share of its peak.
+    #[must_use]
+    pub fn named(gpu: Gpu, name: &str, utilisation: f64, source: &str) -> Self {
+        Self {
+            gpu: name.to_owned(),
+            peak: gpu.peak,
+            utilisation,
+            utilisation_source: source.to_owned(),
+            watts: gpu.watts,
+            watts_source: "board power, drawn throughout: an upper bound".to_owned(),
+        }
+    }
+}
+
+impl Job {
+    /// Costs of the workload as it is executed.
+    ///
+    /// # Errors
+    /// As [`cost::cost`].
+    pub fn costs(&self) -> Result<Option<Costs>, EstimateError> {
+        let run = Run { checkpointing: self.checkpointing, kernel: self.kernel, forward_only: false };
+        self.model.as_ref().map(|m| cost::cost(m, &self.method, &self.workload, run)).transpose()
+    }
+
+    /// Parameters: counted in the model, or by the caller's word.
+    ///
+    /// # Errors
+    /// When neither is there, or there are too many.
+    pub fn count(&self) -> Result<Counted, EstimateError> {
+        let Some(model) = &self.model else {
+            let total = self.parameters.ok_or_else(|| EstimateError::Missing {
+                field: "params".to_owned(),
+                model_type: "(unknown architecture: 6ND needs the number of parameters)".to_owned(),
+            })?;
+            check(total)?;
+            return Ok(Counted { total, trainable: total, active: total, looked_up: 0, adapters: 0 });
+        };
+        let base = model.parameters();
+        let mut adapters: u64 = 0;
+        let mut trainable: u64 = 0;
+        for (name, n) in &model.embeddings {
+            trainable += if self.method.trains(None, true, name, "weight") { *n } else { 0 };
+        }
+        for layer in &model.layers {
+            for operation in &layer.operations {
+                match &operation.work {
+                    Work::Linear(l) => {
+                        let module = format!("{}{}", layer.name, l.name);
+                        let trains = |p: &str| self.method.trains(layer.index, false, &module, p);
+                        let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied), l.outputs * u64::from(l.bias));
+                        trainable += l.stored * (matrix * u64::from(trains("weight")) + bias * u64::from(trains("bias")));
+                        adapters += self.method.adapter(layer, l).map_or(0, |r| r.saturating_mul(l.inputs + l.outputs));
+                    }
+                    Work::Elementwise { name, parameters }
+                        if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") =>
+                    {
+                        trainable += parameters;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        check(base.total.saturating_add(adapters))?;
+        Ok(Counted {
+            total: base.total + adapters,
+            trainable: trainable + adapters,
+            active: base.active + adapters,
+            looked_up: base.looked_up,
+            adapters,
+        })
+    }
+
+    /// Estimates.
+    ///
+    /// # Errors
+    /// [`EstimateError`], naming the field.
+    pub fn estimate(&self, speed: Option<&Speed>) -> Result<Estimate, EstimateError> {
+        if let Some(model) = &self.model {
+            self.method.check(model)?;
+        }
+        let parameters = self.count()?;
+        let (tokens, executed_tokens) = (self.workload.real_tokens()?, self.workload.executed_tokens()?);
+        let six_nd = 6 * u128::from(parameters.total) * u128::from(tokens);
+        let mut notes = self.model.as_ref().map(|m| m.notes.clone()).unwrap_or_default();
+        let costs = self.costs()?;
+        let flop = if let Some(costs) = &costs {
+            let mut costs = costs.clone();
+            if !self.lengths_known {
+                costs.remove(&Component::AttentionScores);
+                notes.push("attention scores are left out: no sequence length is given".to_owned());
+            }
+            self.remarks(&mut notes, &parameters);
+            cost::sum(&costs)
+        } else {
+            notes.push(
+                "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation"
+                    .to_owned(),
+            );
+            let nd = u128::from(parameters.total) * u128::from(tokens);
+            Flop { forward: 2 * nd, backward: 4 * nd, recomputed: 0 }
+        };
+        let known = self.lengths_known;
+        let components = costs.into_iter().flatten().filter(|(c, _)| known || *c != Component::AttentionScores);
+        Ok(Estimate {
+            model_type: self.model.as_ref().map_or_else(|| "unknown".to_owned(), |m| m.model_type.clone()),
+            method: self.method.name(),
+            checkpointing: self.checkpointing,
+            attention: self.kernel,
+            tokens,
+            executed_tokens,
+            by: if self.model.is_some() { "products" } else { "6ND" },
+            components: components.map(|(component, flop)| Row { component, flop }).collect(),
+            forward: flop.forward.to_string(),
+            backward: flop.backward.to_string(),
+            recomputed: flop.recomputed.to_string(),
+            model_flop: flop.model().to_string(),
+            executed_flop: flop.executed().to_string(),
+            executed_flop_float: flop.executed() as f64,
+            six_nd: six_nd.to_string(),
+            model_to_six_nd: if six_nd == 0 { f64::NAN } else { flop.model() as f64 / six_nd as f64 },
+            four_n_two_t: (u128::from(tokens) * (4 * u128::from(parameters.total) + 2 * u128::from(parameters.trainable))).to_string(),
+            hardware: speed.map(|s| hardware(s, flop.executed() as f64)),
+            parameters,
+            notes,
+            flop,
+        })
+    }
+
+    fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {
+        let experts = self.model.iter().flat_map(Model::linears).any(|(_, l)| l.component == Component::Experts);
+        if experts && matches!(self.method, Method::Lora { targets: super::method::Targets::AllLinear, .. }) {
+            notes.push(
+                "adapters of stacked experts (PEFT's target_parameters) are not estimated: all-linear is every nn.Linear here".to_owned(),
+            );
+        }
+        if let Some(given) = self.parameters
+            && given.abs_diff(counted.total) > counted.total / 50
+        {
+            notes.push(format!(
+                "the configuration makes {} parameters where {given} are given: the products of the configuration are counted",
+                counted.total
+            ));
+        }
+    }
+}
+
+fn check(total: u64) -> Result<(), EstimateError> {
+    if total > MOST_PARAMETERS {
+        return Err(EstimateError::TooLarge { field: "params".to_owned(), why: format!("more than {MOST_PARAMETERS} parameters") });
+    }
+    Ok(())
+}
+
+fn hardware(speed: &Speed, flop: f64) -> Hardware {
+    let seconds = flop / (speed.peak * speed.utilisation);
+    Hardware {
+        gpu: speed.gpu.clone(),
+        peak_flop_per_s: speed.peak,
+        utilisation: speed.utilisation,
+        utilisation_source: speed.utilisation_source.clone(),
+        gpu_hours: seconds / 3600.0,
+        energy_kwh: seconds * speed.watts / 3.6e6,
+        energy_source: speed.watts_source.clone(),
+    }
+}

@@ -1,0 +1,173 @@
+//! What is trained: all of it, adapters, or a part.
+
+use std::collections::BTreeSet;
+
+use regex_lite::Regex;
+use serde::Serialize;
+
+use super::{
+    EstimateError,
+    model::{Layer, Linear, Model, Work},
+};
+
+/// Which modules get adapters, as PEFT's `target_modules` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Targets {
+    /// Every `nn.Linear` but the head: `all-linear`.
+    AllLinear,
+    /// Those whose name is one of these, or ends in `.` and one of these.
+    Names(Vec<String>),
+}
+
+/// How a model is trained.
+#[derive(Clone, Debug)]
+pub enum Method {
+    /// Every parameter.
+    Full,
+    /// Low-rank adapters; the rest is frozen.
+    Lora {
+        /// Their rank.
+        rank: u64,
+        /// Where they are.
+        targets: Targets,
+        /// Modules that are trained besides, whole (`modules_to_save`).
+        also: Vec<String>,
+        /// The frozen weights are quantised (QLoRA). It changes bytes, not products: each weight is unpacked before its product.
+        quantised: bool,
+    },
+    /// Parameters whose name matches one of these are trained (Spectrum's `unfrozen_parameters`).
+    Unfrozen(Vec<Regex>),
+    /// All but the embeddings and the first so many layers.
+    FrozenLayers(u64),
+    /// These parameters, by their full names: what a live model says of itself.
+    Named(BTreeSet<String>),
+}
+
+impl Method {
+    /// Patterns of parameters to train.
+    ///
+    /// # Errors
+    /// When one is no regular expression.
+    pub fn unfrozen(patterns: &[String]) -> Result<Self, EstimateError> {
+        let compile = |p: &String| {
+            Regex::new(p).map_err(|e| EstimateError::Wrong {
+                field: "unfrozen parameters".to_owned(),
+                value: p.clone(),
+                expected: format!("a regular expression ({e})"),
+            })
+        };
+        Ok(Self::Unfrozen(patterns.iter().map(compile).collect::<Result<_, _>>()?))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Full => "full".to_owned(),
+            Self::Lora { rank, targets, quantised, .. } => {
+                let targets = match targets {
+                    Targets::AllLinear => "all-linear".to_owned(),
+                    Targets::Names(names) => names.join(","),
+                };
+                format!("{} r={rank} {targets}", if *quantised { "qlora" } else { "lora" })
+            }
+            Self::Unfrozen(patterns) => format!("frozen but {} pattern(s)", patterns.len()),
+            Self::FrozenLayers(n) => format!("first {n} layers frozen"),
+            Self::Named(names) => format!("{} parameters trained", names.len()),
+        }
+    }
+
+    /// Whether a parameter is trained.
+    #[must_use]
+    pub fn trains(&self, layer: Option<u64>, is_embedding: bool, module: &str, parameter: &str) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Lora { also, .. } => also.iter().any(|name| answers(module, name)),
+            Self::Unfrozen(patterns) => {
+                let whole = format!("{module}.{parameter}");
+                patterns.iter().any(|p| p.is_match(&whole))
+            }
+            Self::FrozenLayers(n) => !is_embedding && layer.is_none_or(|i| i >= *n),
+            // Stacked experts are parameters of their own, without `.weight`.
+            Self::Named(names) => names.contains(module) || names.contains(&format!("{module}.{parameter}")),
+        }
+    }
+
+    /// The rank of the adapter at a product; none where there is none.
+    #[must_use]
+    pub fn adapter(&self, layer: &Layer, linear: &Linear) -> Option<u64> {
+        let Self::Lora { rank, targets, .. } = self else { return None };
+        let module = format!("{}{}", layer.name, linear.name);
+        let targeted = match targets {
+            Targets::AllLinear => linear.module && linear.component != super::model::Component::Head,
+            Targets::Names(names) => linear.module && names.iter().any(|name| answers(&module, name)),
+        };
+        targeted.then_some(*rank)
+    }
+
+    /// Checks that every name and pattern is answered by something in the model.
+    ///
+    /// # Errors
+    /// When one is not, with the names there are.
+    pub fn check(&self, model: &Model) -> Result<(), EstimateError> {
+        let no_such = |field: &str, name: &str| {
+            let mut modules: Vec<&str> =
+                model.linears().filter(|(_, l)| l.module).map(|(_, l)| l.name.rsplit('.').next().unwrap_or(&l.name)).collect();
+            modules.sort_unstable();
+            modules.dedup();
+            EstimateError::NoSuchModule { field: field.to_owned(), name: format!("`{name}`"), modules: modules.join(", ") }
+        };
+        match self {
+            Self::Full | Self::FrozenLayers(_) | Self::Named(_) => {}
+            Self::Lora { targets, also, .. } => {
+                let has = |name: &String| model.linears().any(|(y, l)| l.module && answers(&format!("{}{}", y.name, l.name), name));
+                if let Targets::Names(names) = targets
+                    && let Some(name) = names.iter().find(|n| !has(n))
+                {
+                    return Err(no_such("lora targets", name));
+                }
+                let known = |name: &&String| has(name) || model.embeddings.iter().any(|(e, _)| answers(e, name));
+                if let Some(name) = also.iter().find(|n| !known(n)) {
+                    return Err(no_such("modules to save", name));
+                }
+            }
+            Self::Unfrozen(patterns) => {
+                let names = parameter_names(model);
+                if let Some(p) = patterns.iter().find(|p| !names.iter().any(|n| p.is_match(n))) {
+                    return Err(no_such("unfrozen parameters", p.as_str()));
+                }
+            }
+        }
+        if let Self::FrozenLayers(n) = self {
+            let layers = model.layers.iter().filter_map(|l| l.index).max().map_or(0, |i| i + 1);
+            if *n > layers {
+                return Err(super::config::contradiction(
+                    ("frozen layers", *n),
+                    ("hidden layers", layers),
+                    "more are frozen than there are",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// PEFT's rule: the whole name, or its end behind a dot.
+fn answers(module: &str, name: &str) -> bool {
+    module == name || module.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+fn parameter_names(model: &Model) -> Vec<String> {
+    let mut names: Vec<String> = model.embeddings.iter().map(|(name, _)| format!("{name}.weight")).collect();
+    for layer in &model.layers {
+        for operation in &layer.operations {
+            match &operation.work {
+                Work::Linear(l) if !l.tied => names.push(format!("{}{}.weight", layer.name, l.name)),
+                Work::Elementwise { name, parameters } if *parameters > 0 => names.push(format!("{}{name}.weight", layer.name)),
+                _ => {}
+            }
+        }
+    }
+    names
+}

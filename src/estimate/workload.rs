@@ -1,0 +1,282 @@
+//! The tokens of a job: the rows that are executed, and the documents in them.
+//!
+//! What is executed are rows of some length, pads included. What is trained on are documents. The two are the same where every row is one document of
+//! full length; else the difference is padding, or what packing puts together.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::EstimateError;
+
+/// No row is longer.
+const LONGEST: u64 = 1 << 31;
+
+/// So many rows of one length; for an encoder and a decoder, of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Shape {
+    /// How many.
+    pub rows: u64,
+    /// Tokens of each; the encoder's, where there is one.
+    pub length: u64,
+    /// The decoder's; 0 where there is no encoder.
+    #[serde(default)]
+    pub decoder_length: u64,
+}
+
+impl Shape {
+    /// Rows of one length.
+    #[must_use]
+    pub fn new(rows: u64, length: u64) -> Self {
+        Self { rows, length, decoder_length: 0 }
+    }
+}
+
+/// How rows are made of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filling {
+    /// Every document is a row of its own length.
+    None,
+    /// Filled up to the longest of the batch.
+    Longest,
+    /// Filled up to the longest row there may be.
+    Max,
+    /// Rows of the longest length, made of documents one after the other; attention stays within a document.
+    Packed,
+    /// The same, and attention goes across.
+    PackedAcross,
+}
+
+/// What a job is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Rows as they are executed.
+    pub executed: Vec<Shape>,
+    /// Documents, without pads.
+    pub documents: Vec<Shape>,
+    /// Attention works on documents, not on rows: packed rows with their bounds.
+    pub attention_by_document: bool,
+}
+
+impl Workload {
+    /// Documents by their lengths, filled into rows. `rows_per_batch` and `longest` matter for padding and packing.
+    ///
+    /// # Errors
+    /// When a length is 0 or too long, or the tokens are more than a 64-bit integer holds.
+    pub fn new(documents: Vec<Shape>, filling: Filling, rows_per_batch: u64, longest: Option<u64>) -> Result<Self, EstimateError> {
+        for shape in &documents {
+            if shape.length == 0 || shape.length > LONGEST || shape.decoder_length > LONGEST {
+                return Err(EstimateError::Wrong {
+                    field: "sequence length".to_owned(),
+                    value: shape.length.max(shape.decoder_length).to_string(),
+                    expected: format!("1 to {LONGEST}"),
+                });
+            }
+        }
+        let documents = merged(documents);
+        let most = documents.iter().map(|s| s.length).max().unwrap_or(1);
+        let longest = longest.unwrap_or(most);
+        if longest < most {
+            return Err(EstimateError::Contradiction {
+                field: "sequence length".to_owned(),
+                value: longest.to_string(),
+                other: "longest document".to_owned(),
+                other_value: most.to_string(),
+                why: "documents must fit a row: truncate them first".to_owned(),
+            });
+        }
+        let total = tokens(&documents)?;
+        let executed = match filling {
+            Filling::None => documents.clone(),
+            Filling::Max => {
+                merged(documents.iter().map(|s| Shape { length: longest, decoder_length: most_decoder(&documents), ..*s }).collect())
+            }
+            Filling::Longest => padded_to_longest(&documents, rows_per_batch.max(1)),
+            Filling::Packed | Filling::PackedAcross => {
+                let (rows, rest) = (total / longest, total % longest);
+                let mut rows = vec![Shape::new(rows, longest)];
+                // The last row is filled up.
+                rows.extend((rest > 0).then(|| Shape::new(1, longest)));
+                merged(rows)
+            }
+        };
+        let workload = Self { executed, documents, attention_by_document: filling == Filling::Packed };
+        workload.executed_tokens()?;
+        Ok(workload)
+    }
+
+    /// So many tokens in rows of one length, without padding; the rest is one shorter row.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_tokens(tokens: u64, length: u64) -> Result<Self, EstimateError> {
+        let mut shapes = vec![Shape::new(tokens / length.max(1), length)];
+        let rest = tokens % length.max(1);
+        shapes.extend((rest > 0).then(|| Shape::new(1, rest)));
+        Self::new(shapes, Filling::None, 1, None)
+    }
+
+    /// Tokens without pads.
+    ///
+    /// # Errors
+    /// When they are more than a 64-bit integer holds.
+    pub fn real_tokens(&self) -> Result<u64, EstimateError> {
+        tokens(&self.documents)
+    }
+
+    /// Tokens with pads.
+    ///
+    /// # Errors
+    /// When they are more than a 64-bit integer holds.
+    pub fn executed_tokens(&self) -> Result<u64, EstimateError> {
+        tokens(&self.executed)
+    }
+}
+
+/// Reads a distribution of lengths: JSON (`[512, 300, ...]` or `{"512": 7, ...}`), or lines of a length and how often it occurs (`512 7`, `512,7`).
+///
+/// # Errors
+/// When an entry is neither, with its place.
+pub fn lengths(text: &str) -> Result<Vec<Shape>, EstimateError> {
+    let wrong = |at: &str, value: &str| EstimateError::Wrong {
+        field: format!("lengths, {at}"),
+        value: value.chars().take(60).collect(),
+        expected: "a positive length and how often it occurs".to_owned(),
+    };
+    let positive = |n: Option<u64>| n.filter(|n| *n > 0);
+    let mut shapes = Vec::new();
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(serde_json::Value::Array(list)) => {
+            for (i, entry) in list.iter().enumerate() {
+                let length = positive(entry.as_u64()).ok_or_else(|| wrong(&format!("entry {i}"), &entry.to_string()))?;
+                shapes.push(Shape::new(1, length));
+            }
+        }
+        Ok(serde_json::Value::Object(map)) => {
+            for (key, rows) in &map {
+                let entry = positive(key.parse().ok()).zip(positive(rows.as_u64()));
+                let (length, rows) = entry.ok_or_else(|| wrong(&format!("entry {key:?}"), &rows.to_string()))?;
+                shapes.push(Shape::new(rows, length));
+            }
+        }
+        _ => {
+            for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+                let mut parts = line.split([',', ' ', '\t']).filter(|p| !p.is_empty()).map(|p| positive(p.parse().ok()));
+                let entry = match (parts.next(), parts.next(), parts.next()) {
+                    (Some(Some(length)), None, _) => Some(Shape::new(1, length)),
+                    (Some(Some(length)), Some(Some(rows)), None) => Some(Shape::new(rows, length)),
+                    _ => None,
+                };
+                shapes.push(entry.ok_or_else(|| wrong(&format!("line {}", i + 1), line))?);
+            }
+        }
+    }
+    if shapes.is_empty() {
+        return Err(wrong("all of it", "empty"));
+    }
+    Ok(merged(shapes))
+}
+
+/// Tokens of all rows. Beyond 2^63 nothing that is called a training run is meant.
+fn tokens(shapes: &[Shape]) -> Result<u64, EstimateError> {
+    let each = |s: &Shape| s.rows.checked_mul(s.length + s.decoder_length);
+    let sum = shapes.iter().try_fold(0u64, |sum, s| sum.checked_add(each(s)?));
+    sum.filter(|n| *n < 1 << 63).ok_or_else(|| EstimateError::TooLarge {
+        field: "tokens".to_owned(),
+        why: "rows x length x epochs must stay below 2^63".to_owned(),
+    })
+}
+
+fn most_decoder(shapes: &[Shape]) -> u64 {
+    shapes.iter().map(|s| s.decoder_length).max().unwrap_or(0)
+}
+
+fn merged(shapes: Vec<Shape>) -> Vec<Shape> {
+    let mut rows: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for s in shapes.into_iter().filter(|s| s.rows > 0) {
+        let n = rows.entry((s.length, s.decoder_length)).or_default();
+        *n = n.saturating_add(s.rows);
+    }
+    rows.into_iter().map(|((length, decoder_length), rows)| Shape { rows, length, decoder_length }).collect()
+}
+
+/// Rows drawn at random, filled up to the longest of their batch: the distribution of the largest of `batch` draws. Rows are whole; what rounding
+/// leaves over goes to the longest length.
+fn padded_to_longest(documents: &[Shape], batch: u64) -> Vec<Shape> {
+    let total: u64 = documents.iter().map(|s| s.rows).sum();
+    let decoder_length = most_decoder(documents);
+    let (mut below, mut given, mut shapes) = (0u64, 0u64, Vec::new());
+    for (i, s) in documents.iter().enumerate() {
+        below += s.rows;
+        let share = (below as f64 / total.max(1) as f64).powf(batch as f64);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a u64")]
+        let upto = if i + 1 == documents.len() { total } else { (share * total as f64).round() as u64 };
+        shapes.push(Shape { rows: upto.saturating_sub(given), length: s.length, decoder_length });
+        given = given.max(upto);
+    }
+    merged(shapes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn documents() -> impl Strategy<Value = Vec<Shape>> {
+        prop::collection::vec((1u64..10_000, 1u64..5000).prop_map(|(rows, length)| Shape::new(rows, length)), 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn filling_adds_pads_and_loses_nothing(shapes in documents(), batch in 1u64..64) {
+            for filling in [Filling::None, Filling::Longest, Filling::Max, Filling::Packed, Filling::PackedAcross] {
+                let w = Workload::new(shapes.clone(), filling, batch, None).unwrap();
+                let (real, executed) = (w.real_tokens().unwrap(), w.executed_tokens().unwrap());
+                prop_assert_eq!(real, shapes.iter().map(|s| s.rows * s.length).sum::<u64>());
+                prop_assert!(executed >= real || filling == Filling::Longest && batch == 1, "{:?}: {} of {}", filling, executed, real);
+                if filling == Filling::None || (filling == Filling::Longest && batch == 1) {
+                    prop_assert!(executed.abs_diff(real) <= 20 * 5000);
+                }
+                if matches!(filling, Filling::None | Filling::Longest | Filling::Max) {
+                    let rows = |s: &[Shape]| s.iter().map(|s| s.rows).sum::<u64>();
+                    prop_assert_eq!(rows(&w.executed), rows(&w.documents));
+                }
+            }
+        }
+
+        #[test]
+        fn larger_batches_have_more_pads(shapes in documents()) {
+            let tokens = |batch| Workload::new(shapes.clone(), Filling::Longest, batch, None).unwrap().executed_tokens().unwrap();
+            prop_assert!(tokens(2) <= tokens(8) && tokens(8) <= tokens(64));
+        }
+    }
+
+    #[test]
+    fn distributions_are_read_as_people_write_them() {
+        let two = vec![Shape::new(3, 100), Shape::new(1, 512)];
+        for text in ["[100, 512, 100, 100]", r#"{"100": 3, "512": 1}"#, "100 3\n512 1\n", "512\n100,3", "100\t3\n\n512"] {
+            assert_eq!(lengths(text).unwrap(), two, "{text}");
+        }
+        for (text, at) in [
+            ("[1, -5]", "entry 1"),
+            (r#"{"x": 1}"#, "entry"),
+            ("100 3\nten", "line 2"),
+            ("", "empty"),
+            ("0 5", "line 1"),
+            ("1 2 3", "line 1"),
+        ] {
+            let error = lengths(text).unwrap_err().to_string();
+            assert!(error.contains(at), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        assert!(Workload::of_tokens(u64::MAX, 4096).unwrap_err().to_string().contains("2^63"));
+        assert!(Workload::new(vec![Shape::new(1, 0)], Filling::None, 1, None).is_err());
+        let error = Workload::new(vec![Shape::new(1, 100)], Filling::Max, 1, Some(50)).unwrap_err();
+        assert!(error.to_string().contains("sequence length"), "{error}");
+    }
+}

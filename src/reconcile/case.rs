@@ -1,0 +1,166 @@
+//! A declared job, costed several ways, so that each line is the difference of two.
+
+use super::{
+    declared::{Declared, Rows, shapes},
+    tiles,
+};
+use crate::estimate::{
+    EstimateError,
+    config::Config,
+    cost::{Costs, Flop, Kernel, Run, cost, sum},
+    family,
+    job::Job,
+    model::{Component, Model},
+    workload::{Shape, Workload},
+};
+
+/// A declared job.
+pub(super) struct Case {
+    job: Job,
+    model: Model,
+    train: Workload,
+    masked: Vec<Shape>,
+    batches: u64,
+    /// All parameters, as the program counted them.
+    pub(super) parameters: u64,
+    /// Those of the model as the configuration makes it, adapters included, and those of them that a token meets.
+    pub(super) configured: (u64, u64),
+    /// Tokens without pads.
+    pub(super) tokens: u64,
+}
+
+/// FLOP of attention's scores, and of everything else.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Split {
+    pub(super) scores: Flop,
+    pub(super) products: Flop,
+}
+
+impl Split {
+    fn of(costs: &Costs) -> Self {
+        let all = sum(costs);
+        let scores = costs.get(&Component::AttentionScores).copied().unwrap_or_default();
+        Self {
+            scores,
+            products: Flop {
+                forward: all.forward - scores.forward,
+                backward: all.backward - scores.backward,
+                recomputed: all.recomputed - scores.recomputed,
+            },
+        }
+    }
+
+    /// Forward and backward.
+    pub(super) fn model(&self) -> f64 {
+        (self.scores.model() + self.products.model()) as f64
+    }
+
+    /// Computed again.
+    pub(super) fn recomputed(&self) -> f64 {
+        (self.scores.recomputed + self.products.recomputed) as f64
+    }
+
+    /// All of it.
+    pub(super) fn executed(&self) -> f64 {
+        self.model() + self.recomputed()
+    }
+}
+
+impl Case {
+    pub(super) fn new(model: &Declared, train: &Rows) -> Result<Self, String> {
+        let config = Config::new(&model.config).map_err(|e| e.to_string())?;
+        let built = family::model(config).map_err(|e| e.to_string())?;
+        let built = built.ok_or_else(|| {
+            format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type())
+        })?;
+        let fused = model.attention != "eager";
+        let workload =
+            Workload { executed: shapes(&train.executed), documents: shapes(&train.documents), attention_by_document: train.by_document };
+        let job = Job {
+            model: Some(built.clone()),
+            parameters: None,
+            workload: workload.clone(),
+            lengths_known: true,
+            method: model.method.method()?,
+            checkpointing: model.gradient_checkpointing,
+            kernel: Kernel { skips_masked: fused, fused, block: 1 },
+        };
+        let counted = job.count().map_err(|e| e.to_string())?;
+        Ok(Self {
+            tokens: workload.real_tokens().map_err(|e| e.to_string())?,
+            parameters: if model.parameters.total > 0 { model.parameters.total } else { counted.total },
+            configured: (counted.total, counted.active),
+            model: built,
+            train: workload,
+            masked: shapes(&train.masked),
+            batches: train.batches.max(1),
+            job,
+        })
+    }
+
+    fn cost(&self, model: &Model, job: &Job, workload: &Workload, kernel: Kernel, forward_only: bool) -> Result<Split, String> {
+        let run = Run { checkpointing: self.job.checkpointing, kernel, forward_only };
+        Ok(Split::of(&cost(model, &job.method, workload, run).map_err(|e: EstimateError| e.to_string())?))
+    }
+
+    /// A kernel that computes what the mask allows, and no more.
+    fn skipping(&self) -> Kernel {
+        Kernel { skips_masked: true, ..self.job.kernel }
+    }
+
+    /// Documents alone: what training on these tokens takes.
+    pub(super) fn documents(&self) -> Result<Split, String> {
+        let workload = Workload { executed: self.train.documents.clone(), documents: Vec::new(), attention_by_document: false };
+        self.cost(&self.model, &self.job, &workload, self.skipping(), false)
+    }
+
+    /// Rows with their pads.
+    pub(super) fn rows(&self) -> Result<Split, String> {
+        self.cost(&self.model, &self.job, &self.train, self.skipping(), false)
+    }
+
+    /// What masked positions cost that are computed all the same.
+    pub(super) fn masked(&self) -> Result<f64, String> {
+        let all = &self.train.executed;
+        let rows = if self.job.kernel.skips_masked { &self.masked } else { all };
+        if rows.is_empty() {
+            return Ok(0.0);
+        }
+        let scores = |rows: &[Shape], by_document, kernel| {
+            let workload =
+                Workload { executed: rows.to_vec(), documents: self.train.documents.clone(), attention_by_document: by_document };
+            self.cost(&self.model, &self.job, &workload, kernel, false).map(|c| c.scores.executed() as f64)
+        };
+        let dense = scores(rows, false, Kernel { skips_masked: false, ..self.job.kernel })?;
+        // Rows of packed documents are masked all or none.
+        Ok(dense - scores(rows, self.train.attention_by_document, self.skipping())?)
+    }
+
+    /// What is computed because products are cut into tiles: weights, and attention.
+    pub(super) fn tiles(&self) -> Result<(f64, f64), String> {
+        let exact = self.rows()?;
+        let (model, method) = tiles::padded(&self.model, &self.job.method);
+        let job = Job { method, ..self.job.clone() };
+        let rounded = self.cost(&model, &job, &self.train, self.skipping(), false)?;
+        let experts = tiles::experts(&self.model, &self.job.method, &self.train, self.batches, self.job.checkpointing);
+        let products = (rounded.products.executed() - exact.products.executed()) as f64 + experts;
+        if !self.job.kernel.fused || !self.masked.is_empty() {
+            return Ok((products, 0.0));
+        }
+        let blocks = Kernel { block: tiles::ATTENTION, ..self.job.kernel };
+        let blocked = self.cost(&self.model, &self.job, &self.train, blocks, false)?;
+        Ok((products, blocked.scores.executed() as f64 - exact.scores.executed() as f64))
+    }
+
+    /// Rows of another phase.
+    pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
+        let workload =
+            Workload { executed: shapes(&rows.executed), documents: shapes(&rows.documents), attention_by_document: rows.by_document };
+        self.cost(&self.model, &self.job, &workload, self.job.kernel, !rows.backward).map(|c| c.executed())
+    }
+
+    /// Layers are computed again.
+    pub(super) fn checkpointing(&self) -> bool {
+        self.job.checkpointing
+    }
+}

@@ -1,0 +1,52 @@
+//! What was executed outside training: evaluation, checkpointing, whatever a program marks.
+//!
+//! Where windows were cut at the marks, their counts say it. Where a window lies across marks, its counts are shared out by time, and if that is more than a
+//! tenth of the phase's time, the formula of the rows that were declared is taken instead.
+
+use std::collections::BTreeSet;
+
+use super::{case::Case, declared::Told, lines::Confidence};
+
+/// FLOP outside training.
+pub(super) struct Other {
+    pub(super) flop: f64,
+    pub(super) source: String,
+    pub(super) confidence: Confidence,
+    pub(super) remarks: Vec<String>,
+}
+
+/// The share of a phase's counted time that may lie in windows across marks.
+const BLURRED: f64 = 0.1;
+
+/// Sums what is not training.
+pub(super) fn other(told: &Told, case: &Case, measured: f64) -> Result<Other, String> {
+    // What was counted stands for what was measured: interpolated parts are shared out alike.
+    let scale = if told.all > 0.0 { measured / told.all } else { 0.0 };
+    let mut sum =
+        Other { flop: 0.0, source: "no phase but training is marked".to_owned(), confidence: Confidence::Exact, remarks: Vec::new() };
+    let mut sources = Vec::new();
+    let names = told.counted.keys().chain(told.phases.keys()).filter(|p| *p != "train").collect::<BTreeSet<_>>();
+    for name in names {
+        let c = told.counted.get(name).copied().unwrap_or_default();
+        let rows = told.phases.get(name).filter(|r| !r.executed.is_empty());
+        let blurred = c.seconds <= 0.0 || c.blurred > BLURRED * c.seconds;
+        if !blurred || rows.is_none() && c.seconds > 0.0 {
+            sum.flop += c.flop * scale;
+            sources.push(format!("{name}: windows between its marks, {:.1} s", c.seconds));
+            if blurred {
+                sum.confidence = Confidence::Assumed;
+                sum.remarks.push(format!("{name}: windows lie across its marks: their counts are shared out by time"));
+            } else if sum.confidence == Confidence::Exact {
+                sum.confidence = Confidence::Counted;
+            }
+        } else if let Some(rows) = rows {
+            sum.flop += case.phase(rows)?;
+            sum.confidence = Confidence::Assumed;
+            sources.push(format!("{name}: formula of its rows"));
+        }
+    }
+    if !sources.is_empty() {
+        sum.source = sources.join("; ");
+    }
+    Ok(sum)
+}

@@ -1,0 +1,182 @@
+//! An estimate's form: JSON and a table, several methods side by side.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::{
+    estimate::job::{Estimate, Speed},
+    ledger::{self, RunTotal},
+    rule::{self, Amount, Assessment, Component, Guidelines, Input, Kind, Origin},
+};
+
+use super::verdict;
+
+/// Version of the form.
+pub const FORMAT: u32 = 1;
+
+/// Estimates as data.
+#[derive(Debug, Serialize)]
+pub struct Estimates<'a> {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Version of flopsprof.
+    pub flopsprof: &'static str,
+    /// No GPU was asked: formulas.
+    pub tier: &'static str,
+    /// One a method.
+    pub estimates: &'a [Assessed],
+}
+
+/// An estimate, and what would follow from it.
+#[derive(Debug, Serialize)]
+pub struct Assessed {
+    /// The estimate.
+    #[serde(flatten)]
+    pub estimate: Estimate,
+    /// What would follow under the EU AI Act.
+    pub assessment: Assessment,
+}
+
+impl std::ops::Deref for Assessed {
+    type Target = Estimate;
+
+    fn deref(&self) -> &Estimate {
+        &self.estimate
+    }
+}
+
+/// Says what would follow from an estimate.
+///
+/// # Errors
+/// [`rule::Error`] when what is said of the base model contradicts itself, or a number is too large to be meant.
+pub fn assessed(estimate: Estimate, origin: Origin, rules: &'static Guidelines) -> Result<Assessed, rule::Error> {
+    let component = |kind, what: &str, flop| Component {
+        kind,
+        what: what.to_owned(),
+        amount: Amount::estimated(flop, rules),
+        source: format!("estimated by {}", estimate.by),
+    };
+    let components = vec![
+        component(Kind::Training, "forward and backward passes", estimate.flop.model()),
+        component(Kind::Recomputation, "activations computed again", estimate.flop.recomputed),
+    ];
+    let input = Input { origin, components, gaps: Vec::new(), doubts: Vec::new(), simulated: false };
+    let assessment = rule::assess(&input, rules)?;
+    Ok(Assessed { estimate, assessment })
+}
+
+/// Estimates as data.
+#[must_use]
+pub fn json(estimates: &[Assessed]) -> Estimates<'_> {
+    Estimates { format: FORMAT, flopsprof: env!("CARGO_PKG_VERSION"), tier: "analytic", estimates }
+}
+
+/// Estimates as a table.
+#[must_use]
+pub fn text(estimates: &[Assessed]) -> String {
+    let mut out = String::new();
+    let Some(first) = estimates.first() else { return out };
+    let _ = writeln!(out, "flopsprof estimate (analytic: no GPU was asked)\n");
+    let _ = writeln!(
+        out,
+        "model      {}, {} parameters, {} met by a token",
+        first.model_type,
+        grouped(first.parameters.total),
+        grouped(first.parameters.active)
+    );
+    let pads = first.executed_tokens - first.tokens.min(first.executed_tokens);
+    let padded = if pads > 0 { format!(", and {} pads", grouped(pads)) } else { String::new() };
+    let _ = writeln!(out, "tokens     {}{padded}", grouped(first.tokens));
+    let mut row = |name: &str, cell: &dyn Fn(&Assessed) -> String| {
+        let cells: String = estimates.iter().map(|e| format!(" {:>22}", cell(e))).collect();
+        let _ = writeln!(out, "{name:<24}{cells}");
+    };
+    row("\nmethod", &|e| e.method.chars().take(22).collect());
+    row("trainable parameters", &|e| grouped(e.parameters.trainable));
+    let mut components: Vec<_> = estimates.iter().flat_map(|e| e.components.iter().map(|r| r.component)).collect();
+    components.sort_unstable();
+    components.dedup();
+    for component in components {
+        let name = format!("{component:?}").chars().fold(String::new(), |mut s, c| {
+            if c.is_uppercase() && !s.is_empty() {
+                s.push(' ');
+            }
+            s.extend(c.to_lowercase());
+            s
+        });
+        row(&format!("  {name}"), &|e| {
+            e.components.iter().find(|r| r.component == component).map_or_else(|| "-".to_owned(), |r| scientific(r.flop.executed() as f64))
+        });
+    }
+    row("forward", &|e| scientific(e.flop.forward as f64));
+    row("backward", &|e| scientific(e.flop.backward as f64));
+    row("recomputed", &|e| scientific(e.flop.recomputed as f64));
+    row("executed (all three)", &|e| scientific(e.flop.executed() as f64));
+    row("forward + backward", &|e| scientific(e.flop.model() as f64));
+    row("6ND", &|e| scientific(e.six_nd.parse().unwrap_or(f64::NAN)));
+    row("  (f. + b.) / 6ND", &|e| format!("{:.4}", e.model_to_six_nd));
+    row("(4N + 2Nt) D", &|e| scientific(e.four_n_two_t.parse().unwrap_or(f64::NAN)));
+    row("expected verdict", &|e| verdict::word(e.assessment.verdict).to_owned());
+    if let Some(h) = &first.hardware {
+        row("GPU hours", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.gpu_hours)));
+        row("energy, kWh", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.energy_kwh)));
+        let _ = writeln!(
+            out,
+            "\non {} at {:.1} % ({}) of {:.1} TFLOP/s dense 16-bit; energy: {}",
+            h.gpu,
+            100.0 * h.utilisation,
+            h.utilisation_source,
+            h.peak_flop_per_s / 1e12,
+            h.energy_source
+        );
+    }
+    let _ = writeln!(out, "\nEU AI Act, expected, first method: {}", verdict::headline(&first.assessment));
+    for test in &first.assessment.tests {
+        let _ = writeln!(out, "  {:<28} {:<14} {}", verdict::title(test.name), verdict::word(test.verdict), verdict::comparison(test));
+    }
+    let mut notes: Vec<&String> = estimates.iter().flat_map(|e| &e.notes).collect();
+    notes.dedup();
+    for note in notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+/// Speed and power of an earlier run.
+///
+/// # Errors
+/// In words, when the run does not say.
+pub fn measured(run: &RunTotal, name: &str) -> Result<Speed, String> {
+    let device = run.devices.first().ok_or_else(|| format!("{name}: no device in the evidence"))?;
+    let seconds: f64 = run.gpu_seconds().values().sum();
+    let flop = ledger::sum(&run.paths).total() as f64;
+    let share = run.peak_share().filter(|s| *s > 0.0 && seconds > 0.0);
+    let share = share.ok_or_else(|| format!("{name}: nothing was counted there, or the chip's peak is not known"))?;
+    let watts = run.energy_mj().map(|mj| mj as f64 / 1e3 / seconds);
+    let mark = if run.simulated { " (simulated)" } else { "" };
+    Ok(Speed {
+        gpu: format!("{}{mark}", device.name),
+        peak: flop / seconds / share,
+        utilisation: share,
+        utilisation_source: format!("measured in {name}{mark}"),
+        watts: watts.unwrap_or(0.0),
+        watts_source: watts.map_or_else(|| "not known: NVML did not say".to_owned(), |w| format!("{w:.0} W, measured in {name}{mark}")),
+    })
+}
+
+fn scientific(x: f64) -> String {
+    format!("{x:.6e}")
+}
+
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}

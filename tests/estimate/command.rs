@@ -1,0 +1,168 @@
+//! `flopsprof estimate`, as a user types it.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::{LLAMA_3B, folder};
+
+fn flopsprof(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_flopsprof")).arg("estimate").args(args).output().expect("the command")
+}
+
+fn json(args: &[&str]) -> Value {
+    let output = flopsprof(&[args, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn methods_stand_side_by_side() {
+    let (_dir, path) = folder(&[("config.json", LLAMA_3B)]);
+    let path = path.to_str().expect("UTF-8");
+    let said = json(&[
+        path,
+        "--rows",
+        "1000",
+        "-s",
+        "2048",
+        "--epochs",
+        "2",
+        "--method",
+        "full,lora,frozen",
+        "--freeze-layers",
+        "14",
+        "--gpu",
+        "H200",
+        "--utilisation",
+        "40%",
+    ]);
+    let estimates = said["estimates"].as_array().expect("estimates");
+    assert_eq!(estimates.len(), 3);
+    assert_eq!(said["tier"], "analytic");
+    let flop = |i: usize| estimates[i]["executed_flop"].as_str().expect("decimal").parse::<f64>().expect("a number");
+    assert!(flop(0) > flop(1) && flop(0) > flop(2));
+    assert_eq!(estimates[0]["tokens"], 2 * 1000 * 2048);
+    let hours = estimates[0]["hardware"]["gpu_hours"].as_f64().expect("hours");
+    assert!((hours - flop(0) / (989.4e12 * 0.4) / 3600.0).abs() < 1e-9 * hours);
+    let verdict = |base: &[&str]| {
+        let said = json(&[&[path, "--tokens", "1M", "-s", "2048"], base].concat());
+        said["estimates"][0]["assessment"]["verdict"].as_str().expect("a verdict").to_owned()
+    };
+    assert_eq!(verdict(&["--base-flops", "1e23"]), "below");
+    assert_eq!(verdict(&["--base-flops", "1e16"]), "above");
+    assert_eq!(verdict(&["--base-flops", "6.1e16"]), "inconclusive", "2.03e16, give or take 30 %");
+    let output = flopsprof(&[path, "--tokens", "1M", "-s", "2048", "--method", "full,lora"]);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    for word in ["attention scores", "6ND", "recomputed", "lora r=8 q_proj,v_proj", "2,293,760"] {
+        assert!(text.contains(word), "{word} is not in\n{text}");
+    }
+}
+
+#[test]
+fn an_unknown_architecture_gets_6nd_and_says_so() {
+    let unknown = r#"{"model_type": "hyena", "architectures": ["HyenaForCausalLM"]}"#;
+    let index = r#"{"metadata": {"total_parameters": 1000, "total_size": 2000}}"#;
+    let (_dir, path) = folder(&[("config.json", unknown), ("model.safetensors.index.json", index)]);
+    let path = path.to_str().expect("UTF-8");
+    for args in [vec![path, "--tokens", "10"], vec!["--params", "1000", "--tokens", "10"]] {
+        let said = json(&args);
+        let estimate = &said["estimates"][0];
+        assert_eq!((estimate["by"].as_str(), estimate["executed_flop"].as_str()), (Some("6ND"), Some("60000")));
+        assert!(estimate["notes"][0].as_str().expect("a note").contains("6ND"), "{estimate}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_and_nothing_is_printed() {
+    let with = |from: &str, to: &str| LLAMA_3B.replacen(from, to, 1);
+    let moe = r#"{"model_type": "mixtral", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "vocab_size": 10, "num_local_experts": 2, "num_experts_per_tok": 3}"#;
+    for (config, field) in [
+        (with("\"hidden_size\": 3072, ", ""), "hidden_size"),
+        (with("8192", "-8192"), "intermediate_size"),
+        (with("\"num_hidden_layers\": 28", "\"num_hidden_layers\": 0"), "num_hidden_layers"),
+        (with("128256", "1.5"), "vocab_size"),
+        (with("\"num_key_value_heads\": 8", "\"num_key_value_heads\": 7"), "num_key_value_heads"),
+        (with("\"num_attention_heads\": 24", "\"num_attention_heads\": \"24\""), "num_attention_heads"),
+        (with("\"head_dim\": 128, ", "\"head_dim\": 9999999999999, "), "head_dim"),
+        (with("true", "\"yes\""), "tie_word_embeddings"),
+        (with("\"model_type\": \"llama\", ", ""), "model_type"),
+        (moe.to_owned(), "num_experts_per_tok"),
+        ("[1, 2]".to_owned(), "config.json"),
+        ("{".to_owned(), "not JSON"),
+    ] {
+        let (_dir, path) = folder(&[("config.json", &config)]);
+        let output = flopsprof(&[path.to_str().expect("UTF-8"), "--tokens", "1M", "-s", "2048"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("flopsprof: ") && said.contains(field), "{field} is not named: {said}");
+        assert!(output.stdout.is_empty(), "half an answer");
+    }
+}
+
+#[test]
+fn wrong_usage_is_named() {
+    let (_dir, path) = folder(&[("config.json", LLAMA_3B), ("lengths", "100 3\nmany 7\n")]);
+    let config = path.join("config.json");
+    let (config, lengths) = (config.to_str().expect("UTF-8"), path.join("lengths"));
+    for (args, code, words) in [
+        (vec![config, "--tokens", "0"], 2, "--tokens"),
+        (vec![config, "--tokens", "-5"], 2, "-5"),
+        (vec![config, "--tokens", "18446744073709551615"], 1, "2^63"),
+        (vec![config, "--tokens", "99999999999999999999"], 2, "--tokens"),
+        (vec![config, "--rows", "10"], 2, "--sequence-length"),
+        (vec![config], 2, "--tokens"),
+        (vec![config, "--tokens", "1M", "--method", "lora", "--lora-targets", "q_prj"], 1, "q_prj"),
+        (vec![config, "--tokens", "1M", "--method", "frozen"], 1, "--unfreeze"),
+        (vec![config, "--tokens", "1M", "--method", "frozen", "--unfreeze", "layers.(99"], 1, "regular expression"),
+        (vec![config, "--tokens", "1M", "--method", "frozen", "--unfreeze", r"layers\.99\."], 1, "layers"),
+        (vec![config, "--tokens", "1M", "--method", "frozen", "--freeze-layers", "29"], 1, "frozen layers"),
+        (vec![config, "--tokens", "1M", "--gpu", "H100"], 2, "--utilisation"),
+        (vec![config, "--tokens", "1M", "--gpu", "Gaudi", "--utilisation", "0.4"], 1, "Gaudi"),
+        (vec![config, "--tokens", "1M", "--gpu", "H100", "--utilisation", "140%"], 2, "140%"),
+        (vec![config, "--lengths", lengths.to_str().expect("UTF-8")], 1, "line 2"),
+        (vec!["/nowhere/config.json", "--tokens", "1M"], 1, "/nowhere/config.json"),
+        (vec![config, "--rows", "9e18", "-s", "2048"], 1, "2^63"),
+        (vec!["--params", "9e18", "--tokens", "9e18"], 1, "params"),
+    ] {
+        let output = flopsprof(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {words} is not in {said}");
+        assert!(output.stdout.is_empty(), "{args:?}: half an answer");
+    }
+}
+
+fn run_with(recipe: &str, command: &[&str]) -> (tempfile::TempDir, Output) {
+    let (dir, path) = folder(&[("recipe.yaml", recipe)]);
+    let mut flopsprof = Command::new(env!("CARGO_BIN_EXE_flopsprof"));
+    flopsprof.args(["run", "--recipe"]).arg(path.join("recipe.yaml")).args(["--out"]).arg(path.join("evidence")).args(command);
+    let output = flopsprof.current_dir(&path).env_remove("FLOPS_METER_OUT").output().expect("the command");
+    (dir, output)
+}
+
+#[test]
+fn a_recipe_that_cannot_be_read_is_named_and_nothing_runs() {
+    for (recipe, words) in [
+        ("compute_flops: [1, 2", "not YAML"),
+        ("just words", "not YAML"),
+        ("compute_flops: 3\n", "compute_flops is 3"),
+        ("compute_flops: \"yes\"\n", "compute_flops is \"yes\""),
+    ] {
+        let (dir, output) = run_with(recipe, &["touch", "ran"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{recipe}: {said}");
+        assert!(said.contains("recipe.yaml") && said.contains(words), "{recipe}: {said}");
+        assert!(!dir.path().join("ran").exists(), "the command ran");
+    }
+}
+
+#[test]
+fn a_recipe_without_the_flag_runs_without_the_meter() {
+    for recipe in ["model: x\n", "compute_flops: false\n"] {
+        let (_dir, output) = run_with(recipe, &["sh", "-c", "test -z \"$LD_PRELOAD\" && exit 7"]);
+        assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not metered"));
+    }
+}

@@ -1,0 +1,108 @@
+//! `golden/*.json`: FlopCounterMode's counts of small models of every known architecture, by `record.py`.
+
+use std::{fs, path::Path};
+
+use flopsprof::estimate::{
+    config::Config,
+    cost::Kernel,
+    family,
+    job::Job,
+    method::{Method, Targets},
+    model::Work,
+    workload::{Filling, Shape, Workload},
+};
+use serde_json::Value;
+
+fn goldens() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/estimate/golden");
+    let mut files: Vec<_> = fs::read_dir(folder).expect("the folder of goldens").flatten().map(|e| e.path()).collect();
+    files.sort();
+    let read = |p: &Path| serde_json::from_slice(&fs::read(p).expect("a golden")).expect("JSON");
+    files.iter().map(|p| (p.file_stem().expect("a name").to_string_lossy().into_owned(), read(p))).collect()
+}
+
+fn job(golden: &Value, counted: &Value) -> Job {
+    let config = Config::new(&golden["config"]).expect("a configuration");
+    let model = family::model(config).expect("a model").expect("a known architecture");
+    let number = |v: &Value| v.as_u64().unwrap_or(0);
+    let shape =
+        Shape { rows: number(&golden["rows"]), length: number(&golden["length"]), decoder_length: number(&golden["decoder_length"]) };
+    let method = match counted["method"].as_str().expect("a method") {
+        "lora" => Method::Lora {
+            rank: number(&golden["rank"]),
+            targets: match &counted["targets"] {
+                Value::String(_) => Targets::AllLinear,
+                list => Targets::Names(serde_json::from_value(list.clone()).expect("names")),
+            },
+            also: Vec::new(),
+            quantised: false,
+        },
+        "frozen" => Method::unfrozen(&[counted["trained"].as_str().expect("a pattern").to_owned()]).expect("a pattern"),
+        _ => Method::Full,
+    };
+    Job {
+        model: Some(model),
+        parameters: None,
+        workload: Workload::new(vec![shape], Filling::None, 1, None).expect("a workload"),
+        lengths_known: true,
+        method,
+        checkpointing: counted["checkpointing"].as_bool().expect("a switch"),
+        // What FlopCounterMode can see, and all that it sees.
+        kernel: Kernel::EAGER,
+    }
+}
+
+#[test]
+fn every_architecture_counts_as_flop_counter_mode_does() {
+    let goldens = goldens();
+    assert!(goldens.len() >= 22, "{} goldens", goldens.len());
+    let (mut wrong, mut worst, mut cases) = (Vec::new(), 0.0f64, 0);
+    for (name, golden) in &goldens {
+        for counted in golden["counted"].as_array().expect("counts") {
+            let estimate = job(golden, counted).estimate(None).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let backward = estimate.flop.backward + estimate.flop.recomputed;
+            for (what, ours, theirs) in
+                [("forward", estimate.flop.forward, &counted["forward"]), ("backward", backward, &counted["backward"])]
+            {
+                let theirs = theirs.as_f64().expect("a number");
+                let off = ours as f64 / theirs - 1.0;
+                worst = worst.max(off.abs());
+                cases += 1;
+                if off.abs() > 1e-3 {
+                    wrong.push(format!("{name} {} {}: {what} {ours} for {theirs}: {off:+.5}", counted["method"], counted["checkpointing"]));
+                }
+            }
+            for (what, ours) in [("parameters", estimate.parameters.total), ("trainable", estimate.parameters.trainable)] {
+                if counted[what].as_u64() != Some(ours) {
+                    wrong.push(format!("{name} {}: {what} {ours} for {}", counted["method"], counted[what]));
+                }
+            }
+        }
+    }
+    println!("{cases} counts of {} models; the worst is {worst:.2e} off", goldens.len());
+    assert!(wrong.is_empty(), "{} of {cases}\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Which positions attend to which: the sums of the masks that transformers makes.
+#[test]
+fn masks_are_counted_as_transformers_makes_them() {
+    let mut seen = 0;
+    for (name, golden) in goldens() {
+        let Some(masks) = golden["mask_pairs"].as_array() else { continue };
+        let model = job(&golden, &golden["counted"][0]).model.expect("a model");
+        let length = u128::from(golden["length"].as_u64().expect("a length"));
+        let attentions: Vec<_> = model
+            .layers
+            .iter()
+            .flat_map(|l| &l.operations)
+            .filter_map(|o| if let Work::Attention(a) = &o.work { Some(a) } else { None })
+            .collect();
+        assert_eq!(attentions.len(), masks.len(), "{name}: layers");
+        for (i, (attention, mask)) in attentions.iter().zip(masks).enumerate() {
+            let ours = flopsprof::estimate::cost::pairs(attention, length, length, Kernel::FLASH);
+            assert_eq!(ours, u128::from(mask.as_u64().expect("a sum")), "{name}, layer {i}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen} masks");
+}

@@ -1,0 +1,265 @@
+"""Counts real model classes with PyTorch's FlopCounterMode, for tests/estimate: what the estimate must say.
+
+    python3 tests/estimate/record.py [--device cpu|cuda] [--only llama,...] [--out tests/estimate/golden]
+
+Each case is a small model of random weights with every feature of its architecture. A file a case: its config.json, what was counted, and the versions.
+Attention is `eager`: two products forward and four backward, all of them visible to FlopCounterMode and over the whole square of positions, since its
+formulas look at shapes and know no mask. What a kernel that skips masked positions executes cannot be counted that way, so the pairs that each
+layer's mask allows are counted in the mask itself.
+
+Needs torch, transformers, peft. Nothing is downloaded: the weights are random.
+"""
+
+import argparse
+import json
+import os
+import platform
+
+import peft
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+ROWS, LENGTH, DECODER_LENGTH = 2, 96, 40
+DENSE = {"vocab_size": 512, "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 3, "num_attention_heads": 8}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+QV, ALL = ["q_proj", "v_proj"], "all-linear"
+
+
+def case(config, model, arguments, targets=QV, trained=r"layers\.2\.", **more):
+    return {"config": config, "model": model, "arguments": SPECIAL | arguments, "targets": targets, "trained": trained} | more
+
+
+CASES = {
+    "llama": case("LlamaConfig", "LlamaForCausalLM", DENSE | {"num_key_value_heads": 2}),
+    "llama-tied-bias": case(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        DENSE | {"num_key_value_heads": 4, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "head_dim": 48},
+        targets=ALL,
+        trained=r"layers\.(0|1)\.mlp|lm_head",
+    ),
+    "llama-classifier": case("LlamaConfig", "LlamaForSequenceClassification", DENSE | {"num_key_value_heads": 8, "num_labels": 5}),
+    "mistral": case("MistralConfig", "MistralForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 32}),
+    "qwen2": case(
+        "Qwen2Config",
+        "Qwen2ForCausalLM",
+        DENSE | {"num_key_value_heads": 2, "tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    ),
+    "qwen3": case("Qwen3Config", "Qwen3ForCausalLM", DENSE | {"num_key_value_heads": 2, "head_dim": 64}),
+    "gemma": case("GemmaConfig", "GemmaForCausalLM", DENSE | {"num_key_value_heads": 1, "head_dim": 64}),
+    "gemma2": case("Gemma2Config", "Gemma2ForCausalLM", DENSE | {"num_key_value_heads": 4, "head_dim": 48, "sliding_window": 20}),
+    "gemma3": case("Gemma3TextConfig", "Gemma3ForCausalLM", DENSE | {"num_hidden_layers": 7, "num_key_value_heads": 2, "head_dim": 64, "sliding_window": 16}),
+    "phi": case("PhiConfig", "PhiForCausalLM", DENSE | {"num_key_value_heads": 8}),
+    "phi3": case("Phi3Config", "Phi3ForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 40}, targets=["qkv_proj", "gate_up_proj"]),
+    "mixtral": case("MixtralConfig", "MixtralForCausalLM", DENSE | {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2-moe": case(
+        "Qwen2MoeConfig",
+        "Qwen2MoeForCausalLM",
+        DENSE
+        | {
+            "num_key_value_heads": 2,
+            "moe_intermediate_size": 160,
+            "shared_expert_intermediate_size": 320,
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [1],
+        },
+    ),
+    "qwen3-moe": case(
+        "Qwen3MoeConfig",
+        "Qwen3MoeForCausalLM",
+        DENSE | {"num_key_value_heads": 2, "head_dim": 64, "moe_intermediate_size": 160, "num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 1},
+    ),
+    "deepseek-v2": case(
+        "DeepseekV2Config",
+        "DeepseekV2ForCausalLM",
+        DENSE
+        | {
+            "num_key_value_heads": 8,
+            "q_lora_rank": None,
+            "kv_lora_rank": 64,
+            "qk_nope_head_dim": 32,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 32,
+            "moe_intermediate_size": 160,
+            "n_routed_experts": 8,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 3,
+            "first_k_dense_replace": 1,
+        },
+        targets=["q_proj", "kv_b_proj"],
+    ),
+    "deepseek-v3": case(
+        "DeepseekV3Config",
+        "DeepseekV3ForCausalLM",
+        DENSE
+        | {
+            "num_key_value_heads": 8,
+            "q_lora_rank": 96,
+            "kv_lora_rank": 64,
+            "qk_nope_head_dim": 32,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 48,
+            "moe_intermediate_size": 160,
+            "n_routed_experts": 8,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "n_group": 2,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+        },
+        # Not all-linear: PEFT adapts stacked experts through the product of both adapter matrices, for all experts at once.
+        targets=["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"],
+    ),
+    "gpt-oss": case(
+        "GptOssConfig",
+        "GptOssForCausalLM",
+        DENSE | {"num_key_value_heads": 2, "head_dim": 48, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+    ),
+    "t5": case(
+        "T5Config",
+        "T5ForConditionalGeneration",
+        {"vocab_size": 512, "d_model": 256, "d_kv": 48, "d_ff": 640, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 6, "feed_forward_proj": "gated-gelu"}
+        | {"tie_word_embeddings": False, "decoder_start_token_id": 0},
+        targets=["q", "v"],
+        trained=r"decoder\.block\.2\.",
+    ),
+    "t5-relu-tied": case(
+        "T5Config",
+        "T5ForConditionalGeneration",
+        {"vocab_size": 512, "d_model": 256, "d_kv": 32, "d_ff": 640, "num_layers": 2, "num_heads": 8, "feed_forward_proj": "relu", "decoder_start_token_id": 0},
+        targets=["q", "v"],
+        trained=r"encoder\.block\.1\.",
+    ),
+    "bert": case("BertConfig", "BertForMaskedLM", DENSE, targets=["query", "value"], trained=r"layer\.2\."),
+    "bert-classifier": case("BertConfig", "BertForSequenceClassification", DENSE | {"num_labels": 3}, targets=["query", "value"], trained=r"layer\.2\.|classifier"),
+    "vit": case(
+        "ViTConfig",
+        "ViTForImageClassification",
+        {k: v for k, v in DENSE.items() if k != "vocab_size"} | {"image_size": 64, "patch_size": 8, "num_labels": 10},
+        targets=["q_proj", "v_proj"],
+        trained=r"layers?\.2\.|classifier",
+    ),
+}
+for c in CASES.values():
+    if c["config"] == "ViTConfig":
+        for token in SPECIAL:
+            c["arguments"].pop(token)
+
+
+def build(c):
+    torch.manual_seed(1)
+    config = getattr(transformers, c["config"])(**c["arguments"])
+    config.architectures = [c["model"]]
+    config._attn_implementation = "eager"
+    if hasattr(config, "_experts_implementation"):
+        config._experts_implementation = "eager"
+    return getattr(transformers, c["model"])(config)
+
+
+def inputs(config, device):
+    torch.manual_seed(2)
+    tokens = lambda n: torch.randint(3, 512, (ROWS, n), device=device)
+    kind = config.architectures[0]
+    if config.model_type == "vit":
+        return {"pixel_values": torch.randn(ROWS, 3, config.image_size, config.image_size, device=device), "labels": torch.zeros(ROWS, dtype=torch.long, device=device)}
+    if "Classification" in kind:
+        return {"input_ids": tokens(LENGTH), "labels": torch.zeros(ROWS, dtype=torch.long, device=device)}
+    if config.model_type == "t5":
+        return {"input_ids": tokens(LENGTH), "labels": tokens(DECODER_LENGTH)}
+    given = tokens(LENGTH)
+    return {"input_ids": given, "labels": given}
+
+
+def count(c, method, checkpointing, device):
+    model = build(c).to(device)
+    config = model.config
+    if method == "lora":
+        task = None
+        targets = c["targets"]
+        model = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets, task_type=task))
+    if method == "frozen":
+        import re
+
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(bool(re.search(c["trained"], name)))
+    if checkpointing:
+        # As Trainer does. For text models transformers makes the embeddings' output need a gradient here.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    with FlopCounterMode(display=False) as counter:
+        loss = model(**inputs(config, device)).loss
+        forward = counter.get_total_flops()
+        by_op = {str(k): v for k, v in counter.get_flop_counts()["Global"].items()}
+        loss.backward()
+        total = counter.get_total_flops()
+    parameters = list(model.parameters())
+    return {
+        "method": method,
+        "checkpointing": checkpointing,
+        "targets": c["targets"] if method == "lora" else None,
+        "trained": c["trained"] if method == "frozen" else None,
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        "forward": forward,
+        "backward": total - forward,
+        "forward_by_operator": by_op,
+    }
+
+
+def mask_pairs(c, device):
+    """Positions that each layer's mask lets attend to each other, in one row: the sum of the masks transformers makes."""
+    model = build(c).to(device).eval()
+    pairs = []
+
+    def look(module, args, kwargs):
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.dim() == 4:
+            allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+            pairs.append(int(allowed[0, 0].sum()))
+
+    if model.config.model_type in ("vit", "bert", "t5"):
+        return None
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(look, with_kwargs=True)
+    with torch.no_grad():
+        model(**inputs(model.config, device))
+    return pairs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only")
+    parser.add_argument("--out", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden"))
+    args = parser.parse_args()
+    os.makedirs(args.out, exist_ok=True)
+    transformers.logging.set_verbosity_error()
+    for name in args.only.split(",") if args.only else CASES:
+        c = CASES[name]
+        config = build(c).config
+        written = config.to_dict()
+        written.pop("_name_or_path", None)
+        result = {
+            "case": name,
+            "made_by": "tests/estimate/record.py",
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
+            "device": args.device,
+            "config": written,
+            "rows": ROWS,
+            "length": LENGTH if config.model_type != "vit" else (config.image_size // config.patch_size) ** 2 + 1,
+            "decoder_length": DECODER_LENGTH if config.model_type == "t5" else None,
+            "rank": 8,
+            "mask_pairs": mask_pairs(c, args.device),
+            "counted": [count(c, method, checkpointing, args.device) for method in ("full", "lora", "frozen") for checkpointing in (False, True)],
+        }
+        with open(os.path.join(args.out, f"{name}.json"), "w") as f:
+            json.dump(result, f, indent=1)
+            f.write("\n")
+        print(name, [(r["method"], r["checkpointing"], r["forward"], r["backward"]) for r in result["counted"]], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Trainings by transformers whose operations must be explained line by line, for `run.py`.
+
+    python3 reconcile.py OUT_FOLDER [--only full,lora,...] [--seconds 6] [--tiny]
+
+Each case is a process of its own, forked from one that has imported everything but not started CUDA, with its evidence in a folder of its name. Weights and tokens are
+made up. `--tiny` tries the script on a CPU, where nothing is counted.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "..", "python"))
+
+#: Llama of 1.1 B, and a small mixture of experts.
+LLAMA = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 32000}
+MOE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 32000}
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512}
+EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None}
+
+METHODS = ["full", "full-ckpt", "lora", "lora-ckpt", "moe"]
+LENGTHS = [2048, 8192]
+FILLS = ["padded", "packed", "whole"]
+#: Tokens of a micro-batch.
+TOKENS = 16384
+
+
+def cases():
+    """All of them; rows without pads or packing for the first method alone."""
+    for method in METHODS:
+        for length in LENGTHS:
+            for fill in FILLS:
+                if fill != "whole" or method in ("full", "moe"):
+                    yield f"{method}-{length}-{fill}", method, length, fill
+
+
+def rows(length, fill, count, vocabulary):
+    """Rows of a data set, and of one batch the documents, different from row to row."""
+    import random
+
+    made_up = random.Random(7)
+    data = []
+    for i in range(count):
+        ids = [made_up.randrange(3, vocabulary) for _ in range(length)]
+        row = {"input_ids": ids, "labels": list(ids)}
+        if fill == "padded":
+            real = length if i % 2 == 0 else made_up.randrange(length // 4, length)
+            row["attention_mask"] = [1] * real + [0] * (length - real)
+            row["labels"] = ids[:real] + [-100] * (length - real)
+        elif fill == "packed":
+            positions = []
+            while len(positions) < length:
+                positions += range(min(made_up.randrange(length // 8, length // 2), length - len(positions)))
+            row["position_ids"] = positions
+        data.append(row)
+    return data
+
+
+def train(out, method, length, fill, seconds, tiny):
+    import torch
+    import transformers
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from flopsprof import FlopsProfCallback
+
+    transformers.logging.set_verbosity_error()
+    device = "cpu" if tiny else "cuda"
+    shape = (TINY if tiny else MOE if method == "moe" else LLAMA) | {"max_position_embeddings": length, "bos_token_id": 1, "eos_token_id": 2}
+    if method == "moe":
+        config, kind = transformers.MixtralConfig(**shape, **EXPERTS), transformers.MixtralForCausalLM
+    else:
+        config, kind = transformers.LlamaConfig(**shape), transformers.LlamaForCausalLM
+    with torch.device(device):
+        model = kind(config).to(torch.bfloat16)
+    if method.startswith("lora"):
+        import peft
+
+        model = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
+
+    class Clock(TrainerCallback):
+        """Ends the training when its time is up."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                self.began = time.monotonic()
+            control.should_training_stop = time.monotonic() - self.began > seconds
+            return control
+
+    batch = max(TOKENS // length, 1)
+    arguments = TrainingArguments(
+        out,
+        per_device_train_batch_size=batch,
+        max_steps=100_000,
+        bf16=not tiny,
+        use_cpu=tiny,
+        gradient_checkpointing=method.endswith("-ckpt"),
+        optim="adamw_torch" if tiny else "adamw_torch_fused",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+    )
+    data = rows(length, fill, 16 * batch, shape["vocab_size"])
+    # The same few rows over and over: what they hold changes nothing of what is executed.
+    tensors = [{k: torch.tensor(v) for k, v in row.items()} for row in data]
+    trainer = Trainer(model, arguments, train_dataset=tensors, callbacks=[FlopsProfCallback(), Clock()])
+    trainer.train()
+    return {"steps": trainer.state.global_step}
+
+
+def one(folder, name, method, length, fill, seconds, tiny):
+    os.environ["FLOPSPROF_OUT"] = os.path.join(folder, name)
+    began = time.monotonic()
+    said = train(os.path.join(folder, "trainer"), method, length, fill, seconds, tiny)
+    print(f"  {name}: {said['steps']} steps in {time.monotonic() - began:.0f} s", flush=True)
+    if tiny:
+        import flopsprof
+
+        print(json.dumps(flopsprof.work())[:300], flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--only", default=",".join(METHODS))
+    parser.add_argument("--fills", default=",".join(FILLS))
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args()
+    import peft  # noqa: F401  imported once, before the forks
+    import torch  # noqa: F401
+    import transformers
+
+    for name in ("Trainer", "TrainingArguments", "LlamaForCausalLM", "MixtralForCausalLM"):
+        getattr(transformers, name)
+    failed = 0
+    for name, method, length, fill in cases():
+        if method not in args.only.split(",") or fill not in args.fills.split(","):
+            continue
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                one(args.folder, name, method, 64 if args.tiny else length, fill, args.seconds, args.tiny)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
