@@ -76,6 +76,29 @@ fn declared(value: Value) -> Declared {
     Declared { declared: value }
 }
 
+/// Every line stands in the page's waterfall.
+#[test]
+fn the_page_draws_every_line() {
+    let golden: Value = serde_json::from_slice(&fs::read("tests/estimate/golden/llama.json").expect("a golden")).expect("JSON");
+    let counted = &golden["counted"].as_array().expect("counts")[0];
+    let (said, flop) = of_golden(&golden, counted);
+    let folder = tempfile::tempdir().expect("a folder");
+    evidence(folder.path(), said, &[flop + flop / 7]);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("waterfall.html");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flopsprof"));
+    let status = command.args(["report", "--html"]).arg(&file).arg(folder.path()).status().expect("the command");
+    assert!(status.success());
+    let page = fs::read_to_string(&file).expect("the page");
+    let chart = page.split("<figure id=\"waterfall\"").nth(1).expect("the waterfall").split("</figure>").next().expect("its end");
+    let lines = reconciliation(folder.path())["lines"]["lines"].as_array().expect("lines").clone();
+    let drawn: Vec<&Value> = lines.iter().filter(|l| l["flop"] != 0.0).collect();
+    assert!(drawn.len() >= 3, "{lines:?}");
+    for line in drawn {
+        let name = line["name"].as_str().expect("a name").replace('_', " ");
+        assert!(chart.contains(&format!(">{name}<")), "{name} is not in {chart}");
+    }
+}
+
 /// The declarations of a golden's job, and the FLOP that FlopCounterMode counted.
 fn of_golden(golden: &Value, counted: &Value) -> (Vec<Record>, u128) {
     let method = match counted["method"].as_str() {

@@ -164,37 +164,71 @@ fn power_of_ten(flop: f64) -> Markup {
     html! { (mantissa) "×10" tspan.power dy="-5" { (exponent) } tspan dy="5" { " FLOP" } }
 }
 
-/// 6ND, the difference, and what was measured.
+/// A bar of the waterfall: what it is, from where to where, FLOP.
+struct Step {
+    name: String,
+    note: String,
+    from: f64,
+    to: f64,
+    class: &'static str,
+}
+
+/// From 6ND to what was measured: every line of the reconciliation, or, where the program declared too little for one, the difference as a whole.
+fn steps(report: &Report) -> Option<Vec<Step>> {
+    let measured = report.total.flop_float;
+    let mut steps = Vec::new();
+    if let Some(reconciled) = report.reconciliation.as_ref().and_then(|r| r.lines.as_ref()) {
+        let mut at = 0.0;
+        for (i, line) in reconciled.lines.iter().enumerate().filter(|(i, l)| *i == 0 || l.flop != 0.0 || l.name == "unexplained") {
+            let class = if i == 0 { "c7" } else { "difference" };
+            let name = line.name.replace('_', " ");
+            let note = format!("{:?}", line.confidence).to_lowercase();
+            steps.push(Step { name, note, from: at, to: at + line.flop, class });
+            at += line.flop;
+        }
+    } else {
+        let formula = report.six_nd.as_ref()?.six_nd.parse::<f64>().ok()?;
+        let step = |name: &str, note: &str, from, to, class| Step { name: name.to_owned(), note: note.to_owned(), from, to, class };
+        steps.push(step("6·N·D", "formula", 0.0, formula, "c7"));
+        steps.push(step(
+            if measured >= formula { "more than the formula" } else { "less than the formula" },
+            "",
+            formula,
+            measured,
+            "difference",
+        ));
+    }
+    steps.push(Step { name: "measured".to_owned(), note: "operation counters".to_owned(), from: 0.0, to: measured, class: "c1" });
+    Some(steps)
+}
+
+/// The waterfall.
 fn against_formula(report: &Report) -> Markup {
-    let Some(six) = &report.six_nd else { return html! {} };
-    let (formula, measured) = (six.six_nd.parse::<f64>().unwrap_or(0.0), report.total.flop_float);
-    let most = formula.max(measured);
+    let Some(steps) = steps(report) else { return html! {} };
+    let most = steps.iter().flat_map(|s| [s.from, s.to]).fold(0.0, f64::max);
     if most <= 0.0 {
         return html! {};
     }
     let area = Area { left: 250.0, top: 6.0, width: WIDTH - 250.0 - 190.0, height: 0.0 };
-    let (low, high) = (formula.min(measured), formula.max(measured));
-    let rows = [
-        ("6·N·D", "formula", 0.0, formula, "c7"),
-        (if measured >= formula { "more than the formula" } else { "less than the formula" }, "", low, high, "difference"),
-        ("measured", "operation counters", 0.0, measured, "c1"),
-    ];
+    let x = |flop: f64| area.x(flop / most);
     let drawing = html! {
-        @for (i, (name, note, from, to, class)) in rows.iter().enumerate() {
+        @for (i, step) in steps.iter().enumerate() {
             @let y = area.top + 34.0 * i as f64;
-            text.label x=(area.left - 10.0) y=(y + 17.0) text-anchor="end" { (name) @if !note.is_empty() { tspan.dim { " " (note) } } }
-            rect class={ "bar " (class) } x=(format!("{:.1}", area.x(from / most))) y=(y + 2.0) width=(format!("{:.1}", ((to - from) / most * area.width).max(1.0))) height="22" rx="2" {}
-            text.label x=(area.x(to / most) + 8.0) y=(y + 17.0) { (power_of_ten(to - from)) }
+            @let (low, high) = (step.from.min(step.to), step.from.max(step.to));
+            text.label x=(area.left - 10.0) y=(y + 17.0) text-anchor="end" { (step.name) @if !step.note.is_empty() { tspan.dim { " " (step.note) } } }
+            rect class={ "bar " (step.class) } x=(format!("{:.1}", x(low))) y=(y + 2.0) width=(format!("{:.1}", (x(high) - x(low)).max(1.0))) height="22" rx="2" {}
+            text.label x=(x(high) + 8.0) y=(y + 17.0) { @if step.to < step.from { "−" } (power_of_ten(high - low)) }
+            // Where one bar ends the next begins.
+            @if i + 1 < steps.len() { line.guide x1=(x(step.to)) x2=(x(step.to)) y1=(y + 24.0) y2=(y + 36.0) {} }
         }
-        // What the bars share is drawn through.
-        line.guide x1=(area.x(formula / most)) x2=(area.x(formula / most)) y1=(area.top) y2=(area.top + 34.0 * 2.0) {}
-        line.guide x1=(area.x(measured / most)) x2=(area.x(measured / most)) y1=(area.top + 34.0) y2=(area.top + 34.0 * 3.0 - 8.0) {}
     };
     let caption = html! {
-        "measured is " (format!("{:.4}", six.ratio)) " × 6ND; N = " (sci(six.parameters.value as f64)) " (" (six.parameters.source) "), D = "
-        (sci(six.tokens.value as f64)) " (" (six.tokens.source) ")"
+        @if let Some(six) = &report.six_nd {
+            "measured is " (format!("{:.4}", six.ratio)) " × 6ND; N = " (sci(six.parameters.value as f64)) " (" (six.parameters.source) "), D = "
+            (sci(six.tokens.value as f64)) " (" (six.tokens.source) ")"
+        } @else { "line by line" }
     };
-    figure("waterfall", "Measured against 6·N·D", &caption, 112.0, &drawing)
+    figure("waterfall", "Measured against 6·N·D", &caption, 10.0 + 34.0 * steps.len() as f64, &drawing)
 }
 
 /// A line of power over time; gaps where nobody said.
