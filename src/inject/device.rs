@@ -104,6 +104,8 @@ pub(super) struct Metered {
     read_ns: u64,
     index: u64,
     steady: Duration,
+    /// The steady window was set, and is not for the budget to change.
+    steady_set: bool,
     use_gate: bool,
     /// How long to wait before counters that somebody outside holds are tried again.
     busy_wait: Duration,
@@ -159,6 +161,7 @@ impl Metered {
             read_ns: now,
             index: 0,
             steady: config.window,
+            steady_set: config.window_set,
             use_gate: config.gate,
             busy_wait: BUSY_RETRY,
             told_busy: false,
@@ -399,7 +402,8 @@ impl Metered {
         let before = if let Mode::Counting { group, .. } = &self.mode { Some(*group) } else { None };
         let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
         if let Some(schedule) = &mut self.schedule {
-            schedule.thrift(self.budget.shortest_window(), self.budget.pays_change(age));
+            let shortest = if self.steady_set { Duration::ZERO } else { self.budget.shortest_window() };
+            schedule.thrift(shortest, self.budget.pays_change(age));
         }
         let next = if lend { Err(Refused::Busy(LENT.to_owned())) } else { self.next() };
         let gate = match self.cupti {
