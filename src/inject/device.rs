@@ -202,7 +202,7 @@ impl Metered {
             Ok((group, length)) => {
                 let took_ns = now - gate.as_ref().map_or(seen_ns, gate::Closed::since_ns);
                 self.budget.spend(Cost::Rotation, took_ns);
-                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary_of(gate, took_ns, 0) };
+                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: gate::boundary(gate, took_ns, 0) };
             }
             Err((refused, retry)) => {
                 drop(gate);
@@ -418,7 +418,7 @@ impl Metered {
         let opened = next.and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
         let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
-        let boundary = boundary_of(gate, start_ns - end_ns, inside_ns);
+        let boundary = gate::boundary(gate, start_ns - end_ns, inside_ns);
         let same = opened.as_ref().is_ok_and(|(group, _)| Some(*group) == before);
         self.budget.spend(if same { Cost::Window } else { Cost::Rotation }, start_ns - end_ns);
         if opened.is_err() {
@@ -562,7 +562,7 @@ impl Metered {
         let end_ns = monotonic_ns();
         self.push()?;
         let start_ns = monotonic_ns();
-        let opened = boundary_of(gate, start_ns - end_ns, 0);
+        let opened = gate::boundary(gate, start_ns - end_ns, 0);
         self.budget.spend(Cost::Rotation, start_ns - end_ns);
         Ok((end_ns, Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened }))
     }
@@ -688,15 +688,6 @@ impl Metered {
             meter_cpu_ns: thread_cpu_ns(),
             spent: Some(self.budget.spent()),
         }
-    }
-}
-
-/// What a boundary says of itself, once its gate is open again. `inside_ns` of its time nobody could launch.
-fn boundary_of(gate: Result<gate::Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
-    let exposed_ns = took_ns.saturating_sub(inside_ns);
-    match gate {
-        Ok(closed) => Boundary { took_ns, exposed_ns, ..closed.open() },
-        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, exposed_ns, ..Boundary::default() },
     }
 }
 

@@ -164,6 +164,15 @@ impl Closed {
     }
 }
 
+/// What a boundary says of itself, once its gate is open again. `inside_ns` of its time nobody could launch.
+pub(super) fn boundary(gate: Result<Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
+    let exposed_ns = took_ns.saturating_sub(inside_ns);
+    match gate {
+        Ok(closed) => Boundary { took_ns, exposed_ns, ..closed.open() },
+        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, exposed_ns, ..Boundary::default() },
+    }
+}
+
 fn reset() {
     for counter in [&HELD, &SLIPPED, &WAITING_SINCE_NS] {
         counter.store(0, Ordering::Relaxed);

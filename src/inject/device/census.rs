@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use cupti_sys::{Cupti, Error};
 
-use super::{GATE, Metered, Mode, boundary_of, later};
+use super::{GATE, Metered, Mode, later};
 use crate::{
     counter::{
         find,
@@ -338,7 +338,7 @@ impl Metered {
     fn resume(&mut self, closed: gate::Closed, end_ns: u64) {
         let opened = self.next().and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
-        let boundary = boundary_of(Ok(closed), start_ns - end_ns, 0);
+        let boundary = gate::boundary(Ok(closed), start_ns - end_ns, 0);
         match opened {
             Ok((group, length)) => {
                 self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
