@@ -20,6 +20,8 @@ use std::{
     time::Instant,
 };
 
+use flopsprof::evidence::record::FORMAT;
+
 /// The promise.
 const SECONDS: f64 = 60.0;
 const BYTES: u64 = 1 << 30;
@@ -34,7 +36,7 @@ fn main() {
             .map_or(default, |i| args.get(i + 1).and_then(|n| n.parse().ok()).expect("a number behind the option"))
     };
     let (ranks, hours) = (number("--ranks", 4096), number("--hours", 8));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("merge-{ranks}-{hours}"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("merge-{FORMAT}-{ranks}-{hours}"));
     if !folder.exists() {
         let fresh = folder.with_extension("part");
         let _ = std::fs::remove_dir_all(&fresh);

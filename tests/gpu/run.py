@@ -275,13 +275,15 @@ def reconcile(c):
     os.makedirs(folder)
     # Windows of one second: the trainings last four.
     environment = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_WINDOW": "1"}
-    command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder]
+    command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder, "--fills", c.args.fills, "--seconds", str(c.args.seconds)]
     done = subprocess.run(command, env=environment, timeout=540, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     print(done.stdout[-4000:], done.stderr[-4000:] if done.returncode else "", flush=True)
     sys.path.insert(0, HERE)
     from reconcile import cases
 
-    for name, *_ in cases():
+    for name, _, _, fill in cases():
+        if fill not in c.args.fills.split(","):
+            continue
         row = f"reconcile.{name.replace('-', '_')}"
         if not os.path.isdir(os.path.join(folder, name)):
             c.row(row, None, 0.02, "<=", error="no evidence")
@@ -318,11 +320,9 @@ def estimate(c):
     shutil.rmtree(out)
 
 
-#: Those that need more than PyTorch: by name only.
-MORE = {"reconcile": reconcile, "estimate": estimate}
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
-# Not among those that run unless others are named.
-MORE = kernels.CHECKS
+# Those that run only when they are named: they take long, or need more than PyTorch.
+MORE = {"reconcile": reconcile, "estimate": estimate} | kernels.CHECKS
 
 
 def main():
@@ -335,6 +335,8 @@ def main():
     parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
+    parser.add_argument("--seconds", type=float, default=4, help="of reconcile: of each training")
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
