@@ -77,9 +77,8 @@ pub(super) struct Closed {
 /// Subscribes and unsubscribes once, so that it is quick when it matters. Refused where another tool has the subscription, and that is all right.
 pub(super) fn warm_up(cupti: Cupti) {
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
-    if subscribe::take()
-        && let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) }
-    {
+    let subscriber = subscribe::take().then(|| unsafe { cupti.subscribe(on_launch) });
+    if let Some(Ok(subscriber)) = subscriber {
         // SAFETY: the subscription is live and given back once.
         let _ = unsafe { cupti.unsubscribe(subscriber) };
     }
