@@ -20,6 +20,8 @@ use std::{
     time::Instant,
 };
 
+use flopsprof::evidence::record::FORMAT;
+
 /// The promise.
 const SECONDS: f64 = 60.0;
 const BYTES: u64 = 1 << 30;
@@ -34,7 +36,7 @@ fn main() {
             .map_or(default, |i| args.get(i + 1).and_then(|n| n.parse().ok()).expect("a number behind the option"))
     };
     let (ranks, hours) = (number("--ranks", 4096), number("--hours", 8));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("merge-{ranks}-{hours}"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("merge-{FORMAT}-{ranks}-{hours}"));
     if !folder.exists() {
         let fresh = folder.with_extension("part");
         let _ = std::fs::remove_dir_all(&fresh);
@@ -68,16 +70,16 @@ fn measure(folder: &Path) -> (f64, f64, u64) {
         });
     }
     let began = Instant::now();
-    let child = command.spawn().expect("the command");
-    let (mut status, pid) = (0, i32::try_from(child.id()).expect("a process id"));
-    // SAFETY: all zeros is a rusage; our own child, which nobody else waits for.
+    let status = command.status().expect("the command");
+    let clock = began.elapsed().as_secs_f64();
+    assert!(status.success(), "the report failed");
+    // SAFETY: all zeros is a rusage; the answer is of all children that were waited for, of which there was one.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::wait4(pid, &raw mut status, 0, &raw mut usage), pid);
+        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage), 0);
         usage
     };
-    assert_eq!(status, 0, "the report failed");
     let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
     // Linux counts memory in KiB.
-    (began.elapsed().as_secs_f64(), seconds(usage.ru_utime) + seconds(usage.ru_stime), u64::try_from(usage.ru_maxrss).unwrap_or(0) << 10)
+    (clock, seconds(usage.ru_utime) + seconds(usage.ru_stime), u64::try_from(usage.ru_maxrss).unwrap_or(0) << 10)
 }

@@ -34,6 +34,10 @@ fn probe() -> String {
             writeln!(c, "printf(\"{name}.{field} %zu\\n\", offsetof({name}, {field}));").unwrap();
         }
     }
+    for (name, _) in launches() {
+        let (of, field) = name.split_once('.').unwrap();
+        writeln!(c, "printf(\"{name} %zu\\n\", offsetof({of}, {field}));").unwrap();
+    }
     for (name, _) in callback_data() {
         writeln!(c, "printf(\"CUpti_CallbackData.{name} %zu\\n\", offsetof(CUpti_CallbackData, {name}));").unwrap();
     }
@@ -57,6 +61,32 @@ fn callback_data() -> Vec<(&'static str, usize)> {
         ("correlationData", std::mem::offset_of!(CallbackData, correlation_data)),
         ("correlationId", std::mem::offset_of!(CallbackData, correlation_id)),
     ]
+}
+
+/// What launch callbacks are given: the driver's parameters in CUPTI's words.
+fn launches() -> Vec<(&'static str, usize)> {
+    use cupti_sys::launch::{GraphLaunch, LaunchConfig, LaunchKernel, LaunchKernelEx};
+    let mut fields = vec![
+        ("cuLaunchKernelEx_params.config", std::mem::offset_of!(LaunchKernelEx, config)),
+        ("cuLaunchKernelEx_params.f", std::mem::offset_of!(LaunchKernelEx, function)),
+        ("CUlaunchConfig.gridDimX", std::mem::offset_of!(LaunchConfig, grid)),
+        ("CUlaunchConfig.blockDimX", std::mem::offset_of!(LaunchConfig, block)),
+        ("CUlaunchConfig.hStream", std::mem::offset_of!(LaunchConfig, stream)),
+        ("cuGraphLaunch_params.hGraph", std::mem::offset_of!(GraphLaunch, graph)),
+        ("cuGraphLaunch_params.hStream", std::mem::offset_of!(GraphLaunch, stream)),
+    ];
+    for (name, offset) in [
+        ("f", std::mem::offset_of!(LaunchKernel, function)),
+        ("gridDimX", std::mem::offset_of!(LaunchKernel, grid)),
+        ("blockDimX", std::mem::offset_of!(LaunchKernel, block)),
+        ("sharedMemBytes", std::mem::offset_of!(LaunchKernel, shared_bytes)),
+        ("hStream", std::mem::offset_of!(LaunchKernel, stream)),
+    ] {
+        for of in ["cuLaunchKernel_params", "cuLaunchKernel_ptsz_params", "cuLaunchCooperativeKernel_params"] {
+            fields.push((format!("{of}.{name}").leak(), offset));
+        }
+    }
+    fields
 }
 
 fn constants() -> Vec<(&'static str, usize)> {
@@ -137,6 +167,9 @@ fn layouts_are_those_of_nvidias_headers() {
                 assert_eq!(*offset, theirs[&format!("{name}.{field}")], "{cupti}: {name}.{field}");
                 compared += 1;
             }
+        }
+        for (field, offset) in launches() {
+            assert_eq!(offset, theirs[field], "{cupti}: {field}");
         }
         for (field, offset) in callback_data() {
             assert_eq!(offset, theirs[&format!("CUpti_CallbackData.{field}")], "{cupti}: CUpti_CallbackData.{field}");

@@ -5,8 +5,9 @@
 //! starts no thread; which copy of libcupti to take is the caller's business ([`Cupti::open`] takes a path, [`Cupti::loaded`] a
 //! name that must be in the process already).
 //!
-//! [`raw`] has the C types; the functions of [`Cupti`] are one call each, with the result as a [`Result`].
+//! [`raw`] has the C types, [`launch`] what launch callbacks are given; the functions of [`Cupti`] are one call each, with the result as a [`Result`].
 
+pub mod launch;
 mod load;
 pub mod raw;
 

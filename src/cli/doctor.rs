@@ -10,7 +10,11 @@ use std::{
 use anyhow::Result;
 use cupti_sys::{Cupti, raw};
 use flopsprof::{
-    counter::{find, host::Host, session::RangeProfiler},
+    counter::{
+        find,
+        host::Host,
+        session::{RangeProfiler, Ranges},
+    },
     inject::config,
     witness::nvml::Witness,
 };
@@ -213,7 +217,7 @@ fn take(cupti: Cupti, ordinal: usize) -> Result<(), String> {
     let first = plan.groups.first().ok_or_else(|| format!("CUPTI knows no tensor counters of {chip}"))?;
     let mut group = Group::new(&host, first).map_err(|e| e.to_string())?;
     // SAFETY: the context lives until the end of this function.
-    let mut profiler = unsafe { RangeProfiler::enable(cupti, context.cu_ctx().cast()) }.map_err(|e| e.to_string())?;
+    let mut profiler = unsafe { RangeProfiler::enable(cupti, context.cu_ctx().cast(), Ranges::One) }.map_err(|e| e.to_string())?;
     let opened = profiler.open(&mut group).map_err(|e| e.to_string());
     if opened.is_ok() {
         let _ = profiler.close(&mut group);

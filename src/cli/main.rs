@@ -14,6 +14,7 @@ mod recipe;
 mod report;
 mod run;
 mod seal;
+mod top;
 mod verify;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Report(Box<report::Args>),
+    Top(top::Args),
     Estimate(Box<estimate::Args>),
     Ledger(ledger::Args),
     Verify(verify::Args),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(*args),
+        Verb::Top(args) => top::run(args),
         Verb::Estimate(args) => estimate::run(*args),
         Verb::Ledger(args) => ledger::run(args),
         Verb::Verify(args) => verify::run(args),

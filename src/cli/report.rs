@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Result;
 use flopsprof::{
+    ledger::RunTotal,
     report::{
-        aws, file, html, json,
-        make::{Asked, MakeError, make},
+        aws, file, html, json, kernel,
+        make::{Asked, MakeError, make, total},
         text, watch,
     },
     rule::{Origin, guidelines::CURRENT},
@@ -34,7 +35,7 @@ const NO_EVIDENCE: u8 = 3;
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  flopsprof report flopsprof-1795519003-42\n  flopsprof report --html report.html --base meta-llama/Llama-3.1-8B run7\n  \
-                        flopsprof report --params 8.03B --tokens 1.2e9 run7-node0 run7-node1"
+                        flopsprof report --kernels run7\n  flopsprof report --params 8.03B --tokens 1.2e9 run7-node0 run7-node1"
 )]
 pub(crate) struct Args {
     /// The run's folder, or folders, or single evidence files
@@ -52,6 +53,12 @@ pub(crate) struct Args {
     /// Write flops_meter.json as the AWS Fine-Tuning FLOPs Meter does, with corrected values
     #[arg(long, value_name = "FILE")]
     aws: Option<PathBuf>,
+    /// The kernels that executed the operations instead of the report: the N largest [default: 20]; as text, or with --json or --csv
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "20", conflicts_with_all = ["html", "aws", "write"])]
+    kernels: Option<usize>,
+    /// The kernels as CSV, all of them unless --kernels=N says how many
+    #[arg(long, conflicts_with_all = ["json", "html", "aws", "write"])]
+    csv: bool,
     /// Write report.json, report.html and flops_meter.json into the run's folder (the first of several); on SageMaker into /opt/ml/output/data, which is
     /// uploaded. FLOPS_METER_OUT names another place for flops_meter.json
     #[arg(long, conflicts_with_all = ["json", "html", "aws"])]
@@ -83,6 +90,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         eprintln!("flopsprof: {e:#}");
         Ok(ExitCode::from(code))
     };
+    if args.csv || args.kernels.is_some() {
+        return match total(&args.runs) {
+            Ok(total) => kernels(&args, &total),
+            Err(e) => refused(&e, NO_EVIDENCE),
+        };
+    }
     let asked = match asked(&args) {
         Ok(asked) => asked,
         Err(e) => return refused(&e, CONTRADICTION),
@@ -110,6 +123,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         std::io::stdout().write_all(printed.as_bytes())?;
     }
     Ok(if report.not_metered.breaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+/// The table of kernels.
+fn kernels(args: &Args, total: &RunTotal) -> Result<ExitCode> {
+    let report = kernel::kernels(total, args.kernels.unwrap_or(usize::MAX));
+    if args.csv {
+        kernel::csv(&report, std::io::stdout().lock())?;
+    } else {
+        let printed = if args.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { kernel::text(&report) };
+        std::io::stdout().write_all(printed.as_bytes())?;
+    }
+    Ok(if total.breaks.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
 }
 
 fn asked(args: &Args) -> Result<Asked> {

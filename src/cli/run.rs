@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use flopsprof::{
     evidence::{follow::Follow, record::Record},
     inject::config,
+    report::top::Top,
     window::clock::unix_ns,
 };
 use signal_hook::{
@@ -32,7 +33,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// Meter a command and everything it starts.
 ///
 /// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal a line shows
-/// the FLOP counted so far, the rate and the power.
+/// the FLOP counted so far, the rate, the power, and the largest kernels of the last census.
 ///
 /// With a recipe of the AWS toolkit that says `compute_flops: true`, flops_meter.json is written at the end (to FLOPS_METER_OUT), with what was measured; with
 /// one that does not, the command runs without the meter.
@@ -49,6 +50,10 @@ pub(crate) struct Args {
     /// Steady length of a counting window, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS")]
     window: Option<f64>,
+    /// What the meter may cost, per cent of wall time: it governs how long windows are, how often counters change, and how often kernels are looked at
+    /// one by one; 0: never the latter [default: 0.5]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    overhead: Option<f64>,
     /// A training recipe (YAML) with the flag compute_flops
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -82,6 +87,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     if let Some(window) = args.window {
         command.env(config::WINDOW, window.to_string());
+    }
+    if let Some(overhead) = args.overhead {
+        command.env(config::OVERHEAD, overhead.to_string());
     }
     // Before the command starts, so that no signal falls between.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watching for signals")?;
@@ -120,6 +128,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
     }
     Ok(exit_code(status))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p)).ok_or_else(|| format!("`{text}` is not a percentage from 0 to 100"))
 }
 
 /// Waits for the command; looks at the evidence meanwhile.
@@ -165,6 +177,7 @@ struct Live {
     windows: u64,
     simulated: bool,
     faults: Vec<String>,
+    top: Top,
     began: Instant,
     shown: bool,
 }
@@ -179,6 +192,7 @@ impl Live {
             windows: 0,
             simulated: false,
             faults: Vec::new(),
+            top: Top::default(),
             began: Instant::now(),
             shown: false,
         }
@@ -186,6 +200,7 @@ impl Live {
 
     fn look(&mut self) {
         for (file, line) in self.follow.look() {
+            self.top.add(&file, &line);
             match line.record {
                 Record::Start(start) => self.simulated |= start.simulated,
                 Record::Fault(fault) if !self.faults.contains(&fault.what) => self.faults.push(fault.what),
@@ -214,8 +229,10 @@ impl Live {
         let mark = if self.simulated { " simulated" } else { "" };
         let seconds = self.began.elapsed().as_secs();
         self.shown = true;
+        let kernels = self.top.words(2);
+        let kernels = if kernels.is_empty() { kernels } else { format!("  {kernels}") };
         eprint!(
-            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W",
+            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W{kernels}",
             self.flop as f64,
             rate / 1e12
         );

@@ -123,6 +123,21 @@ impl Host {
     }
 }
 
+impl Host {
+    /// How many ranges a decoded counter data image holds.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn ranges(&self, counter_data: &[u8]) -> Result<usize, Error> {
+        let mut p = raw::RangeProfilerGetCounterDataInfo::sized();
+        p.counter_data_image = counter_data.as_ptr();
+        p.counter_data_image_size = counter_data.len();
+        // SAFETY: the image is as long as said.
+        unsafe { self.cupti.range_profiler_get_counter_data_info(&mut p)? };
+        Ok(p.num_total_ranges)
+    }
+}
+
 /// A profiler host object.
 #[derive(Debug)]
 struct Object {

@@ -17,6 +17,9 @@ pub const PREFIX: &str = "sm__ops_path_tensor_";
 /// the tensor cores run on.
 pub const CYCLES: &str = "sm__cycles_elapsed.max";
 
+/// Time that passes in a range: what a launch took, in a census.
+pub const DURATION: &str = "gpu__time_duration.sum";
+
 /// A plan: groups of path metrics (base names, without `.sum`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {

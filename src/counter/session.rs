@@ -7,6 +7,10 @@
 //! `UserRange` + `UserReplay` with one pass: everything the context runs between Push and Pop is counted, kernels stay concurrent, nothing is run
 //! twice. Values are readable only after Stop and Decode, and image and configuration must be renewed before the next Start.
 //!
+//! [`Ranges::Each`] is the census's way: `AutoRange` + `UserReplay`, every launch between Start and Stop a range of its own, in the order of the launches, with
+//! no Push and no Pop. Kernels run one after the other then, at some 1.1 ms a launch, and a Start costs 0.3 s + 1.1 ms for each range that there
+//! is room for. Launches beyond that room are not counted: [`Launches::dropped`] says how many.
+//!
 //! A profiler that was never asked for its image's size crashes when an image is initialised for it. It keeps the configuration of its first Start for life: with another group's, that group's own paths read NaN. So another group takes
 //! another profiler, and only one may be enabled: a second one's Start answers INVALID_PARAMETER, and a Push after that kills the
 //! program's context.
@@ -21,24 +25,40 @@ use std::{collections::BTreeMap, ffi::CString};
 
 use cupti_sys::{
     Cupti, Error,
-    raw::{self, CUcontext, Params, USER_RANGE, USER_REPLAY},
+    raw::{self, AUTO_RANGE, CUcontext, Params, USER_RANGE, USER_REPLAY},
 };
 
 use super::{
     host::{Config, Host, c_string, pointers},
-    plan::CYCLES,
+    plan::{CYCLES, DURATION},
 };
 use crate::window::clock::monotonic_ns;
 
-/// Ranges a session can hold. One is opened; CUPTI wants room for at least one.
-const RANGES: usize = 1;
+/// The ranges of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ranges {
+    /// One, between Push and Pop.
+    One,
+    /// One for each launch; this many at most between Start and Stop.
+    Each(usize),
+}
+
+impl Ranges {
+    /// What there must be room for.
+    fn most(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Each(most) => most.max(1),
+        }
+    }
+}
 
 /// A group of counters, ready to be switched on.
 #[derive(Debug)]
 pub struct Group {
     /// Path metrics, base names.
     paths: Vec<String>,
-    /// What is evaluated: each path's `.sum`, then the cycles if they fit.
+    /// What is evaluated: each path's `.sum`, then cycles and duration if they fit.
     metrics: Vec<CString>,
     config: Config,
     /// The counter data image of the open range.
@@ -55,13 +75,28 @@ impl Group {
     /// # Errors
     /// CUPTI's answer.
     pub fn new(host: &Host, paths: &[String]) -> Result<Self, Error> {
+        Self::beside(host, paths, &[CYCLES])
+    }
+
+    /// As [`Group::new`], with the duration beside it too where it fits: for ranges of single launches.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn timed(host: &Host, paths: &[String]) -> Result<Self, Error> {
+        Self::beside(host, paths, &[CYCLES, DURATION])
+    }
+
+    /// A group with as many of the `others` beside it, from the first on, as one pass can read.
+    fn beside(host: &Host, paths: &[String], others: &[&str]) -> Result<Self, Error> {
         let mut metrics: Vec<CString> = paths.iter().map(|p| c_string(&format!("{p}.sum"))).collect();
-        metrics.push(c_string(CYCLES));
-        let config = match host.config(&metrics) {
-            Ok(config) if config.passes == 1 => config,
-            _ => {
-                metrics.pop();
-                host.config(&metrics)?
+        metrics.extend(others.iter().map(|m| c_string(m)));
+        let config = loop {
+            match host.config(&metrics) {
+                Ok(config) if config.passes == 1 => break config,
+                _ if metrics.len() > paths.len() => {
+                    metrics.pop();
+                }
+                other => break other?,
             }
         };
         Ok(Self { paths: paths.to_vec(), metrics, config, image: Vec::new(), done: Vec::new(), free: Vec::new() })
@@ -83,6 +118,16 @@ pub struct Counts {
     pub invalid: Vec<String>,
     /// SM cycles that passed.
     pub cycles: Option<u64>,
+    /// Time that passed, where the group counts it.
+    pub ns: Option<u64>,
+}
+
+/// What a session of [`Ranges::Each`] brought.
+#[derive(Debug)]
+pub struct Launches {
+    image: Vec<u8>,
+    /// Ranges for which there was no room.
+    pub dropped: usize,
 }
 
 /// The range profiler of one context.
@@ -90,6 +135,7 @@ pub struct Counts {
 pub struct RangeProfiler {
     cupti: Cupti,
     object: raw::RangeProfilerObject,
+    ranges: Ranges,
     /// Size of an image; 0 before it was asked.
     image_size: usize,
     /// Time inside the calls in which the driver lets nobody launch.
@@ -107,12 +153,12 @@ impl RangeProfiler {
     ///
     /// # Safety
     /// `ctx` must be a live context, and stay so until [`RangeProfiler::disable`] or for ever.
-    pub unsafe fn enable(cupti: Cupti, ctx: CUcontext) -> Result<Self, Error> {
+    pub unsafe fn enable(cupti: Cupti, ctx: CUcontext, ranges: Ranges) -> Result<Self, Error> {
         let mut p = raw::RangeProfilerEnable::sized();
         p.ctx = ctx;
         // SAFETY: the context is live, by the caller's promise.
         unsafe { cupti.range_profiler_enable(&mut p)? };
-        Ok(Self { cupti, object: p.object, image_size: 0, inside_ns: 0 })
+        Ok(Self { cupti, object: p.object, ranges, image_size: 0, inside_ns: 0 })
     }
 
     /// Frees it. Not done on drop: a context that the program destroyed must not be touched again.
@@ -181,12 +227,27 @@ impl RangeProfiler {
         // Stop even if Pop failed: the counters must not stay taken.
         let stopped = self.stop();
         self.inside_ns = monotonic_ns() - ended;
+        let decoded = stopped.and_then(|()| self.decode());
+        group.done = std::mem::take(&mut group.image);
+        (ended, popped.and(decoded).map(|_| ()))
+    }
+
+    /// Ends a session of [`Ranges::Each`].
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn collect(&mut self, group: &mut Group) -> Result<Launches, Error> {
+        let dropped = self.stop().and_then(|()| self.decode())?;
+        Ok(Launches { image: std::mem::take(&mut group.image), dropped })
+    }
+
+    /// Brings what was counted into the image; ranges for which there was no room.
+    fn decode(&self) -> Result<usize, Error> {
         let mut p = raw::RangeProfilerDecodeData::sized();
         p.object = self.object;
         // SAFETY: the object is live; its image is the group's, which outlives the session.
-        let decoded = stopped.and_then(|()| unsafe { self.cupti.range_profiler_decode_data(&mut p) });
-        group.done = std::mem::take(&mut group.image);
-        (ended, popped.and(decoded))
+        unsafe { self.cupti.range_profiler_decode_data(&mut p)? };
+        Ok(p.num_of_range_dropped)
     }
 
     /// Time spent, since the range was closed, inside calls in which nobody can launch.
@@ -214,8 +275,8 @@ impl RangeProfiler {
             p.object = self.object;
             p.metric_names = names.as_ptr();
             p.num_metrics = names.len();
-            p.max_num_of_ranges = RANGES;
-            p.max_num_range_tree_nodes = RANGES as u32;
+            p.max_num_of_ranges = self.ranges.most();
+            p.max_num_range_tree_nodes = u32::try_from(self.ranges.most()).unwrap_or(u32::MAX);
             // SAFETY: the object is live, the names outlive the call.
             unsafe { self.cupti.range_profiler_get_counter_data_size(&mut p)? };
             self.image_size = p.counter_data_size;
@@ -235,9 +296,9 @@ impl RangeProfiler {
         p.config = group.config.image.as_ptr();
         p.counter_data_image_size = group.image.len();
         p.counter_data_image = group.image.as_mut_ptr();
-        p.range = USER_RANGE;
+        p.range = if self.ranges == Ranges::One { USER_RANGE } else { AUTO_RANGE };
         p.replay_mode = USER_REPLAY;
-        p.max_ranges_per_pass = RANGES;
+        p.max_ranges_per_pass = self.ranges.most();
         p.num_nesting_levels = 1;
         p.min_nesting_level = 1;
         p.pass_index = 0;
@@ -254,7 +315,20 @@ impl Group {
     /// CUPTI's answer.
     pub fn counts(&mut self, host: &Host) -> Result<Counts, Error> {
         self.free = std::mem::take(&mut self.done);
-        let values = host.evaluate(&self.free, 0, &self.metrics)?;
+        self.range(host, &self.free, 0)
+    }
+
+    /// What each launch of a session counted, in their order.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn each(&self, host: &Host, launches: &Launches) -> Result<Vec<Counts>, Error> {
+        (0..host.ranges(&launches.image)?).map(|range| self.range(host, &launches.image, range)).collect()
+    }
+
+    /// What one range of a decoded image counted.
+    fn range(&self, host: &Host, image: &[u8], range: usize) -> Result<Counts, Error> {
+        let values = host.evaluate(image, range, &self.metrics)?;
         let mut counts = Counts::default();
         for (path, value) in self.paths.iter().zip(&values) {
             match whole(*value) {
@@ -264,7 +338,8 @@ impl Group {
                 None => counts.invalid.push(path.clone()),
             }
         }
-        counts.cycles = values.get(self.paths.len()).and_then(|v| whole(*v)).and_then(|n| u64::try_from(n).ok());
+        let beside = |n: usize| values.get(self.paths.len() + n).and_then(|v| whole(*v)).and_then(|n| u64::try_from(n).ok());
+        (counts.cycles, counts.ns) = (beside(0), beside(1));
         Ok(counts)
     }
 

@@ -65,6 +65,8 @@ pub enum Record {
     Plan(Plan),
     /// One interval of one device, with what was counted in it.
     Window(Box<Window>),
+    /// What single launches of one window executed, by kernel; or why there is nothing of the kind.
+    Kernels(Box<Kernels>),
     /// NVML between two window edges.
     Reading(Reading),
     /// Something is not metered, or not as well as it could be.
@@ -244,6 +246,92 @@ pub struct Window {
     /// CPU time the meter itself used in this process, since the start.
     #[serde(default)]
     pub meter_cpu_ns: u64,
+    /// What the meter made the program wait for, since the start. Not in evidence of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
+}
+
+/// Time that the meter took from the program, and how much it may take.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The share of the wall time that the budget allows.
+    pub share: f64,
+    /// At boundaries between windows of one group of counters.
+    pub windows_ns: u64,
+    /// At boundaries that changed the group, or took the counters up again.
+    pub rotation_ns: u64,
+    /// In censuses, from the end of the window before to the start of the one after.
+    pub census_ns: u64,
+}
+
+impl Spent {
+    /// All of it.
+    #[must_use]
+    pub fn total_ns(&self) -> u64 {
+        self.windows_ns + self.rotation_ns + self.census_ns
+    }
+}
+
+/// A census: a window in which every launch was counted by itself. The window of the same index holds their sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kernels {
+    /// Ordinal of the device.
+    pub device: u32,
+    /// Index of its window; none where no census was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u64>,
+    /// Launches that the callbacks told of.
+    #[serde(default)]
+    pub launches: u64,
+    /// Ranges that were counted.
+    #[serde(default)]
+    pub ranges: u64,
+    /// Launches of one step of the program, where its launches repeat; the census is then a whole number of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// Why kernels have no names, or why no census was taken, or why it ended early; empty when all is well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// What was launched, in the order of first launch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<Kernel>,
+}
+
+/// What is launched by one launch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A kernel.
+    #[default]
+    Kernel,
+    /// A CUDA graph, all its kernels together.
+    Graph,
+    /// Not known: a kernel without a name, or launches and ranges that did not meet.
+    Unnamed,
+}
+
+/// Launches of one census that are alike: same kernel, grid, block and stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// What it is.
+    pub kind: Kind,
+    /// The kernel's mangled name; of a graph its number in this process; empty for what has no name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Number of its stream, in the order in which the census saw them.
+    pub stream: u32,
+    /// Launches.
+    pub launches: u64,
+    /// FLOP of all of them, by path metric; paths at which nothing was executed are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "decimal_map")]
+    pub counts: BTreeMap<String, u128>,
+    /// What each took, where that was counted beside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub durations_ns: Vec<u64>,
 }
 
 /// The moment between two windows.

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::window::budget;
+
 /// Where evidence goes (a folder; made when the first context is seen).
 pub const OUT: &str = "FLOPSPROF_OUT";
 /// `1`: do nothing at all.
@@ -19,6 +21,11 @@ pub const WINDOW: &str = "FLOPSPROF_WINDOW";
 pub const GATE: &str = "FLOPSPROF_GATE";
 /// Longest time the drain at exit may take, seconds.
 pub const DRAIN: &str = "FLOPSPROF_DRAIN";
+/// The share of the wall time that the meter may take, per cent; 0: no censuses.
+pub const OVERHEAD: &str = "FLOPSPROF_OVERHEAD";
+/// For tests and debugging: take censuses at definite moments, whatever they cost and however many processes the job has:
+/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>]`.
+pub const CENSUS: &str = "FLOPSPROF_CENSUS";
 /// The name of the run's folder where `OUT` is not set; the first process of a job chooses it, its children inherit it.
 pub const RUN: &str = "FLOPSPROF_RUN";
 
@@ -26,7 +33,7 @@ pub const RUN: &str = "FLOPSPROF_RUN";
 pub const REPORT: &str = "FLOPSPROF_REPORT";
 
 /// All of them.
-const ALL: [&str; 8] = [OUT, DISABLE, CUPTI, WINDOW, GATE, DRAIN, RUN, REPORT];
+const ALL: [&str; 10] = [OUT, DISABLE, CUPTI, WINDOW, GATE, DRAIN, OVERHEAD, CENSUS, RUN, REPORT];
 
 /// What a launcher says of a job, in the order in which one is taken as the job's name.
 const JOB_IDS: [&str; 5] = ["TRAINING_JOB_NAME", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "JOB_COMPLETION_INDEX", "JOB_NAME"];
@@ -64,8 +71,34 @@ pub struct Config {
     pub gate: bool,
     /// Drain deadline.
     pub drain: Duration,
+    /// The share of the wall time that the meter may take.
+    pub overhead: f64,
+    /// Censuses at definite moments.
+    pub census: Option<Asked>,
     /// Settings that could not be understood, each with what is used instead.
     pub complaints: Vec<String>,
+}
+
+/// A census that is asked for, instead of one that the budget pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// After the first context.
+    pub after: Duration,
+    /// Launches of each.
+    pub launches: usize,
+    /// From the end of one to the next; none: one is enough.
+    pub every: Option<Duration>,
+}
+
+impl Asked {
+    fn parse(text: &str) -> Option<Self> {
+        let seconds = |text: &str| text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s)).map(Duration::from_secs_f64);
+        let mut parts = text.trim().split(':');
+        let after = seconds(parts.next()?)?;
+        let launches = parts.next()?.parse().ok().filter(|n| *n > 0)?;
+        let every = parts.next().map(|p| seconds(p).ok_or(())).transpose().ok()?;
+        parts.next().is_none().then_some(Self { after, launches, every })
+    }
 }
 
 /// Whether the library is switched off.
@@ -92,12 +125,30 @@ impl Config {
         };
         let window = seconds(WINDOW, DEFAULT_WINDOW, 0.05);
         let drain = seconds(DRAIN, DEFAULT_DRAIN, 0.0);
+        let overhead = match env::var(OVERHEAD).ok().map(|t| (t.trim().parse::<f64>(), t)) {
+            None => budget::DEFAULT,
+            Some((Ok(percent), _)) if (0.0..=100.0).contains(&percent) => percent / 100.0,
+            Some((_, text)) => {
+                let used = 100.0 * budget::DEFAULT;
+                complaints.push(format!("{OVERHEAD}={text} is not a percentage from 0 to 100: {used} is used"));
+                budget::DEFAULT
+            }
+        };
+        let census = env::var(CENSUS).ok().filter(|t| !t.is_empty()).and_then(|text| {
+            let asked = Asked::parse(&text);
+            if asked.is_none() {
+                complaints.push(format!("{CENSUS}={text} is not <seconds>:<launches>[:<seconds between>]: it is left out"));
+            }
+            asked
+        });
         Self {
             out: out(),
             cupti: env::var_os(CUPTI).filter(|v| !v.is_empty()).map(PathBuf::from),
             window,
             gate: env::var(GATE).map_or(true, |v| v.trim() != "0"),
             drain,
+            overhead,
+            census,
             complaints,
         }
     }
@@ -137,6 +188,30 @@ pub fn job() -> BTreeMap<String, String> {
     job
 }
 
+/// How many processes the launcher says the job has; 1 where it says nothing.
+#[must_use]
+pub fn job_processes() -> u64 {
+    let said = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"].iter().filter_map(|n| env::var(n).ok()?.trim().parse().ok());
+    said.max().unwrap_or(1)
+}
+
 fn present(names: &[&str]) -> BTreeMap<String, String> {
     names.iter().filter_map(|n| Some(((*n).to_owned(), env::var(n).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_census_that_is_asked_for() {
+        let asked = |after, launches, every: Option<u64>| {
+            Some(Asked { after: Duration::from_secs(after), launches, every: every.map(Duration::from_secs) })
+        };
+        assert_eq!(Asked::parse("5:200"), asked(5, 200, None));
+        assert_eq!(Asked::parse("0:1476:30"), asked(0, 1476, Some(30)));
+        for wrong in ["", "5", "5:", "5:0", "x:5", "-1:5", "1:2:x", "1:2:3:4", "1:-2"] {
+            assert_eq!(Asked::parse(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -8,28 +8,35 @@
 //! ```
 //! A window is written when it ends. An interval in which the counters could not be had is a window too, with the reason and with what NVML says.
 
+mod census;
+
 use std::{sync::Arc, time::Duration};
 
-use cupti_sys::{Cupti, Error, raw::CuptiResult};
+use cupti_sys::{Cupti, Error};
 
 use super::{
     api,
+    config::Config,
     driver::{Context, Driver, DriverError},
     gate, meter,
     planner::Planned,
+    refusal::{HELD_ELSEWHERE, Refused, refusal},
 };
 use crate::{
     counter::{
-        session::{Counts, Group, RangeProfiler},
+        session::{Counts, Group, RangeProfiler, Ranges},
         turn::Turn,
     },
     evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record, Tier, Window},
     window::{
+        budget::{Budget, Cost},
         clock::{monotonic_ns, thread_cpu_ns},
         schedule::{self, Schedule},
     },
     witness::nvml::{self, DeviceWitness, Witness},
 };
+
+use census::Censuses;
 
 /// How long a launch may wait at the gate of the first window: the first Start took up to 250 ms on an H200, planning before it up to 500 ms.
 const FIRST_GATE: Duration = Duration::from_secs(2);
@@ -57,8 +64,6 @@ const ASK: Duration = Duration::from_millis(20);
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 const BUSY_RETRY_MOST: Duration = Duration::from_secs(30);
 
-/// Why nothing is counted while a program that knows nothing of turns has the counters.
-const HELD_ELSEWHERE: &str = "another tool holds the GPU's counters";
 /// Why nothing is counted while the counters are free for another metered process.
 const LENT: &str = "counters lent to another metered process";
 /// Why nothing is counted while another metered process counts.
@@ -74,6 +79,8 @@ enum Mode {
     Counting { group: usize, start_ns: u64, until_ns: u64, opened: Boundary },
     /// None is.
     Uncounted { start_ns: u64, until_ns: u64, retry_ns: Option<u64>, why: String, opened: Boundary },
+    /// The program is on its way out, and everything is written.
+    Ended,
 }
 
 /// A device with a primary context.
@@ -105,6 +112,8 @@ pub(super) struct Metered {
     /// While another process that waits has the first claim on the counters.
     lent_until_ns: u64,
     attached_ns: u64,
+    budget: Budget,
+    censuses: Censuses,
     /// When it was looked last whether the device is at work, whether it was, and how often a window may still be cut short for that.
     glance: (u64, bool, u32),
     /// The device as the evidence has it; said again when a group's peaks become known.
@@ -127,17 +136,9 @@ pub(super) enum NoCounters {
     Refused(Error),
 }
 
-/// Why a window cannot be opened.
-enum Refused {
-    /// Somebody has the counters: worth another try.
-    Busy(String),
-    /// Nobody here may have them.
-    Never(Box<Fault>),
-}
-
 impl Metered {
     /// Takes hold of the primary context of a device. Its launches can be held from here on, and nothing is counted yet.
-    pub(super) fn attach(driver: Driver, ordinal: u32, steady: Duration, use_gate: bool) -> Result<Self, DriverError> {
+    pub(super) fn attach(driver: Driver, ordinal: u32, config: &Config) -> Result<Self, DriverError> {
         let handle = driver.device(ordinal)?;
         let ctx = driver.primary_retain(handle)?;
         let now = monotonic_ns();
@@ -157,12 +158,14 @@ impl Metered {
             mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
             read_ns: now,
             index: 0,
-            steady,
-            use_gate,
+            steady: config.window,
+            use_gate: config.gate,
             busy_wait: BUSY_RETRY,
             told_busy: false,
             lent_until_ns: 0,
             attached_ns: now,
+            budget: Budget::new(config.overhead),
+            censuses: Censuses::new(config, now),
             glance: (now, false, GLANCES),
             said: None,
             out: Vec::new(),
@@ -195,7 +198,8 @@ impl Metered {
         match opened {
             Ok((group, length)) => {
                 let took_ns = now - gate.as_ref().map_or(seen_ns, gate::Closed::since_ns);
-                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary(gate, took_ns, 0) };
+                self.budget.spend(Cost::Rotation, took_ns);
+                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary_of(gate, took_ns, 0) };
             }
             Err((refused, retry)) => {
                 drop(gate);
@@ -274,7 +278,7 @@ impl Metered {
         let mut profiler = match self.profiler.take() {
             Some((profiler, _)) => profiler,
             // SAFETY: the context is retained by us; after a reset by the program the profiler is dropped without being used again.
-            None => unsafe { RangeProfiler::enable(cupti, self.ctx) }?,
+            None => unsafe { RangeProfiler::enable(cupti, self.ctx, Ranges::One) }?,
         };
         let started = profiler.start(&mut self.groups[group]);
         self.profiler = Some((profiler, group));
@@ -321,11 +325,13 @@ impl Metered {
             // While counting, it is looked every now and then whether another process waits for its turn.
             Mode::Counting { until_ns, .. } => (*until_ns).min(later(monotonic_ns(), Duration::from_millis(100))),
             Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)),
+            Mode::Ended => u64::MAX,
         }
     }
 
-    /// Does what is due.
-    pub(super) fn tend(&mut self) {
+    /// Does what is due. `alone`: this is the process's only GPU.
+    pub(super) fn tend(&mut self, alone: bool) {
+        self.census_if_due(alone);
         let now = monotonic_ns();
         let reads = matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ);
         if let Some(nvml) = reads.then(|| self.read_nvml()).flatten() {
@@ -351,6 +357,7 @@ impl Metered {
                     self.cut_uncounted(now);
                 }
             }
+            Mode::Ended => {}
         }
     }
 
@@ -389,6 +396,11 @@ impl Metered {
     /// Ends a window and begins the next. Between Pop and Push there is nothing but CUPTI's own calls.
     fn boundary(&mut self) {
         let lend = self.turn.wanted();
+        let before = if let Mode::Counting { group, .. } = &self.mode { Some(*group) } else { None };
+        let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.thrift(self.budget.shortest_window(), self.budget.pays_change(age));
+        }
         let next = if lend { Err(Refused::Busy(LENT.to_owned())) } else { self.next() };
         let gate = match self.cupti {
             Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
@@ -402,7 +414,9 @@ impl Metered {
         let opened = next.and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
         let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
-        let boundary = boundary(gate, start_ns - end_ns, inside_ns);
+        let boundary = boundary_of(gate, start_ns - end_ns, inside_ns);
+        let same = opened.as_ref().is_ok_and(|(group, _)| Some(*group) == before);
+        self.budget.spend(if same { Cost::Window } else { Cost::Rotation }, start_ns - end_ns);
         if opened.is_err() {
             self.turn.give();
         }
@@ -544,7 +558,8 @@ impl Metered {
         let end_ns = monotonic_ns();
         self.push()?;
         let start_ns = monotonic_ns();
-        let opened = boundary(gate, start_ns - end_ns, 0);
+        let opened = boundary_of(gate, start_ns - end_ns, 0);
+        self.budget.spend(Cost::Rotation, start_ns - end_ns);
         Ok((end_ns, Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened }))
     }
 
@@ -570,7 +585,7 @@ impl Metered {
             let (end_ns, closed) = self.close();
             self.turn.give();
             self.write_counted(end_ns, closed);
-        } else {
+        } else if matches!(self.mode, Mode::Uncounted { .. }) {
             self.cut_uncounted(monotonic_ns());
         }
     }
@@ -667,48 +682,17 @@ impl Metered {
             tokens,
             steps,
             meter_cpu_ns: thread_cpu_ns(),
+            spent: Some(self.budget.spent()),
         }
     }
 }
 
 /// What a boundary says of itself, once its gate is open again. `inside_ns` of its time nobody could launch.
-fn boundary(gate: Result<gate::Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
+fn boundary_of(gate: Result<gate::Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
     let exposed_ns = took_ns.saturating_sub(inside_ns);
     match gate {
         Ok(closed) => Boundary { took_ns, exposed_ns, ..closed.open() },
         Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, exposed_ns, ..Boundary::default() },
-    }
-}
-
-/// What a refusal of CUPTI's means.
-fn refusal(error: &Error, device: u32) -> Refused {
-    let fault = |kind: &str, what: &str, remedy: &str| {
-        Refused::Never(Box::new(Fault {
-            kind: kind.to_owned(),
-            device: Some(device),
-            what: format!("{what} ({error})"),
-            remedy: remedy.to_owned(),
-        }))
-    };
-    match error {
-        Error::Absent { .. } => {
-            fault("missing-symbol", "this libcupti cannot count", "use libcupti of CUDA 12.6 or newer: set FLOPSPROF_CUPTI to its path")
-        }
-        Error::Refused { result, .. } => match *result {
-            CuptiResult::HARDWARE_BUSY => Refused::Busy(format!("{HELD_ELSEWHERE} ({error})")),
-            CuptiResult::INSUFFICIENT_PRIVILEGES | CuptiResult::VIRTUALIZED_DEVICE_INSUFFICIENT_PRIVILEGES => fault(
-                "no-permission",
-                "no permission to read the GPU's counters",
-                "let the host's administrator set `options nvidia NVreg_RestrictProfilingToAdminUsers=0` in /etc/modprobe.d and reboot, or run the container with CAP_SYS_ADMIN",
-            ),
-            CuptiResult::CONFIDENTIAL_COMPUTING_NOT_SUPPORTED => {
-                fault("no-permission", "the GPU's counters are off under confidential computing", "none: the two exclude each other")
-            }
-            CuptiResult::MIG_DEVICE_NOT_SUPPORTED => {
-                fault("not-supported", "no counters on this MIG instance", "use a MIG instance with its own compute instance")
-            }
-            _ => fault("internal", "CUPTI refuses to count", "report it with the output of `flopsprof doctor`"),
-        },
     }
 }
 

@@ -5,6 +5,8 @@
 //! subscription is held no longer than that: a process has one, and torch.profiler wants it for good. Where another tool has it, the boundary goes
 //! ungated, and the evidence says so.
 //!
+//! A census ([`burst`]) keeps the subscription for as long as it lasts, and lets launches through one by one.
+//!
 //! Measured on one H200: 0.3 ms a boundary for subscribing, switching on nine callbacks and unsubscribing.
 
 use std::{
@@ -23,12 +25,19 @@ use cupti_sys::{
     raw::{API_ENTER, CallbackData, CallbackDomain, CuptiResult, LAUNCH_CBIDS, SubscriberHandle},
 };
 
-use super::{driver::Context, guard};
+use super::{
+    burst::{self, Enter},
+    driver::Context,
+    guard, subscribe,
+};
 use crate::{evidence::record::Boundary, window::clock::monotonic_ns};
 
 /// Time between switching the callbacks on and closing the range: a launch that was past its callback's place when they were switched on gets this long
 /// to reach the GPU. A launch call takes a few microseconds.
 const GRACE: Duration = Duration::from_micros(150);
+
+/// Why a gate cannot be closed, mostly.
+pub(super) const TAKEN: &str = "another tool has CUPTI's subscription";
 
 static CLOSED: AtomicBool = AtomicBool::new(false);
 /// The context whose launches are held; null holds none and only looks.
@@ -68,10 +77,13 @@ pub(super) struct Closed {
 /// Subscribes and unsubscribes once, so that it is quick when it matters. Refused where another tool has the subscription, and that is all right.
 pub(super) fn warm_up(cupti: Cupti) {
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
-    if let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) } {
+    if subscribe::take()
+        && let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) }
+    {
         // SAFETY: the subscription is live and given back once.
         let _ = unsafe { cupti.unsubscribe(subscriber) };
     }
+    subscribe::give();
 }
 
 /// Closes the gate for one context (null: looks at launches, holds none).
@@ -80,24 +92,38 @@ pub(super) fn warm_up(cupti: Cupti) {
 /// Why it cannot be closed, in the words of the evidence: another tool has the subscription, mostly.
 pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Closed, String> {
     let since_ns = monotonic_ns();
-    for counter in [&HELD, &SLIPPED, &WAITING_SINCE_NS] {
-        counter.store(0, Ordering::Relaxed);
-    }
-    OTHER_CONTEXT.store(ptr::null_mut(), Ordering::Relaxed);
-    HELD_CONTEXT.store(ctx, Ordering::Relaxed);
-    DEADLINE_NS.store(since_ns + u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX / 2), Ordering::Relaxed);
+    DEADLINE_NS.store(later(since_ns, deadline), Ordering::Relaxed);
     // Closed before the first callback can come.
     CLOSED.store(true, Ordering::SeqCst);
+    let closed = enter(cupti, ctx, since_ns)?;
+    std::thread::sleep(GRACE);
+    Ok(closed)
+}
+
+/// Subscribes for one context's launches and holds none: for [`burst::listen`].
+///
+/// # Errors
+/// As [`close`].
+pub(super) fn watch(cupti: Cupti, ctx: Context) -> Result<Closed, String> {
+    enter(cupti, ctx, monotonic_ns())
+}
+
+/// Takes the subscription and switches the callbacks on.
+fn enter(cupti: Cupti, ctx: Context, since_ns: u64) -> Result<Closed, String> {
+    reset();
+    OTHER_CONTEXT.store(ptr::null_mut(), Ordering::Relaxed);
+    HELD_CONTEXT.store(ctx, Ordering::Relaxed);
+    if !subscribe::take() {
+        release();
+        return Err(TAKEN.to_owned());
+    }
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
     let subscriber = match unsafe { cupti.subscribe(on_launch) } {
         Ok(subscriber) => subscriber,
         Err(e) => {
+            subscribe::give();
             release();
-            return Err(if e.is(CuptiResult::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED) {
-                "another tool has CUPTI's subscription".to_owned()
-            } else {
-                e.to_string()
-            });
+            return Err(if e.is(CuptiResult::MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED) { TAKEN.to_owned() } else { e.to_string() });
         }
     };
     let closed = Closed { cupti, subscriber, since_ns };
@@ -109,7 +135,6 @@ pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Cl
     if on == 0 {
         return Err("CUPTI switched no launch callback on".to_owned());
     }
-    std::thread::sleep(GRACE);
     Ok(closed)
 }
 
@@ -117,20 +142,20 @@ impl Closed {
     /// Opens the gate, gives the subscription back, and tells what happened at it.
     pub(super) fn open(self) -> Boundary {
         drop(self);
-        let slipped = SLIPPED.load(Ordering::Relaxed);
-        let longest_wait_ns = match WAITING_SINCE_NS.load(Ordering::Relaxed) {
-            0 => 0,
-            since => monotonic_ns().saturating_sub(since),
-        };
-        Boundary {
-            gated: slipped == 0,
-            why_ungated: if slipped == 0 { String::new() } else { "launches waited until their deadline".to_owned() },
-            took_ns: 0,
-            exposed_ns: 0,
-            held: HELD.load(Ordering::Relaxed),
-            slipped,
-            longest_wait_ns,
-        }
+        told()
+    }
+
+    /// Opens the gate and keeps the subscription; tells what happened at it so far.
+    pub(super) fn let_through(&self) -> Boundary {
+        release();
+        told()
+    }
+
+    /// Closes the gate that was let open. What happens at it is counted anew.
+    pub(super) fn hold(&self, deadline: Duration) {
+        reset();
+        DEADLINE_NS.store(later(monotonic_ns(), deadline), Ordering::Relaxed);
+        CLOSED.store(true, Ordering::SeqCst);
     }
 
     /// When it was closed.
@@ -139,11 +164,40 @@ impl Closed {
     }
 }
 
+fn reset() {
+    for counter in [&HELD, &SLIPPED, &WAITING_SINCE_NS] {
+        counter.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What happened at the gate since it was closed.
+fn told() -> Boundary {
+    let slipped = SLIPPED.load(Ordering::Relaxed);
+    let longest_wait_ns = match WAITING_SINCE_NS.load(Ordering::Relaxed) {
+        0 => 0,
+        since => monotonic_ns().saturating_sub(since),
+    };
+    Boundary {
+        gated: slipped == 0,
+        why_ungated: if slipped == 0 { String::new() } else { "launches waited until their deadline".to_owned() },
+        took_ns: 0,
+        exposed_ns: 0,
+        held: HELD.load(Ordering::Relaxed),
+        slipped,
+        longest_wait_ns,
+    }
+}
+
+fn later(ns: u64, by: Duration) -> u64 {
+    ns + u64::try_from(by.as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
 impl Drop for Closed {
     fn drop(&mut self) {
         release();
         // SAFETY: the subscription is live and given back once. A refusal leaves callbacks on that return at once.
         let _ = unsafe { self.cupti.unsubscribe(self.subscriber) };
+        subscribe::give();
     }
 }
 
@@ -160,28 +214,38 @@ fn release() {
     OPENED.notify_all();
 }
 
-/// CUPTI calls this on the launching thread, at the entry and exit of every launch, while the gate is closed.
-unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, _cbid: u32, data: *const c_void) {
+/// CUPTI calls this on the launching thread, at the entry and exit of every launch, while there is a subscription.
+unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, cbid: u32, data: *const c_void) {
     guard::shield(|| {
         if domain != CallbackDomain::DRIVER_API || data.is_null() || IS_METER.get() || guard::forked_away() {
             return;
         }
         // SAFETY: in this domain the data is a CallbackData that lives through the call.
         let data = unsafe { &*data.cast::<CallbackData>() };
-        if data.callback_site != API_ENTER {
-            return;
-        }
-        if data.context == HELD_CONTEXT.load(Ordering::Relaxed) {
-            wait();
-        } else {
-            OTHER_CONTEXT.store(data.context, Ordering::Relaxed);
+        let ours = data.context == HELD_CONTEXT.load(Ordering::Relaxed);
+        match (data.callback_site == API_ENTER, ours) {
+            (true, true) => loop {
+                let in_time = wait();
+                // SAFETY: what CUPTI handed over.
+                match unsafe { burst::enter(cbid, data) } {
+                    Enter::Pass => break,
+                    // The burst ended while the launch was on its way here: the gate is closed again, or was opened for good.
+                    Enter::Off if in_time && CLOSED.load(Ordering::Acquire) => {}
+                    Enter::Off => break,
+                }
+            },
+            (true, false) => OTHER_CONTEXT.store(data.context, Ordering::Relaxed),
+            // SAFETY: what CUPTI handed over.
+            (false, true) => unsafe { burst::exit(data) },
+            (false, false) => {}
         }
     });
 }
 
-fn wait() {
+/// Waits until the gate is open; false if the deadline came first.
+fn wait() -> bool {
     if !CLOSED.load(Ordering::Acquire) {
-        return;
+        return true;
     }
     let deadline = DEADLINE_NS.load(Ordering::Relaxed);
     let _ = WAITING_SINCE_NS.compare_exchange(0, monotonic_ns(), Ordering::Relaxed, Ordering::Relaxed);
@@ -191,8 +255,9 @@ fn wait() {
         let now = monotonic_ns();
         if now >= deadline {
             SLIPPED.fetch_add(1, Ordering::Relaxed);
-            break;
+            return false;
         }
         lock = OPENED.wait_timeout(lock, Duration::from_nanos(deadline - now)).unwrap_or_else(PoisonError::into_inner).0;
     }
+    true
 }

@@ -245,7 +245,7 @@ impl Meter {
 
     fn attach(&mut self, ordinal: u32) {
         let seen_ns = monotonic_ns();
-        let mut metered = match Metered::attach(self.driver, ordinal, self.config.window, self.config.gate) {
+        let mut metered = match Metered::attach(self.driver, ordinal, &self.config) {
             Ok(metered) => metered,
             // Gone again, or not ready: looked at again at the next turn.
             Err(_) => return,
@@ -329,6 +329,7 @@ impl Meter {
     /// Cuts the windows that are due.
     fn tend(&mut self) {
         let now = monotonic_ns();
+        let alone = self.devices.iter().flatten().count() == 1;
         let phases = api::phases();
         if !phases.is_empty() {
             self.devices.iter_mut().flatten().filter(|d| d.alive()).for_each(Metered::phase_ends);
@@ -340,7 +341,7 @@ impl Meter {
                 continue;
             }
             if metered.alive() {
-                metered.tend();
+                metered.tend(alone);
             } else if let Some(lost) = slot.take() {
                 lost.lost().into_iter().for_each(|r| self.journal.add(r));
             }

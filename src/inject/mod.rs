@@ -12,6 +12,7 @@
 //! deadlines.
 
 pub mod api;
+mod burst;
 pub mod config;
 mod device;
 mod driver;
@@ -20,8 +21,11 @@ mod gate;
 mod guard;
 mod identity;
 mod journal;
+mod launch;
 mod meter;
 mod planner;
+mod refusal;
 mod reporter;
 mod say;
+mod subscribe;
 mod told;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths, estimated,
     job::Place,
+    kernel::{KernelTotals, Overhead},
     span::Spans,
     timeline::Timeline,
     track::{Track, tracks},
@@ -40,6 +41,8 @@ pub struct FileTotal {
     pub(super) never_looked: BTreeSet<String>,
     pub(super) libraries: BTreeMap<String, BTreeSet<String>>,
     pub(super) breaks: Vec<String>,
+    pub(super) kernels: KernelTotals,
+    pub(super) overhead: Option<Overhead>,
 }
 
 /// A device as one process saw it.
@@ -88,6 +91,10 @@ impl FileTotal {
 
     fn add(&mut self, track: &Track) {
         let paths = track.paths(&mut self.timeline);
+        self.kernels.add(&KernelTotals::of(track, &paths));
+        if let Some(overhead) = Overhead::of(track) {
+            self.overhead.get_or_insert_default().add(&overhead);
+        }
         let process = &mut self.process;
         add_paths(&mut process.paths, &paths);
         process.estimated.extend(estimated::estimate(track));

@@ -72,6 +72,10 @@ impl Ledger {
         run.uncovered.extend(file.uncovered);
         run.never_looked.extend(file.never_looked);
         file.libraries.into_iter().for_each(|(name, versions)| run.libraries.entry(name).or_default().extend(versions));
+        run.kernels.add(&file.kernels);
+        if let Some(overhead) = &file.overhead {
+            run.overhead.get_or_insert_default().add(overhead);
+        }
         add_paths(&mut run.paths, &file.process.paths);
         add_paths(run.nodes.entry(file.process.host.clone()).or_default(), &file.process.paths);
         run.estimated.extend(file.process.estimated.iter().cloned());

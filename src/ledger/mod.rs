@@ -6,10 +6,12 @@
 //!
 //! A process's evidence is added up by itself ([`FileTotal`]), then merged ([`Ledger`]): of a run with thousands of ranks only sums are in memory.
 
+pub mod category;
 pub mod estimated;
 mod file;
 pub mod interpolate;
 pub mod job;
+pub mod kernel;
 mod merge;
 pub mod span;
 pub mod timeline;
@@ -25,6 +27,7 @@ use crate::evidence::{
 };
 use estimated::Estimated;
 use job::Run;
+use kernel::{KernelTotals, Overhead};
 use timeline::Timeline;
 
 pub use file::FileTotal;
@@ -211,6 +214,10 @@ pub struct RunTotal {
     pub never_looked: BTreeSet<String>,
     /// Libraries by name: their versions.
     pub libraries: BTreeMap<String, BTreeSet<String>>,
+    /// Which kernels executed it.
+    pub kernels: KernelTotals,
+    /// What the meter cost; none where the evidence does not say.
+    pub overhead: Option<Overhead>,
     /// Places where a file's chain does not hold.
     pub breaks: Vec<String>,
     /// Lines that could not be written.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::evidence::{
     read::ProcessEvidence,
-    record::{Device, Plan, Record, Tier, Window},
+    record::{Device, Kernels, Plan, Record, Tier, Window},
 };
 
 /// Windows, readings and identity of one device in one process.
@@ -21,6 +21,8 @@ pub struct Track {
     pub plan: Plan,
     /// In the order of time.
     pub windows: Vec<Window>,
+    /// Censuses, and why there were none.
+    pub censuses: Vec<Kernels>,
     /// Readings of the energy counter: when (`CLOCK_MONOTONIC`), mJ.
     pub energy: Vec<(u64, u64)>,
 }
@@ -37,6 +39,7 @@ pub fn tracks(file: &ProcessEvidence) -> Vec<Track> {
                 let track = tracks.entry(reading.device).or_default();
                 track.energy.extend(reading.nvml.energy_mj.map(|mj| (line.at_ns, mj)));
             }
+            Record::Kernels(kernels) => tracks.entry(kernels.device).or_default().censuses.push((**kernels).clone()),
             Record::Window(window) => {
                 let track = tracks.entry(window.device).or_default();
                 track.energy.extend(window.nvml.as_ref().and_then(|n| n.energy_mj).map(|mj| (window.end_ns, mj)));

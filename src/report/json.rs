@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     counter::plan::PREFIX,
     evidence::record::{Fault, Tier},
-    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated},
+    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, kernel::Overhead},
     reconcile::{SixNd, declared::Told},
     rule::Assessment,
 };
@@ -83,10 +83,30 @@ pub struct Report {
     pub devices: Vec<DeviceRow>,
     /// Nodes.
     pub nodes: Vec<NodeRow>,
+    /// What the meter made the program wait for; left out where the evidence does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<OverheadRow>,
     /// What is not metered, and what stands in doubt.
     pub not_metered: NotMetered,
     /// Libraries and their versions.
     pub libraries: BTreeMap<String, Vec<String>>,
+}
+
+/// Time that the meter took from the program: boundaries and censuses as long as they were, an upper bound of what the program lost.
+#[derive(Clone, Debug, Serialize)]
+pub struct OverheadRow {
+    /// The share of the wall time that the budget allows.
+    pub budget: f64,
+    /// The share that was taken, over all processes and devices.
+    pub share: f64,
+    /// The share of the process and device of which most was taken.
+    pub most: f64,
+    /// Seconds at boundaries between windows of one group of counters.
+    pub windows_s: f64,
+    /// Seconds at boundaries that changed the group, or took the counters up.
+    pub rotation_s: f64,
+    /// Seconds in censuses.
+    pub census_s: f64,
 }
 
 /// Operations of one thing.
@@ -306,6 +326,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         flop_per_s: (wall_s > 0.0).then(|| flop / wall_s),
         peak_share: run.peak_share(),
         timeline: timeline(run),
+        overhead: run.overhead.as_ref().map(overhead),
         six_nd,
         reconciliation: None,
         assessment: None,
@@ -370,6 +391,18 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
             breaks: run.breaks.clone(),
         },
         libraries: run.libraries.iter().map(|(name, versions)| (name.clone(), versions.iter().cloned().collect())).collect(),
+    }
+}
+
+fn overhead(of: &Overhead) -> OverheadRow {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    OverheadRow {
+        budget: of.allowed,
+        share: if of.life_ns == 0 { 0.0 } else { of.total_ns() as f64 / of.life_ns as f64 },
+        most: of.most,
+        windows_s: seconds(of.windows_ns),
+        rotation_s: seconds(of.rotation_ns),
+        census_s: seconds(of.census_ns),
     }
 }
 

@@ -176,6 +176,17 @@ fn places(out: &mut String, report: &Report, mark: &str) {
     let longest = report.processes.iter().map(|p| p.longest_wait_ms).fold(0.0, f64::max);
     let cpu: f64 = report.processes.iter().map(|p| p.meter_cpu_s).sum();
     let _ = writeln!(out, "\nthe meter held {held} launches at boundaries (longest {longest:.0} ms) and used {cpu:.2} s of CPU");
+    if let Some(o) = &report.overhead {
+        let _ = writeln!(
+            out,
+            "it took {:.3} % of the time (budget {} %): windows {:.2} s, changes of counters {:.2} s, censuses {:.2} s",
+            100.0 * o.share,
+            100.0 * o.budget,
+            o.windows_s,
+            o.rotation_s,
+            o.census_s
+        );
+    }
 }
 
 fn estimates(out: &mut String, report: &Report, mark: &str) {

@@ -64,6 +64,8 @@ pub struct Schedule {
     probed: usize,
     since_probe: Duration,
     probe_after: Duration,
+    shortest: Duration,
+    change: bool,
 }
 
 impl Schedule {
@@ -83,6 +85,8 @@ impl Schedule {
             age: Duration::ZERO,
             since_probe: Duration::ZERO,
             probe_after: FIRST_PROBE,
+            shortest: Duration::ZERO,
+            change: true,
         }
     }
 
@@ -102,6 +106,18 @@ impl Schedule {
     /// A window that ends, or will end, earlier than it was given out: by so much.
     pub fn cut(&mut self, by: Duration) {
         self.age = self.age.saturating_sub(by);
+    }
+
+    /// Whether a window of this group is one in which the program does what it always does, after the survey: a time for a census.
+    #[must_use]
+    pub fn settled(&self, group: usize) -> bool {
+        self.active && !self.blind && group == self.main && self.looked.iter().all(|l| *l)
+    }
+
+    /// How dear boundaries are at the moment: no window is shorter than this, and none is for another group unless `change` is true. The survey
+    /// goes before: what is not looked at once is not known at all.
+    pub fn thrift(&mut self, shortest: Duration, change: bool) {
+        (self.shortest, self.change) = (shortest, change);
     }
 
     fn decide(&mut self) -> Option<Turn> {
@@ -127,16 +143,19 @@ impl Schedule {
             used.push(self.main);
         }
         let others: Vec<usize> = (0..self.turns.len()).filter(|g| !used.contains(g)).collect();
-        if !others.is_empty() && self.since_probe >= self.probe_after {
+        if self.change && !others.is_empty() && self.since_probe >= self.probe_after {
             self.since_probe = Duration::ZERO;
             self.probe_after = (self.probe_after * 2).min(RARE_PROBE);
             self.probed = after(&others, self.probed);
             return Some(Turn { group: self.probed, length: LOOK.min(self.steady) });
         }
-        self.main = after(&used, self.main);
+        if self.change || !used.contains(&self.main) {
+            self.main = after(&used, self.main);
+        }
         // Groups that alternate get shorter windows, so that their shares of a short run come out alike.
         let share = if used.len() == 1 { 1 } else { 2 * u32::try_from(used.len()).unwrap_or(1) };
-        let length = (self.age / share).max(SHORTEST).min(self.steady);
+        let length = (self.age / share).max(SHORTEST).min(self.steady.max(self.shortest));
+        let length = if self.age > FIRST_PROBE { length.max(self.shortest) } else { length };
         self.since_probe += length;
         Some(Turn { group: self.main, length })
     }
@@ -270,6 +289,19 @@ mod tests {
             let seconds = f64::from(windows - changes) * 0.027 + f64::from(changes) * 0.19;
             assert!(seconds / 3600.0 < 0.002, "{uses:?}: {windows} windows, {changes} changes, {seconds} s");
         }
+    }
+
+    /// A budget that pays for little: one group stays on, in long windows.
+    #[test]
+    fn thrift_makes_windows_long_and_keeps_the_group() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        play(&mut schedule, &["a", "b"], 300.0);
+        schedule.thrift(Duration::from_secs(300), false);
+        let (_, windows, changes) = play(&mut schedule, &["a", "b"], 3600.0);
+        assert!(windows <= 13 && changes == 0, "{windows} windows, {changes} changes");
+        schedule.thrift(Duration::ZERO, true);
+        let (spent, ..) = play(&mut schedule, &["a", "b"], 3600.0);
+        assert!(spent[0] > 1000.0 && spent[1] > 1000.0, "{spent:?}");
     }
 
     #[test]

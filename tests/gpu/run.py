@@ -21,6 +21,9 @@ import tarfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import census as kernels  # noqa: E402  its checks: census, kernel, budget
+
 PREFIX = "sm__ops_path_tensor_"
 
 
@@ -75,7 +78,8 @@ class Checks:
 
     def driver(self, name):
         folder = os.path.join(self.evidence, name)
-        for file in os.listdir(folder):
+        # Beside the evidence lies the report that the job wrote at its end.
+        for file in (f for f in os.listdir(folder) if f.endswith(".jsonl")):
             for line in open(os.path.join(folder, file)):
                 record = json.loads(line)
                 if record["type"] == "device":
@@ -227,7 +231,7 @@ def kill9(c):
         none_yet = done.returncode == 3
         readable += done.returncode == 0 or none_yet
         if not none_yet and done.returncode == 0:
-            lines = [json.loads(line) for f in os.listdir(out) for line in open(os.path.join(out, f)) if line.endswith("\n")]
+            lines = [json.loads(line) for f in os.listdir(out) if f.endswith(".jsonl") for line in open(os.path.join(out, f)) if line.endswith("\n")]
             ends = [line["end_ns"] for line in lines if line["type"] == "window"]
             begun = min([line["start_ns"] for line in lines if line["type"] == "window"], default=lines[0]["at_ns"])
             last = max(ends, default=begun)
@@ -271,13 +275,15 @@ def reconcile(c):
     os.makedirs(folder)
     # Windows of one second: the trainings last four.
     environment = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_WINDOW": "1"}
-    command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder]
+    command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder, "--fills", c.args.fills, "--seconds", str(c.args.seconds)]
     done = subprocess.run(command, env=environment, timeout=540, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     print(done.stdout[-4000:], done.stderr[-4000:] if done.returncode else "", flush=True)
     sys.path.insert(0, HERE)
     from reconcile import cases
 
-    for name, *_ in cases():
+    for name, _, _, fill in cases():
+        if fill not in c.args.fills.split(","):
+            continue
         row = f"reconcile.{name.replace('-', '_')}"
         if not os.path.isdir(os.path.join(folder, name)):
             c.row(row, None, 0.02, "<=", error="no evidence")
@@ -314,9 +320,9 @@ def estimate(c):
     shutil.rmtree(out)
 
 
-#: Those that need more than PyTorch: by name only.
-MORE = {"reconcile": reconcile, "estimate": estimate}
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
+# Those that run only when they are named: they take long, or need more than PyTorch.
+MORE = {"reconcile": reconcile, "estimate": estimate} | kernels.CHECKS
 
 
 def main():
@@ -325,10 +331,12 @@ def main():
     parser.add_argument("--lib", required=True, type=os.path.abspath)
     parser.add_argument("--out", required=True, type=os.path.abspath)
     parser.add_argument("--commit", required=True)
-    parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list")
+    parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list (besides: " + ",".join(MORE) + ")")
     parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
+    parser.add_argument("--seconds", type=float, default=4, help="of reconcile: of each training")
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)

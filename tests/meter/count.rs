@@ -79,9 +79,14 @@ fn settings_that_make_no_sense_are_named_and_replaced() {
         assert_eq!(outcome.counted(), outcome.truth());
         outcome.said.clone()
     };
-    for (name, value) in
-        [("FLOPSPROF_WINDOW", "often"), ("FLOPSPROF_WINDOW", "-1"), ("FLOPSPROF_WINDOW", "NaN"), ("FLOPSPROF_DRAIN", "1e99")]
-    {
+    for (name, value) in [
+        ("FLOPSPROF_WINDOW", "often"),
+        ("FLOPSPROF_WINDOW", "-1"),
+        ("FLOPSPROF_WINDOW", "NaN"),
+        ("FLOPSPROF_DRAIN", "1e99"),
+        ("FLOPSPROF_OVERHEAD", "101"),
+        ("FLOPSPROF_CENSUS", "soon"),
+    ] {
         let said = outcome_of(&Bench::new().env(name, value));
         assert_eq!(said.len(), 1, "{name}={value}: {said:?}");
         assert!(said[0].contains(name) && said[0].contains(value), "{said:?}");

@@ -307,6 +307,13 @@ impl Outcome {
         ledger::run_total(&self.evidence())
     }
 
+    /// What the command prints with these arguments and the run's folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_flopsprof")).args(arguments).arg(&self.out).output().expect("the command");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
     /// What `flopsprof report` prints, and its exit status.
     pub(crate) fn report(&self) -> (Option<i32>, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_flopsprof")).arg("report").arg(&self.out).output().expect("the command");

@@ -9,6 +9,7 @@ mod thousands;
 mod aws;
 mod golden;
 mod html;
+mod kernels;
 mod many;
 
 use std::{

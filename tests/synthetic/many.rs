@@ -38,12 +38,18 @@ fn rank(hours: u64) -> Evidence {
     evidence
 }
 
+fn between(line: &str) -> &str {
+    let (_, rest) = line.split_once(",\"seq\"").expect("a line of evidence");
+    rest.rsplit_once(",\"sha256\":").expect("a line with its own hash").0
+}
+
 /// Writes the evidence of a job, eight ranks a node, into a folder; returns its bytes.
 pub(crate) fn write_job(folder: &Path, ranks: u64, hours: u64) -> u64 {
     fs::create_dir_all(folder).expect("a folder");
     let one = tempfile::tempdir().expect("a temporary folder");
     let text = fs::read_to_string(rank(hours).write(one.path())).expect("evidence");
-    let bodies: Vec<&str> = text.lines().map(|l| l.split_once(",\"seq\"").expect("a line of evidence").1).collect();
+    // Between the hash of the line before and the line's own.
+    let bodies: Vec<&str> = text.lines().map(between).collect();
     let write = |rank: u64| {
         let (node, pid) = (rank / 8, 1000 + rank);
         let (mut prev, mut bytes) = (CHAIN_START.to_owned(), Vec::with_capacity(text.len() + 1000));
@@ -63,6 +69,7 @@ pub(crate) fn write_job(folder: &Path, ranks: u64, hours: u64) -> u64 {
             let body =
                 if body.contains("\"type\":\"start\"") || body.contains("\"type\":\"device\"") { own(body) } else { (*body).to_owned() };
             let line = format!("{{\"prev\":\"{prev}\",\"seq\"{body}");
+            let line = format!("{line},\"sha256\":\"{}\"}}", line_hash(line.as_bytes()));
             prev = line_hash(line.as_bytes());
             bytes.extend_from_slice(line.as_bytes());
             bytes.push(b'\n');

@@ -8,7 +8,8 @@ use std::{
 
 use flopsprof::evidence::{
     record::{
-        Boundary, Declare, Device, End, FORMAT, Fault, Host, Library, NvmlReading, Plan, Process, Reading, Record, Start, Tier, Window,
+        Boundary, Declare, Device, End, FORMAT, Fault, Host, Kernels, Library, NvmlReading, Plan, Process, Reading, Record, Start, Tier,
+        Window,
     },
     write::Writer,
 };
@@ -38,6 +39,8 @@ pub(crate) struct Evidence {
     pub(crate) readings: Vec<(u64, NvmlReading)>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) declared: Option<Declare>,
+    /// Censuses, each written after its window.
+    pub(crate) censuses: Vec<Kernels>,
     /// Tokens of the whole run.
     pub(crate) tokens: u64,
     /// Whether it ends with its last record.
@@ -66,6 +69,7 @@ impl Evidence {
                 tokens: (index + 1) * 1000,
                 steps: index + 1,
                 meter_cpu_ns: (index + 1) * 1_000_000,
+                spent: None,
             }
         });
         Self {
@@ -105,6 +109,7 @@ impl Evidence {
             readings: Vec::new(),
             faults: Vec::new(),
             declared: None,
+            censuses: Vec::new(),
             tokens: 0,
             ended: true,
         }
@@ -156,6 +161,8 @@ impl Evidence {
                 append(*at_ns, Record::Reading(Reading { device: 0, nvml: nvml.clone() }));
             }
             append(window.end_ns, Record::Window(Box::new(window.clone())));
+            let its = self.censuses.iter().filter(|c| c.window == Some(window.index));
+            its.for_each(|c| append(window.end_ns, Record::Kernels(Box::new(c.clone()))));
         }
         if self.ended {
             let last = self.windows.last().map_or(self.at_ns, |w| w.end_ns);

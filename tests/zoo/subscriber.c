@@ -1,5 +1,5 @@
 /* Profiles itself through CUPTI, as torch.profiler does: takes the one subscription and counts the launches it is told of.
- * subscriber start|midway, with the path of libcupti in ZOO_CUPTI. */
+ * subscriber start|midway|linked, with the path of libcupti in ZOO_CUPTI. `linked` calls what a program that is linked with libcupti would call, once. */
 #include "zoo.h"
 
 enum { DRIVER_API = 1, LAUNCH_KERNEL = 307 };
@@ -14,8 +14,10 @@ static void on_launch(void *user, int domain, uint32_t id, const void *data) {
 
 int main(int argc, char **argv) {
     int midway = argc > 1 && strcmp(argv[1], "midway") == 0;
-    void *libcupti = dlopen(getenv("ZOO_CUPTI"), RTLD_NOW);
+    int linked = argc > 1 && strcmp(argv[1], "linked") == 0;
+    void *libcupti = dlopen(getenv("ZOO_CUPTI"), RTLD_NOW | RTLD_GLOBAL);
     if (libcupti == NULL) return 3;
+    if (linked) libcupti = RTLD_DEFAULT;
     int (*subscribe)(void **, void (*)(void *, int, uint32_t, const void *), void *);
     int (*unsubscribe)(void *);
     int (*enable)(uint32_t, void *, int, uint32_t);
@@ -24,13 +26,17 @@ int main(int argc, char **argv) {
     *(void **)&enable = dlsym(libcupti, "cuptiEnableCallback");
     void *subscriber;
 
-    if (!midway) {
+    if (!midway && !linked) {
         ZOO_CHECK(subscribe(&subscriber, on_launch, NULL));
         ZOO_CHECK(enable(1, subscriber, DRIVER_API, LAUNCH_KERNEL));
     }
     zoo_open();
     struct zoo zoo = zoo_primary(0);
     zoo_work(&zoo, BF16, 300, 1000);
+    if (linked) {
+        ZOO_CHECK(subscribe(&subscriber, on_launch, NULL));
+        ZOO_CHECK(enable(1, subscriber, DRIVER_API, LAUNCH_KERNEL));
+    }
     if (midway) {
         /* The moment in which somebody else has it is short. */
         int result = 1;

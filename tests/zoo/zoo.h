@@ -50,6 +50,10 @@ static const char zoo_ptx[] =
     X(cuModuleLoadData, (void **, const void *))                                                                                                  \
     X(cuModuleGetFunction, (void **, void *, const char *))                                                                                       \
     X(cuStreamCreate, (void **, unsigned))                                                                                                        \
+    X(cuStreamBeginCapture_v2, (void *, unsigned))                                                                                                \
+    X(cuStreamEndCapture, (void *, void **))                                                                                                      \
+    X(cuGraphInstantiateWithFlags, (void **, void *, unsigned long long))                                                                         \
+    X(cuGraphLaunch, (void *, void *))                                                                                                        \
     X(cuLaunchKernel, (void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **))
 
 #define X(name, arguments) static int(*name) arguments;

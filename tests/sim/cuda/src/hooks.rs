@@ -7,8 +7,8 @@ use std::{
 
 use crate::state::{wait_for, with};
 
-/// Called around each launch, on its thread: context, 0 enter or 1 exit, callback id, function, kernel, correlation id.
-pub type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32);
+/// Called around each launch, on its thread: context, 0 enter or 1 exit, callback id, function, kernel, correlation id, the call's parameters, its result.
+pub type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32, *const c_void, *mut u32);
 /// Called when a context was made (1) or is about to be destroyed (0).
 pub type OnContext = extern "C" fn(*mut c_void, u32);
 
@@ -26,23 +26,32 @@ pub extern "C" fn flopsprof_sim_on_context(hook: Option<OnContext>) {
     ON_CONTEXT.store(hook.map_or(std::ptr::null_mut(), |h| h as *mut c_void), Ordering::SeqCst);
 }
 
-fn call_launch(ctx: usize, site: u32, cbid: u32, function: &CStr, kernel: &CStr, correlation: u32) {
-    let hook = ON_LAUNCH.load(Ordering::SeqCst);
-    if !hook.is_null() {
-        // SAFETY: only ever set to a function of this type.
-        let hook: OnLaunch = unsafe { std::mem::transmute(hook) };
-        hook(ctx as *mut c_void, site, cbid, function.as_ptr(), kernel.as_ptr(), correlation);
-    }
+/// A launch, as its callbacks are told of it.
+pub(crate) struct Told<'a> {
+    pub(crate) ctx: usize,
+    pub(crate) cbid: u32,
+    pub(crate) function: &'a CStr,
+    /// None: a graph, or a kernel that has lost its name.
+    pub(crate) kernel: Option<&'a CStr>,
+    pub(crate) params: *const c_void,
 }
 
-pub(crate) fn enter(ctx: usize, cbid: u32, function: &CStr, kernel: &CStr) -> u32 {
+/// Calls the hook around a launch.
+pub(crate) fn around(told: &Told, launch: impl FnOnce() -> u32) -> u32 {
     let correlation = CORRELATION.fetch_add(1, Ordering::Relaxed);
-    call_launch(ctx, 0, cbid, function, kernel, correlation);
-    correlation
-}
-
-pub(crate) fn exit(ctx: usize, cbid: u32, function: &CStr, kernel: &CStr, correlation: u32) {
-    call_launch(ctx, 1, cbid, function, kernel, correlation);
+    let call = |site: u32, result: *mut u32| {
+        let hook = ON_LAUNCH.load(Ordering::SeqCst);
+        if !hook.is_null() {
+            // SAFETY: only ever set to a function of this type.
+            let hook: OnLaunch = unsafe { std::mem::transmute(hook) };
+            let kernel = told.kernel.map_or(std::ptr::null(), CStr::as_ptr);
+            hook(told.ctx as *mut c_void, site, told.cbid, told.function.as_ptr(), kernel, correlation, told.params, result);
+        }
+    };
+    call(0, std::ptr::null_mut());
+    let mut result = launch();
+    call(1, &raw mut result);
+    result
 }
 
 pub(crate) fn context(ctx: usize, made: bool) {
@@ -88,7 +97,11 @@ pub extern "C" fn flopsprof_sim_range_close(
         take(user, index, metric.as_ptr(), flop);
     };
     match launches {
-        Some(launches) => launches.iter().enumerate().for_each(|(i, (metric, flop))| give(i, metric, *flop)),
+        Some(launches) => launches.iter().enumerate().for_each(|(i, work)| {
+            // A range is there also where nothing that is counted was executed.
+            give(i, "", 0);
+            work.iter().for_each(|(metric, flop)| give(i, metric, *flop));
+        }),
         None => range.unwrap_or_default().iter().for_each(|(metric, flop)| give(0, metric, *flop)),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
-    sync::atomic::Ordering,
+    sync::{OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::{
     INVALID_CONTEXT, INVALID_VALUE, NOT_FOUND, OK, R, cuda, hooks, shared,
-    state::{Function, current, duration, with},
+    state::{Function, Work, current, duration, with},
 };
 
 /// Launches that may be outstanding.
@@ -42,44 +42,102 @@ fn entries(ptx: &str) -> Vec<Function> {
 pub struct LaunchConfig {
     grid: [c_uint; 3],
     block: [c_uint; 3],
+    shared: c_uint,
+    stream: *mut c_void,
 }
 
-unsafe fn launch(call: &CStr, cbid: u32, function: *mut c_void, grid: [c_uint; 3], block: [c_uint; 3], params: *mut *mut c_void) -> R {
+/// The parameters of a launch of one kernel, as callbacks are handed them.
+#[repr(C)]
+struct KernelParams {
+    function: *mut c_void,
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared: c_uint,
+    stream: *mut c_void,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+}
+
+/// Whether kernels have lost their names (`FLOPSPROF_SIM_NAMELESS`).
+fn nameless() -> bool {
+    static NAMELESS: OnceLock<bool> = OnceLock::new();
+    *NAMELESS.get_or_init(|| std::env::var_os("FLOPSPROF_SIM_NAMELESS").is_some())
+}
+
+/// Ranges that a launch makes while each is counted by itself (`FLOPSPROF_SIM_RANGES_PER_LAUNCH`): one on the real GPU.
+fn ranges_per_launch() -> usize {
+    static RANGES: OnceLock<usize> = OnceLock::new();
+    *RANGES.get_or_init(|| std::env::var("FLOPSPROF_SIM_RANGES_PER_LAUNCH").ok().and_then(|v| v.parse().ok()).unwrap_or(1))
+}
+
+unsafe fn launch(call: &CStr, cbid: u32, p: &KernelParams, told: *const c_void) -> R {
     let Some(ctx) = current() else { return INVALID_CONTEXT };
-    let Some(f) = with(|s| s.functions.get(&(function as usize)).cloned()) else { return INVALID_VALUE };
+    let Some(f) = with(|s| s.functions.get(&(p.function as usize)).cloned()) else { return INVALID_VALUE };
     let product = |d: [c_uint; 3]| d.iter().map(|n| u64::from(*n)).product::<u64>();
-    let work = f.work.as_ref().map(|(metric, flop, index)| {
+    let mut work = Work::new();
+    if let Some((metric, flop, index)) = &f.work {
         // SAFETY: the directive says that this parameter is a u32, and the caller passes the parameters that the entry declares.
-        let iterations = unsafe { *(*params.add(*index)).cast::<u32>() };
-        (metric.clone(), product(grid) * product(block).div_ceil(32) * u64::from(iterations) * flop)
-    });
-    let correlation = hooks::enter(ctx, cbid, call, &f.name);
-    let flop = work.as_ref().map_or(0, |(_, flop)| *flop);
-    let took = duration(flop);
-    let (device, queued) = with(|s| {
-        let Some(context) = s.contexts.get_mut(&ctx) else { return (None, Duration::ZERO) };
-        if let Some((metric, flop)) = &work
-            && let Some(range) = &mut context.range
-        {
-            *range.entry(metric.clone()).or_insert(0) += flop;
+        let iterations = unsafe { *(*p.params.add(*index)).cast::<u32>() };
+        work.insert(metric.clone(), product(p.grid) * product(p.block).div_ceil(32) * u64::from(iterations) * flop);
+    }
+    let kernel = (!nameless()).then_some(f.name.as_c_str());
+    hooks::around(&hooks::Told { ctx, cbid, function: call, kernel, params: told }, || {
+        // A stream that captures runs nothing.
+        let captured = with(|s| s.captures.get_mut(&(p.stream as usize)).map(|c| c.push(work.clone())).is_some());
+        if captured { OK } else { execute(ctx, vec![work]) }
+    })
+}
+
+unsafe fn launch_kernel(call: &CStr, cbid: u32, p: KernelParams) -> R {
+    // SAFETY: the caller's promise.
+    unsafe { launch(call, cbid, &p, (&raw const p).cast()) }
+}
+
+/// Executes the kernels of one launch.
+fn execute(ctx: usize, kernels: Vec<Work>) -> R {
+    let flop: u64 = kernels.iter().flat_map(Work::values).sum();
+    let took: Duration = kernels.iter().map(|w| duration(w.values().sum())).sum();
+    let found = with(|s| {
+        let context = s.contexts.get_mut(&ctx)?;
+        let mut sum = Work::new();
+        for (metric, flop) in kernels.iter().flatten() {
+            *sum.entry(metric.clone()).or_insert(0) += flop;
         }
+        if let Some(range) = &mut context.range {
+            for (metric, flop) in &sum {
+                *range.entry(metric.clone()).or_insert(0) += flop;
+            }
+        }
+        let each = context.launches.is_some();
         if let Some(launches) = &mut context.launches {
-            launches.push(work.clone().unwrap_or_default());
+            launches.push(sum);
+            launches.extend((1..ranges_per_launch()).map(|_| Work::new()));
         }
         let device = context.device;
         let now = Instant::now();
         let until = s.busy_until.entry(device).or_insert(now);
         *until = (*until).max(now) + took;
-        (Some(device), *until - now)
+        Some((device, *until - now, each))
     });
-    let Some(device) = device else { return INVALID_CONTEXT };
+    let Some((device, queued, each)) = found else { return INVALID_CONTEXT };
     let activity = &shared::activity()[device];
     activity.mflop.fetch_add(flop >> 20, Ordering::Relaxed);
     activity.busy_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(0), Ordering::Relaxed);
+    if each {
+        // Kernels run one after the other, and each costs 1.1 ms.
+        let fast = std::env::var_os("FLOPSPROF_SIM_FAST").is_some();
+        std::thread::sleep(queued + if fast { Duration::ZERO } else { Duration::from_micros(1100) });
+    }
     // A full queue blocks the launch, as the driver's does.
     std::thread::sleep(queued.saturating_sub(took * QUEUE));
-    hooks::exit(ctx, cbid, call, &f.name, correlation);
     OK
+}
+
+/// The parameters of a graph's launch.
+#[repr(C)]
+struct GraphParams {
+    graph: *mut c_void,
+    stream: *mut c_void,
 }
 
 cuda! {
@@ -108,16 +166,40 @@ cuda! {
     fn cuFuncSetAttribute(_f: *mut c_void, _attribute: c_int, _value: c_int) { OK }
     fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: *mut c_int, _f: *mut c_void, _size: c_int, _shared: usize) { *blocks = 4; OK }
     fn cuLaunchKernel(
-        f: *mut c_void, gx: c_uint, gy: c_uint, gz: c_uint, bx: c_uint, by: c_uint, bz: c_uint, _shared: c_uint, _stream: *mut c_void, params: *mut *mut c_void, _extra: *mut *mut c_void,
+        function: *mut c_void, gx: c_uint, gy: c_uint, gz: c_uint, bx: c_uint, by: c_uint, bz: c_uint, shared: c_uint, stream: *mut c_void, params: *mut *mut c_void, extra: *mut *mut c_void,
     ) {
-        launch(c"cuLaunchKernel", 307, f, [gx, gy, gz], [bx, by, bz], params)
+        launch_kernel(c"cuLaunchKernel", 307, KernelParams { function, grid: [gx, gy, gz], block: [bx, by, bz], shared, stream, params, extra })
     }
     fn cuLaunchCooperativeKernel(
-        f: *mut c_void, gx: c_uint, gy: c_uint, gz: c_uint, bx: c_uint, by: c_uint, bz: c_uint, _shared: c_uint, _stream: *mut c_void, params: *mut *mut c_void,
+        function: *mut c_void, gx: c_uint, gy: c_uint, gz: c_uint, bx: c_uint, by: c_uint, bz: c_uint, shared: c_uint, stream: *mut c_void, params: *mut *mut c_void,
     ) {
-        launch(c"cuLaunchCooperativeKernel", 477, f, [gx, gy, gz], [bx, by, bz], params)
+        launch_kernel(c"cuLaunchCooperativeKernel", 477, KernelParams { function, grid: [gx, gy, gz], block: [bx, by, bz], shared, stream, params, extra: std::ptr::null_mut() })
     }
-    fn cuLaunchKernelEx(config: *const LaunchConfig, f: *mut c_void, params: *mut *mut c_void, _extra: *mut *mut c_void) {
-        launch(c"cuLaunchKernelEx", 652, f, (*config).grid, (*config).block, params)
+    fn cuLaunchKernelEx(config: *const LaunchConfig, function: *mut c_void, params: *mut *mut c_void, extra: *mut *mut c_void) {
+        let c = &*config;
+        let p = KernelParams { function, grid: c.grid, block: c.block, shared: c.shared, stream: c.stream, params, extra };
+        let told = (config, function, params, extra);
+        let told: [*const c_void; 4] = [told.0.cast(), told.1, told.2.cast(), told.3.cast()];
+        launch(c"cuLaunchKernelEx", 652, &p, told.as_ptr().cast())
+    }
+    fn cuStreamBeginCapture_v2(stream: *mut c_void, _mode: c_uint) { with(|s| s.captures.insert(stream as usize, Vec::new())); OK }
+    fn cuStreamIsCapturing(stream: *mut c_void, status: *mut c_int) { *status = c_int::from(with(|s| s.captures.contains_key(&(stream as usize)))); OK }
+    fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) {
+        let Some(handle) = with(|s| {
+            let kernels = s.captures.remove(&(stream as usize))?;
+            let handle = s.handle();
+            s.graphs.insert(handle, kernels);
+            Some(handle)
+        }) else { return INVALID_VALUE };
+        *graph = handle as *mut c_void;
+        OK
+    }
+    fn cuGraphInstantiateWithFlags(exec: *mut *mut c_void, graph: *mut c_void, _flags: u64) { *exec = graph; OK }
+    fn cuGraphLaunch(graph: *mut c_void, stream: *mut c_void) {
+        let Some(ctx) = current() else { return INVALID_CONTEXT };
+        let Some(kernels) = with(|s| s.graphs.get(&(graph as usize)).cloned()) else { return INVALID_VALUE };
+        let p = GraphParams { graph, stream };
+        let told = hooks::Told { ctx, cbid: 514, function: c"cuGraphLaunch", kernel: None, params: (&raw const p).cast() };
+        hooks::around(&told, || execute(ctx, kernels))
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A kernel executes what its PTX declares in a line `//@sim kernel=<entry> metric=<name> flop_per_warp_iteration=<n> iterations_param=<i>`: blocks x warps x
 //! iterations x n operations; none without such a line. A device executes `FLOPSPROF_SIM_FLOPS` operations a second (1e15 by default) and takes 2 us a launch;
-//! launches queue, 1024 at most. `cuInit` honours `CUDA_INJECTION64_PATH` as the driver does. [`fault`] makes functions fail. The symbol
+//! launches queue, 1024 at most. While each launch is counted by itself they run one after the other and take 1.1 ms more. What a stream captures becomes a
+//! graph, which is one launch and one range. `FLOPSPROF_SIM_NAMELESS` takes the kernels' names away, `FLOPSPROF_SIM_RANGES_PER_LAUNCH` makes launches
+//! count as several ranges. `cuInit` honours `CUDA_INJECTION64_PATH` as the driver does. [`fault`] makes functions fail. The symbol
 //! `flopsprof_stand_in` tells the meter that nothing here is a measurement.
 #![allow(
     non_snake_case,

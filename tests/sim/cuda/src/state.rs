@@ -26,10 +26,13 @@ pub(crate) struct Context {
     pub(crate) device: usize,
     pub(crate) id: u64,
     /// FLOP by metric in the open range.
-    pub(crate) range: Option<BTreeMap<String, u64>>,
-    /// FLOP of each launch, in order, while an automatic range is open.
-    pub(crate) launches: Option<Vec<(String, u64)>>,
+    pub(crate) range: Option<Work>,
+    /// FLOP by metric of each launch, in order, while an automatic range is open.
+    pub(crate) launches: Option<Vec<Work>>,
 }
+
+/// FLOP by metric.
+pub(crate) type Work = BTreeMap<String, u64>;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -37,6 +40,9 @@ pub(crate) struct State {
     /// Primary contexts: references and handle, by device.
     pub(crate) primary: HashMap<usize, (u32, usize)>,
     pub(crate) functions: HashMap<usize, Function>,
+    /// Streams that are capturing, and what was launched into them; graphs that came of that.
+    pub(crate) captures: HashMap<usize, Vec<Work>>,
+    pub(crate) graphs: HashMap<usize, Vec<Work>>,
     /// Entries of a module's PTX.
     pub(crate) modules: HashMap<usize, Vec<Function>>,
     pub(crate) next: usize,

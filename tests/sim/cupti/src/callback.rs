@@ -28,6 +28,8 @@ pub(crate) extern "C" fn on_launch(
     function: *const c_char,
     kernel: *const c_char,
     correlation: u32,
+    params: *const c_void,
+    result: *mut u32,
 ) {
     let Some(bit) = LAUNCH_CBIDS.iter().position(|c| *c == cbid) else { return };
     if ENABLED.load(Ordering::SeqCst) & (1 << bit) == 0 {
@@ -38,8 +40,8 @@ pub(crate) extern "C" fn on_launch(
     let data = CallbackData {
         callback_site: site,
         function_name: function,
-        function_params: std::ptr::null(),
-        function_return_value: std::ptr::null_mut(),
+        function_params: params,
+        function_return_value: result.cast(),
         symbol_name: kernel,
         context: ctx,
         context_uid: 1,

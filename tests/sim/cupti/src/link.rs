@@ -8,7 +8,7 @@ use std::{
 use crate::callback;
 
 pub(crate) type Take = extern "C" fn(*mut c_void, usize, *const c_char, u64);
-pub(crate) type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32);
+pub(crate) type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32, *const c_void, *mut u32);
 pub(crate) type OnContext = extern "C" fn(*mut c_void, u32);
 
 /// Its private functions.

@@ -1,0 +1,551 @@
+//! The census: for a bounded burst, every launch is counted by itself.
+//!
+//! It takes the place of a window. At a gated boundary the window that is open ends, the same group of counters is switched on again with a range a
+//! launch ([`Ranges::Each`]), launches are let through one by one ([`burst`]), and then a window of the usual kind begins. The sum over the launches is
+//! the census window's count, so nothing is lost and nothing is counted twice: what stands in every group stays counted all the time.
+//!
+//! ```text
+//! window │ gate: Pop Stop Disable │ Start │ launches … │ Stop Decode Start │ launches … │ Stop Disable, Start Push │ window
+//!        └ launches wait ─────────────────┘            └ wait ─────────────┘            └ wait ────────────────────┘
+//! ```
+//! A chunk has as many launches as its session has ranges; the next waits for the next Start. Names, grids, blocks and streams are what the launch callbacks
+//! told, in the order of the ranges, because only one launch is under way at a time. If launches and ranges do not meet, the chunk's names are dropped and its
+//! counts stay. A tool that asks for CUPTI's subscription meanwhile ends the burst and gets it ([`subscribe`]). A graph launch that made several ranges is one row of their sum.
+//!
+//! When: after a warm-up and the survey, when what is left of the budget pays for a whole step of the program (found by listening to some thousand launches
+//! first, which holds nobody), and then whenever it pays again. Not while another tool has CUPTI's subscription; not in a process of several GPUs or a
+//! job of several processes, because kernels run one after the other in a burst, and one that waits for a kernel launched later, or on another GPU
+//! by the same thread, would wait for ever. Whatever goes wrong ends in plain windows, and the evidence says why.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use cupti_sys::{Cupti, Error};
+
+use super::{GATE, Metered, Mode, boundary_of, later};
+use crate::{
+    counter::{
+        find,
+        session::{Counts, Group, Launches, RangeProfiler, Ranges},
+    },
+    evidence::record::{Boundary, Kernel, Kernels, Kind, Record, Tier, Window},
+    inject::{
+        burst,
+        config::{self, Asked, Config},
+        gate,
+        launch::{Launch, What},
+        meter, subscribe,
+    },
+    window::{
+        budget::{self, Cost},
+        clock::monotonic_ns,
+        period,
+    },
+};
+
+/// No census before a program is so old: it is still loading, compiling and finding its step.
+const WARM_UP: Duration = Duration::from_secs(60);
+/// From one census to the next, at the least; and from one that could not be taken.
+const SPACING: Duration = Duration::from_secs(30);
+/// How many launches are listened to, and for how long, to find a step: a callback takes under a microsecond.
+const LISTEN: (usize, Duration) = (8192, Duration::from_secs(3));
+/// How often the meter looks up while it waits for launches.
+const LOOK: Duration = Duration::from_millis(10);
+/// A program that hardly launches is not waited for: so long, and this for each launch.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
+/// Censuses that failed after which no more are tried.
+const FAILURES: u32 = 2;
+
+/// When censuses are taken, and what became of those so far.
+pub(super) struct Censuses {
+    asked: Option<Asked>,
+    /// When the next is looked at; none: never.
+    next_ns: Option<u64>,
+    /// Why there will be none, still to be told.
+    never: Option<String>,
+    step: Option<usize>,
+    failures: u32,
+    /// The last reason that was told.
+    told: String,
+}
+
+impl Censuses {
+    pub(super) fn new(config: &Config, now: u64) -> Self {
+        let processes = config::job_processes();
+        let never = (processes > 1 && config.census.is_none()).then(|| {
+            format!("no census in a job of {processes} processes: a kernel that waits for another process could wait for ever while kernels run one by one")
+        });
+        let next_ns = match config.census {
+            Some(asked) => Some(later(now, asked.after)),
+            None => (config.overhead > 0.0).then(|| later(now, WARM_UP)),
+        };
+        Self { asked: config.census, next_ns, never, step: None, failures: 0, told: String::new() }
+    }
+}
+
+/// What came of the launches of one chunk.
+struct Chunk {
+    ranges: Launches,
+    launches: Vec<Launch>,
+}
+
+impl Metered {
+    /// Takes a census if it is time for one. `alone`: this is the process's only GPU.
+    pub(super) fn census_if_due(&mut self, alone: bool) {
+        let now = monotonic_ns();
+        let (Mode::Counting { group, .. }, Some(cupti)) = (&self.mode, self.cupti) else { return };
+        if self.censuses.next_ns.is_none_or(|next| now < next) {
+            return;
+        }
+        if let Some(why) = self.censuses.never.take() {
+            self.censuses.next_ns = None;
+            self.tell(why);
+            return;
+        }
+        let wait = |by| Some(later(now, by));
+        if let Some(asked) = self.censuses.asked {
+            self.censuses.next_ns = wait(Duration::from_millis(200));
+            self.census(cupti, asked.launches, None);
+            return;
+        }
+        let settled = self.schedule.as_ref().is_some_and(|s| s.settled(*group));
+        if !settled || self.turn.wanted() {
+            self.censuses.next_ns = wait(Duration::from_secs(1));
+            return;
+        }
+        if !alone {
+            self.skip("no census in a process that uses several GPUs: kernels that wait for each other could wait for ever".to_owned());
+            return;
+        }
+        if find::torch_is_mapped() && !subscribe::stands_between() {
+            self.skip("no census: torch.profiler could not be let in while it lasts; load the library by LD_PRELOAD".to_owned());
+            return;
+        }
+        if !self.paid(now) {
+            return;
+        }
+        match self.listen(cupti) {
+            Ok(step) => self.censuses.step = step,
+            Err(why) => return self.skip(format!("no census: {why}")),
+        }
+        if self.paid(now) {
+            let (launches, _) = self.budget.burst(self.censuses.step);
+            let step = self.censuses.step.filter(|s| launches % s == 0);
+            self.census(cupti, launches, step);
+        }
+    }
+
+    /// Whether the budget pays for the next census; if not, it is looked at again when it will.
+    fn paid(&mut self, now: u64) -> bool {
+        let age = Duration::from_nanos(now - self.attached_ns);
+        let (_, cost) = self.budget.burst(self.censuses.step);
+        let wait = self.budget.until_paid(age, cost);
+        if !wait.is_zero() {
+            self.censuses.next_ns = Some(later(now, wait.max(Duration::from_secs(1))));
+        }
+        wait.is_zero()
+    }
+
+    /// Listens to the program's launches and finds its step.
+    fn listen(&self, cupti: Cupti) -> Result<Option<usize>, String> {
+        let watched = gate::watch(cupti, self.ctx)?;
+        burst::listen(LISTEN.0);
+        let until = later(monotonic_ns(), LISTEN.1);
+        while monotonic_ns() < until && !burst::heard_all() && !meter::draining() && !subscribe::wanted() {
+            std::thread::sleep(LOOK);
+        }
+        drop(watched);
+        Ok(period::period(&burst::end().1))
+    }
+
+    /// There is no census now: says why, once for each reason, and looks again later.
+    fn skip(&mut self, why: String) {
+        let wait = if self.censuses.asked.is_some() { Duration::from_millis(200) } else { SPACING };
+        self.censuses.next_ns = Some(later(monotonic_ns(), wait));
+        self.tell(why);
+    }
+
+    fn tell(&mut self, why: String) {
+        if self.censuses.told != why {
+            self.censuses.told.clone_from(&why);
+            self.out.push(Record::Kernels(Box::new(Kernels { device: self.ordinal, why, ..Kernels::default() })));
+        }
+    }
+
+    /// A census that did not work: says why, and after some of them tries no more.
+    fn failed(&mut self, why: String) {
+        self.skip(format!("the census failed: {why}"));
+        self.censuses.failures += 1;
+        if self.censuses.failures >= FAILURES {
+            self.censuses.next_ns = None;
+        }
+    }
+
+    /// Takes a census of so many launches.
+    fn census(&mut self, cupti: Cupti, launches: usize, step: Option<usize>) {
+        let (Mode::Counting { group, until_ns, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
+        let (group, until_ns) = (*group, *until_ns);
+        if !self.use_gate {
+            return self.skip("no census without a gate (FLOPSPROF_GATE=0)".to_owned());
+        }
+        let mut counters = match Group::timed(&planned.host, &planned.plan.groups[group]) {
+            Ok(counters) => counters,
+            Err(e) => return self.failed(e.to_string()),
+        };
+        let chunk = budget::chunk(launches);
+        let closed = match gate::close(cupti, self.ctx, GATE) {
+            Ok(closed) => closed,
+            Err(why) => return self.skip(format!("no census: {why}")),
+        };
+        burst::hold(GATE);
+        let (before_ns, collected) = self.close();
+        self.cut(until_ns.saturating_sub(before_ns));
+        self.disable();
+        let profiler = match self.start_each(cupti, &mut counters, chunk) {
+            Ok(profiler) => profiler,
+            Err(e) => {
+                burst::end();
+                self.write_counted(before_ns, collected);
+                self.resume(closed, before_ns);
+                self.budget.spend(Cost::Census, monotonic_ns() - before_ns);
+                return self.failed(e.to_string());
+            }
+        };
+        let start_ns = monotonic_ns();
+        burst::allow(chunk.min(launches));
+        let opened = Boundary { took_ns: start_ns - before_ns, exposed_ns: start_ns - before_ns, ..closed.let_through() };
+        // The program goes on: there is time for what the window before counted.
+        self.write_counted(before_ns, collected);
+        let (chunks, profiler, mut why) = self.chunks(profiler, &mut counters, launches, chunk);
+        closed.hold(GATE);
+        let end_ns = monotonic_ns();
+        let (slipped, _) = burst::end();
+        let Some(profiler) = profiler else {
+            // The context is gone: the meter sees that next, and lets go of it.
+            return;
+        };
+        let _ = profiler.disable();
+        if slipped > 0 {
+            why = format!("{slipped} launches waited until their deadline");
+        }
+        if meter::draining() {
+            drop(closed);
+            self.turn.give();
+            self.mode = Mode::Ended;
+        } else {
+            self.resume(closed, end_ns);
+        }
+        let took_ns = monotonic_ns() - before_ns;
+        self.budget.spend(Cost::Census, took_ns);
+        let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
+        if through == launches {
+            self.budget.learn(launches, Duration::from_nanos(took_ns));
+        }
+        let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
+        match counted.collect::<Result<Vec<_>, Error>>() {
+            Ok(chunks) => {
+                self.tell_census(group, chunks, why, step, (start_ns, end_ns), Boundary { slipped, gated: slipped == 0, ..opened })
+            }
+            Err(e) => {
+                let why = format!("the census's counts could not be read: {e}");
+                let nvml = self.read_nvml();
+                let window = self.window(start_ns, end_ns, Tier::Utilization, why.clone(), opened, nvml);
+                self.out.push(Record::Window(Box::new(window)));
+                self.failed(why);
+            }
+        }
+        let wait = self.censuses.asked.map_or(Some(SPACING), |a| a.every);
+        if self.censuses.failures == 0 {
+            self.censuses.next_ns = wait.map(|w| later(monotonic_ns(), w));
+        }
+    }
+
+    fn start_each(&self, cupti: Cupti, counters: &mut Group, room: usize) -> Result<RangeProfiler, Error> {
+        // SAFETY: the context is retained by us and alive: it was looked at just now.
+        let mut profiler = unsafe { RangeProfiler::enable(cupti, self.ctx, Ranges::Each(room)) }?;
+        match profiler.start(counters) {
+            Ok(()) => Ok(profiler),
+            Err(e) => {
+                let _ = profiler.disable();
+                Err(e)
+            }
+        }
+    }
+
+    /// Lets launches through, chunk by chunk; the first has begun. Returns what was counted, the profiler (none when the context is gone), and why it ended
+    /// early, if it did. No launch goes through when it returns.
+    fn chunks(
+        &mut self,
+        mut profiler: RangeProfiler,
+        counters: &mut Group,
+        launches: usize,
+        chunk: usize,
+    ) -> (Vec<Chunk>, Option<RangeProfiler>, String) {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut left = launches;
+        let patience = PATIENCE.0 + PATIENCE.1 * u32::try_from(launches).unwrap_or(u32::MAX);
+        let limit_ns = later(monotonic_ns(), patience);
+        loop {
+            let mut why = self.await_chunk(limit_ns);
+            if !burst::pause(GATE) {
+                why = "a launch did not return".to_owned();
+            }
+            if !self.alive() {
+                return (chunks, None, why);
+            }
+            // What was launched is counted when it has run.
+            let _ = self.driver.synchronize();
+            let collected = profiler.collect(counters);
+            let taken = burst::take();
+            left = left.saturating_sub(taken.len());
+            match collected {
+                Ok(ranges) => chunks.push(Chunk { ranges, launches: taken }),
+                Err(e) => {
+                    self.failed(e.to_string());
+                    return (chunks, Some(profiler), format!("a part of the census was lost: {e}"));
+                }
+            }
+            if left == 0 || !why.is_empty() || chunks.iter().any(|c| c.ranges.dropped > 0) {
+                return (chunks, Some(profiler), why);
+            }
+            if let Err(e) = profiler.start(counters) {
+                return (chunks, Some(profiler), e.to_string());
+            }
+            burst::allow(chunk.min(left));
+        }
+    }
+
+    /// Waits until a chunk's launches are through: empty, or why it is waited for no longer.
+    fn await_chunk(&self, limit_ns: u64) -> String {
+        loop {
+            let why = if burst::used_up(LOOK) {
+                ""
+            } else if meter::draining() {
+                "the program ended in it"
+            } else if subscribe::wanted() {
+                "another tool asked for CUPTI's subscription"
+            } else if monotonic_ns() > limit_ns {
+                "the program launches too rarely"
+            } else if !self.alive() {
+                "the program reset its device"
+            } else {
+                continue;
+            };
+            return why.to_owned();
+        }
+    }
+
+    /// Begins a window of the usual kind, and opens the gate. Nothing was counted since `end_ns`.
+    fn resume(&mut self, closed: gate::Closed, end_ns: u64) {
+        let opened = self.next().and_then(|next| self.open_as(next));
+        let start_ns = monotonic_ns();
+        let boundary = boundary_of(Ok(closed), start_ns - end_ns, 0);
+        match opened {
+            Ok((group, length)) => {
+                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
+            }
+            Err(refused) => {
+                self.turn.give();
+                self.uncounted(refused, end_ns, true);
+            }
+        }
+    }
+
+    /// Puts what a census counted into the evidence.
+    fn tell_census(
+        &mut self,
+        group: usize,
+        chunks: Vec<(Chunk, Vec<Counts>)>,
+        why: String,
+        step: Option<usize>,
+        (start_ns, end_ns): (u64, u64),
+        opened: Boundary,
+    ) {
+        let dropped: usize = chunks.iter().map(|(c, _)| c.ranges.dropped).sum();
+        let told = Told::of(chunks);
+        let nvml = self.read_nvml();
+        let mut window = self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml);
+        let mut kernels = Kernels {
+            device: self.ordinal,
+            window: Some(window.index),
+            launches: told.launches,
+            ranges: told.ranges,
+            step: step.filter(|_| why.is_empty()).map(|s| s as u64),
+            why: if why.is_empty() { told.why.clone() } else { why },
+            kernels: Vec::new(),
+        };
+        if dropped > 0 {
+            kernels.why = format!("{dropped} launches of the census found no room and were not counted");
+            window = Window { tier: Tier::Utilization, why: kernels.why.clone(), ..window };
+            self.censuses.next_ns = None;
+            self.censuses.failures += 1;
+        } else {
+            window = Window { group: Some(group), cycles: told.cycles, counts: told.counts.clone(), ..window };
+            kernels.kernels = told.kernels;
+            if let Some(schedule) = &mut self.schedule {
+                // Not idle: a census ends when launches came.
+                schedule.counted(group, &told.counts, told.launches == 0);
+            }
+        }
+        self.censuses.told.clear();
+        self.out.push(Record::Window(Box::new(window)));
+        self.out.push(Record::Kernels(Box::new(kernels)));
+    }
+}
+
+/// What a census's launches add up to.
+#[derive(Default)]
+struct Told {
+    launches: u64,
+    ranges: u64,
+    counts: BTreeMap<String, u128>,
+    cycles: Option<u64>,
+    kernels: Vec<Kernel>,
+    why: String,
+}
+
+impl Told {
+    fn of(chunks: Vec<(Chunk, Vec<Counts>)>) -> Self {
+        let mut told = Self { cycles: Some(0), ..Self::default() };
+        let all = || chunks.iter().flat_map(|(_, counts)| counts);
+        // A path that one range did not count is not counted at all.
+        let invalid: Vec<String> = all().flat_map(|c| c.invalid.iter().cloned()).collect();
+        for counts in all() {
+            told.ranges += 1;
+            told.cycles = told.cycles.zip(counts.cycles).map(|(a, b)| a + b);
+            for (path, flop) in counts.paths.iter().filter(|(p, _)| !invalid.contains(p)) {
+                *told.counts.entry(path.clone()).or_insert(0) += flop;
+            }
+        }
+        let mut names = Names::default();
+        for (chunk, counts) in chunks {
+            told.launches += chunk.launches.len() as u64;
+            match meet(&chunk.launches, counts) {
+                Ok(met) => met.into_iter().for_each(|(launch, counts)| names.add(Some(launch), counts, &invalid)),
+                Err((why, counts)) => {
+                    told.why = why;
+                    counts.into_iter().for_each(|c| names.add(None, c, &invalid));
+                }
+            }
+        }
+        told.kernels = names.kernels;
+        told
+    }
+}
+
+/// Brings launches and ranges together. A graph may have made a range for each of its kernels.
+fn meet(launches: &[Launch], mut ranges: Vec<Counts>) -> Result<Vec<(&Launch, Counts)>, (String, Vec<Counts>)> {
+    if launches.len() == ranges.len() {
+        return Ok(launches.iter().zip(ranges).collect());
+    }
+    let graphs = || launches.iter().filter(|l| l.what == What::Graph);
+    let (count, others) = (graphs().count(), launches.len() - graphs().count());
+    let one = graphs().all(|g| Some(g.handle) == graphs().next().map(|f| f.handle));
+    let nodes = ranges.len().saturating_sub(others);
+    if count == 0 || !one || nodes < count || nodes % count != 0 {
+        return Err((format!("names were dropped: {} launches made {} ranges", launches.len(), ranges.len()), ranges));
+    }
+    let mut rest = ranges.drain(..);
+    let met = launches.iter().map(|launch| {
+        let mut sum = Counts::default();
+        for (i, counts) in rest.by_ref().take(if launch.what == What::Graph { nodes / count } else { 1 }).enumerate() {
+            let add = |a: Option<u64>, b: Option<u64>| if i == 0 { b } else { a.zip(b).map(|(a, b)| a + b) };
+            (sum.cycles, sum.ns) = (add(sum.cycles, counts.cycles), add(sum.ns, counts.ns));
+            sum.invalid.extend(counts.invalid);
+            for (path, flop) in counts.paths {
+                *sum.paths.entry(path).or_insert(0) += flop;
+            }
+        }
+        (launch, sum)
+    });
+    Ok(met.collect())
+}
+
+/// Launches that are alike, together.
+#[derive(Default)]
+struct Names {
+    kernels: Vec<Kernel>,
+    streams: Vec<usize>,
+    graphs: Vec<usize>,
+}
+
+fn number(of: usize, list: &mut Vec<usize>) -> usize {
+    list.iter().position(|l| *l == of).unwrap_or_else(|| {
+        list.push(of);
+        list.len() - 1
+    })
+}
+
+impl Names {
+    fn add(&mut self, launch: Option<&Launch>, counts: Counts, invalid: &[String]) {
+        let mut row = Kernel { kind: Kind::Unnamed, ..Kernel::default() };
+        if let Some(launch) = launch {
+            (row.grid, row.block) = (launch.grid, launch.block);
+            row.stream = u32::try_from(number(launch.stream, &mut self.streams)).unwrap_or(u32::MAX);
+            match &launch.what {
+                What::Kernel(name) => (row.kind, row.name) = (Kind::Kernel, name.clone()),
+                What::Graph => (row.kind, row.name) = (Kind::Graph, number(launch.handle, &mut self.graphs).to_string()),
+                What::Nameless => {}
+            }
+        }
+        let alike =
+            |k: &&mut Kernel| (k.kind, &k.name, k.grid, k.block, k.stream) == (row.kind, &row.name, row.grid, row.block, row.stream);
+        let at = match self.kernels.iter_mut().find(alike) {
+            Some(kernel) => kernel,
+            None => {
+                self.kernels.push(row);
+                self.kernels.last_mut().expect("pushed just now")
+            }
+        };
+        at.launches += 1;
+        at.durations_ns.extend(counts.ns);
+        for (path, flop) in counts.paths.into_iter().filter(|(p, n)| *n > 0 && !invalid.contains(p)) {
+            *at.counts.entry(path).or_insert(0) += flop;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(what: What, handle: usize) -> Launch {
+        Launch { what, handle, grid: [1; 3], block: [1; 3], stream: 0 }
+    }
+
+    fn kernel() -> Launch {
+        launch(What::Kernel("k".to_owned()), 1)
+    }
+
+    fn ranges(flop: &[u128]) -> Vec<Counts> {
+        flop.iter().map(|n| Counts { paths: [("p".to_owned(), *n)].into(), ns: Some(5), cycles: Some(9), ..Counts::default() }).collect()
+    }
+
+    fn met(launches: &[Launch], flop: &[u128]) -> Result<Vec<u128>, usize> {
+        meet(launches, ranges(flop)).map(|m| m.iter().map(|(_, c)| c.paths["p"]).collect()).map_err(|(_, ranges)| ranges.len())
+    }
+
+    #[test]
+    fn launches_and_ranges_meet_one_to_one() {
+        assert_eq!(met(&[kernel(), kernel()], &[3, 4]), Ok(vec![3, 4]));
+        assert_eq!(met(&[launch(What::Graph, 7), kernel()], &[3, 4]), Ok(vec![3, 4]));
+        assert_eq!(met(&[], &[]), Ok(vec![]));
+    }
+
+    /// Where each kernel of a graph makes a range, the graph has their sum.
+    #[test]
+    fn the_kernels_of_a_graph_are_added_up() {
+        let launches = [kernel(), launch(What::Graph, 7), kernel(), launch(What::Graph, 7)];
+        assert_eq!(met(&launches, &[1, 10, 20, 30, 2, 11, 21, 31]), Ok(vec![1, 60, 2, 63]));
+        let (_, counts) = &meet(&launches, ranges(&[1, 10, 20, 30, 2, 11, 21, 31])).unwrap()[1];
+        assert_eq!((counts.ns, counts.cycles), (Some(15), Some(27)));
+    }
+
+    /// What cannot be told apart keeps its operations and loses its names.
+    #[test]
+    fn what_does_not_meet_is_not_guessed() {
+        assert_eq!(met(&[kernel(), kernel()], &[1, 2, 3]), Err(3));
+        assert_eq!(met(&[kernel(), kernel()], &[1]), Err(1));
+        assert_eq!(met(&[launch(What::Graph, 7), launch(What::Graph, 8)], &[1, 2, 3, 4]), Err(4));
+        assert_eq!(met(&[launch(What::Graph, 7), launch(What::Graph, 7)], &[1, 2, 3]), Err(3));
+    }
+}

@@ -1,0 +1,48 @@
+//! What CUPTI's refusals mean for the program, and what to do about them.
+
+use cupti_sys::{Error, raw::CuptiResult};
+
+use crate::evidence::record::Fault;
+
+/// Why nothing is counted while a program that knows nothing of turns has the counters.
+pub(super) const HELD_ELSEWHERE: &str = "another tool holds the GPU's counters";
+
+/// Why a window cannot be opened.
+pub(super) enum Refused {
+    /// Somebody has the counters: worth another try.
+    Busy(String),
+    /// Nobody here may have them.
+    Never(Box<Fault>),
+}
+
+/// What a refusal of CUPTI's means.
+pub(super) fn refusal(error: &Error, device: u32) -> Refused {
+    let fault = |kind: &str, what: &str, remedy: &str| {
+        Refused::Never(Box::new(Fault {
+            kind: kind.to_owned(),
+            device: Some(device),
+            what: format!("{what} ({error})"),
+            remedy: remedy.to_owned(),
+        }))
+    };
+    match error {
+        Error::Absent { .. } => {
+            fault("missing-symbol", "this libcupti cannot count", "use libcupti of CUDA 12.6 or newer: set FLOPSPROF_CUPTI to its path")
+        }
+        Error::Refused { result, .. } => match *result {
+            CuptiResult::HARDWARE_BUSY => Refused::Busy(format!("{HELD_ELSEWHERE} ({error})")),
+            CuptiResult::INSUFFICIENT_PRIVILEGES | CuptiResult::VIRTUALIZED_DEVICE_INSUFFICIENT_PRIVILEGES => fault(
+                "no-permission",
+                "no permission to read the GPU's counters",
+                "let the host's administrator set `options nvidia NVreg_RestrictProfilingToAdminUsers=0` in /etc/modprobe.d and reboot, or run the container with CAP_SYS_ADMIN",
+            ),
+            CuptiResult::CONFIDENTIAL_COMPUTING_NOT_SUPPORTED => {
+                fault("no-permission", "the GPU's counters are off under confidential computing", "none: the two exclude each other")
+            }
+            CuptiResult::MIG_DEVICE_NOT_SUPPORTED => {
+                fault("not-supported", "no counters on this MIG instance", "use a MIG instance with its own compute instance")
+            }
+            _ => fault("internal", "CUPTI refuses to count", "report it with the output of `flopsprof doctor`"),
+        },
+    }
+}

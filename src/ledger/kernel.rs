@@ -1,0 +1,370 @@
+//! Which kernels executed the operations.
+//!
+//! A census counts every launch of a burst by itself; between bursts only the sum is known. So each path's total is apportioned. Every burst that saw the path
+//! stands for the windows that lie nearer to it than to another: its weight is what the path counted in them. In a burst a kernel has the share of the
+//! path's operations that its launches executed there, and the kernel's share of the total is the weighted mean over the bursts. The rows of a path add
+//! up to its total to the unit. What no burst saw (a path that was never on in one, a process without a census) is the residual, a row of its own.
+//!
+//! The error of a row is how much the bursts disagree about it; with one burst it is not known.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use super::{PathTotal, Paths, track::Track};
+use crate::evidence::record::{Kernels, Kind, Window};
+
+/// What a row is of.
+pub type Key = (Kind, String);
+/// Grid and block.
+pub type Shape = ([u32; 3], [u32; 3]);
+
+/// One kernel, or graph.
+#[derive(Clone, Debug)]
+pub struct KernelTotal {
+    /// FLOP apportioned to it, by path.
+    pub flop: BTreeMap<String, u128>,
+    /// Variance of their sum, FLOP²; none when it is not known.
+    pub variance: Option<f64>,
+    /// Launches that censuses saw.
+    pub launches: u64,
+    /// FLOP that these executed, by path.
+    pub seen: BTreeMap<String, u128>,
+    /// The same launches by grid and block: how many, and their FLOP.
+    pub shapes: BTreeMap<Shape, (u64, u128)>,
+    /// How long launches took, ns; empty where that was not counted.
+    pub durations: Histogram<u64>,
+    /// The sum of these, ns.
+    pub duration_ns: u128,
+    /// FLOP of the launches whose duration is known, and the time that they would take at each path's peak, s; none where a peak is not known.
+    pub timed: (u128, Option<f64>),
+}
+
+impl Default for KernelTotal {
+    fn default() -> Self {
+        Self {
+            flop: BTreeMap::new(),
+            variance: Some(0.0),
+            launches: 0,
+            seen: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            durations: Histogram::new(3).expect("three digits are within what it can do"),
+            duration_ns: 0,
+            timed: (0, Some(0.0)),
+        }
+    }
+}
+
+impl KernelTotal {
+    /// FLOP apportioned to it.
+    #[must_use]
+    pub fn total(&self) -> u128 {
+        self.flop.values().sum()
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (into, from) in [(&mut self.flop, &other.flop), (&mut self.seen, &other.seen)] {
+            add_flop(into, from);
+        }
+        self.variance = self.variance.zip(other.variance).map(|(a, b)| a + b);
+        self.launches += other.launches;
+        for (shape, (launches, flop)) in &other.shapes {
+            let at = self.shapes.entry(*shape).or_default();
+            *at = (at.0 + launches, at.1 + flop);
+        }
+        let _ = self.durations.add(&other.durations);
+        self.duration_ns += other.duration_ns;
+        self.timed = (self.timed.0 + other.timed.0, self.timed.1.zip(other.timed.1).map(|(a, b)| a + b));
+    }
+}
+
+/// All kernels of a process, or of a run.
+#[derive(Clone, Debug, Default)]
+pub struct KernelTotals {
+    /// The rows.
+    pub rows: BTreeMap<Key, KernelTotal>,
+    /// FLOP that no census saw anything of, by path.
+    pub residual: BTreeMap<String, u128>,
+    /// Censuses.
+    pub censuses: u64,
+    /// Those of a whole number of steps.
+    pub whole: u64,
+    /// Why there was no census, or none that was all well: how often.
+    pub why: BTreeMap<String, u64>,
+}
+
+impl KernelTotals {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        for (key, row) in &other.rows {
+            self.rows.entry(key.clone()).or_default().add(row);
+        }
+        add_flop(&mut self.residual, &other.residual);
+        self.censuses += other.censuses;
+        self.whole += other.whole;
+        other.why.iter().for_each(|(why, n)| *self.why.entry(why.clone()).or_default() += n);
+    }
+
+    /// Rows and residual together: the total of the paths, to the unit.
+    #[must_use]
+    pub fn total(&self) -> u128 {
+        self.rows.values().map(KernelTotal::total).sum::<u128>() + self.residual.values().sum::<u128>()
+    }
+
+    /// The kernels of one device in one process, whose paths add up to `paths`.
+    #[must_use]
+    pub fn of(track: &Track, paths: &Paths) -> Self {
+        let mut totals = Self::default();
+        let mut bursts: Vec<Burst> = Vec::new();
+        for census in &track.censuses {
+            if !census.why.is_empty() {
+                *totals.why.entry(census.why.clone()).or_default() += 1;
+            }
+            let Some(window) = track.windows.iter().find(|w| Some(w.index) == census.window) else { continue };
+            if !census.kernels.is_empty() {
+                totals.censuses += 1;
+                totals.whole += u64::from(census.step.is_some());
+                totals.see(census, track);
+                bursts.push(Burst { window, census });
+            }
+        }
+        for (path, total) in paths.iter().filter(|(_, t)| t.total() > 0) {
+            totals.apportion(path, total, &bursts, &track.windows);
+        }
+        totals
+    }
+
+    /// Takes down what a census saw.
+    fn see(&mut self, census: &Kernels, track: &Track) {
+        let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
+        for kernel in &census.kernels {
+            let row = self.rows.entry((kernel.kind, kernel.name.clone())).or_default();
+            let flop: u128 = kernel.counts.values().sum();
+            row.launches += kernel.launches;
+            add_flop(&mut row.seen, &kernel.counts);
+            let shape = row.shapes.entry((kernel.grid, kernel.block)).or_default();
+            *shape = (shape.0 + kernel.launches, shape.1 + flop);
+            if kernel.durations_ns.is_empty() {
+                continue;
+            }
+            for ns in &kernel.durations_ns {
+                // It grows as it must.
+                let _ = row.durations.record(*ns);
+                row.duration_ns += u128::from(*ns);
+            }
+            let peak = |path: &String| track.device.peak_flop_per_cycle.get(path).map(|p| p * hertz).filter(|p| *p > 0.0);
+            let at_peak = kernel.counts.iter().map(|(path, n)| peak(path).map(|p| *n as f64 / p)).sum::<Option<f64>>();
+            row.timed = (row.timed.0 + flop, row.timed.1.zip(at_peak).map(|(a, b)| a + b));
+        }
+    }
+
+    fn apportion(&mut self, path: &str, total: &PathTotal, bursts: &[Burst], windows: &[Window]) {
+        let seen: Vec<(&Burst, f64)> = bursts.iter().map(|b| (b, b.flop(path))).filter(|(_, flop)| *flop > 0.0).collect();
+        if seen.is_empty() {
+            *self.residual.entry(path.to_owned()).or_default() += total.total();
+            return;
+        }
+        let weights = weights(path, &seen, windows);
+        // Shares by row and burst.
+        let mut shares: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
+        for (i, (burst, all)) in seen.iter().enumerate() {
+            for kernel in &burst.census.kernels {
+                let flop = kernel.counts.get(path).copied().unwrap_or(0) as f64;
+                if flop > 0.0 {
+                    shares.entry((kernel.kind, kernel.name.clone())).or_insert_with(|| vec![0.0; seen.len()])[i] += flop / all;
+                }
+            }
+        }
+        let mean = |shares: &[f64]| shares.iter().zip(&weights).map(|(s, w)| s * w).sum::<f64>();
+        let amount = total.total();
+        let mut left = amount;
+        let largest = shares.iter().max_by(|a, b| mean(a.1).total_cmp(&mean(b.1))).map(|(key, _)| key.clone());
+        for (key, shares) in &shares {
+            let share = mean(shares);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between nothing and the amount")]
+            let flop = ((amount as f64 * share).floor() as u128).min(left);
+            left -= flop;
+            let row = self.rows.entry(key.clone()).or_default();
+            *row.flop.entry(path.to_owned()).or_default() += flop;
+            let n = weights.len() as f64;
+            let spread = weights.iter().zip(shares).map(|(w, s)| (w * (s - share)).powi(2)).sum::<f64>();
+            let of_bursts = (n > 1.0).then(|| spread * n / (n - 1.0) * (amount as f64).powi(2));
+            let of_total = total.variance.map(|v| v * share * share);
+            row.variance = row.variance.zip(of_bursts).zip(of_total).map(|((a, b), c)| a + b + c);
+        }
+        // What rounding left over goes where it shows least.
+        if let Some(key) = largest {
+            *self.rows.entry(key).or_default().flop.entry(path.to_owned()).or_default() += left;
+        }
+    }
+}
+
+/// A census and its window.
+struct Burst<'a> {
+    window: &'a Window,
+    census: &'a Kernels,
+}
+
+impl Burst<'_> {
+    fn flop(&self, path: &str) -> f64 {
+        self.census.kernels.iter().filter_map(|k| k.counts.get(path)).sum::<u128>() as f64
+    }
+
+    fn distance(&self, window: &Window) -> u64 {
+        let middle = |w: &Window| w.start_ns / 2 + w.end_ns / 2;
+        middle(self.window).abs_diff(middle(window))
+    }
+}
+
+/// What each burst stands for: the path's operations in the windows nearest to it. They add up to one.
+fn weights(path: &str, bursts: &[(&Burst, f64)], windows: &[Window]) -> Vec<f64> {
+    let mut weights = vec![0.0; bursts.len()];
+    for window in windows {
+        let nearest = bursts.iter().enumerate().min_by_key(|(_, (burst, _))| burst.distance(window)).map(|(i, _)| i);
+        if let (Some(i), Some(flop)) = (nearest, window.counts.get(path)) {
+            weights[i] += *flop as f64;
+        }
+    }
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|w| if sum > 0.0 { w / sum } else { 1.0 / bursts.len() as f64 }).collect()
+}
+
+fn add_flop(into: &mut BTreeMap<String, u128>, from: &BTreeMap<String, u128>) {
+    for (path, flop) in from {
+        *into.entry(path.clone()).or_default() += flop;
+    }
+}
+
+/// What the meter made the program wait for, over all devices and processes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overhead {
+    /// The budget: the largest that a process had, a share of the wall time.
+    pub allowed: f64,
+    /// At boundaries between windows of one group, ns.
+    pub windows_ns: u64,
+    /// At boundaries that changed the group, or took the counters up again, ns.
+    pub rotation_ns: u64,
+    /// In censuses, ns.
+    pub census_ns: u64,
+    /// The time in which it was spent: contexts' lives, ns.
+    pub life_ns: u64,
+    /// The largest share of a single process and device.
+    pub most: f64,
+}
+
+impl Overhead {
+    /// Of one device in one process. None in evidence of versions that did not say.
+    #[must_use]
+    pub fn of(track: &Track) -> Option<Self> {
+        let (first, last) = (track.windows.first()?, track.windows.last()?);
+        let spent = track.windows.iter().rev().find_map(|w| w.spent.as_ref())?;
+        let life_ns = (last.end_ns - first.start_ns) + first.opened.took_ns;
+        Some(Self {
+            allowed: spent.share,
+            windows_ns: spent.windows_ns,
+            rotation_ns: spent.rotation_ns,
+            census_ns: spent.census_ns,
+            life_ns,
+            most: if life_ns == 0 { 0.0 } else { spent.total_ns() as f64 / life_ns as f64 },
+        })
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.allowed = self.allowed.max(other.allowed);
+        self.most = self.most.max(other.most);
+        self.windows_ns += other.windows_ns;
+        self.rotation_ns += other.rotation_ns;
+        self.census_ns += other.census_ns;
+        self.life_ns += other.life_ns;
+    }
+
+    /// All of it, ns.
+    #[must_use]
+    pub fn total_ns(&self) -> u64 {
+        self.windows_ns + self.rotation_ns + self.census_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::evidence::record::{Kernel, Tier};
+
+    fn window(index: u64, flop: u128) -> Window {
+        Window {
+            device: 0,
+            index,
+            start_ns: index * 1_000_000_000,
+            end_ns: (index + 1) * 1_000_000_000,
+            tier: Tier::Counted,
+            why: String::new(),
+            group: Some(0),
+            counts: BTreeMap::from([("p".to_owned(), flop)]),
+            cycles: None,
+            opened: crate::evidence::record::Boundary::default(),
+            nvml: None,
+            tokens: 0,
+            steps: 0,
+            meter_cpu_ns: 0,
+            spent: None,
+        }
+    }
+
+    fn census(index: u64, flop: &[u128]) -> Kernels {
+        let kernel = |(i, flop): (usize, &u128)| Kernel {
+            name: format!("k{i}"),
+            launches: 1,
+            counts: BTreeMap::from([("p".to_owned(), *flop)]),
+            ..Kernel::default()
+        };
+        Kernels { window: Some(index), kernels: flop.iter().enumerate().map(kernel).collect(), ..Kernels::default() }
+    }
+
+    proptest! {
+        /// Whatever was counted and whichever windows were censuses: rows and residual are the total, to the unit.
+        #[test]
+        fn nothing_is_lost_and_nothing_is_added(
+            flops in prop::collection::vec(0u128..1 << 80, 1..20),
+            bursts in prop::collection::vec((0usize..20, prop::collection::vec(0u128..1 << 60, 0..6)), 0..5),
+            interpolated in 0u128..1 << 70,
+        ) {
+            let mut track = Track::default();
+            track.windows = flops.iter().enumerate().map(|(i, f)| window(i as u64, *f)).collect();
+            for (at, kernels) in bursts {
+                let at = at % track.windows.len();
+                if track.censuses.iter().all(|c| c.window != Some(at as u64)) {
+                    track.windows[at].counts.insert("p".to_owned(), kernels.iter().sum());
+                    track.censuses.push(census(at as u64, &kernels));
+                }
+            }
+            let counted = track.windows.iter().map(|w| w.counts["p"]).sum();
+            let total = PathTotal { counted, interpolated, variance: Some(0.0), looked_ns: (1, 1) };
+            let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+            prop_assert_eq!(kernels.total(), counted + interpolated);
+            let seen = track.censuses.iter().any(|c| c.kernels.iter().any(|k| k.counts["p"] > 0));
+            prop_assert_eq!(kernels.residual.is_empty(), seen || counted + interpolated == 0);
+        }
+    }
+
+    /// Two phases of a run, one census in each: a kernel has of each phase's operations what it had in that phase's census.
+    #[test]
+    fn a_census_stands_for_the_time_around_it() {
+        let mut track = Track { windows: (0..10).map(|i| window(i, if i < 5 { 1000 } else { 9000 })).collect(), ..Track::default() };
+        for (at, flop) in [(2, [1000, 0]), (7, [0, 9000])] {
+            track.censuses.push(census(at, &flop));
+        }
+        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1) };
+        let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+        let flop: Vec<u128> = kernels.rows.values().map(KernelTotal::total).collect();
+        assert_eq!(flop, [5000, 45_000]);
+        // With two that disagree altogether the error is large; with one it is not known.
+        assert!(kernels.rows.values().all(|r| r.variance.unwrap().sqrt() > 5000.0));
+        track.censuses.pop();
+        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1) };
+        let one = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+        assert_eq!(one.rows.values().map(|r| r.variance).collect::<Vec<_>>()[0], None);
+    }
+}

@@ -1,0 +1,155 @@
+//! The kernels of the last census: what a live run does, as seen from its evidence.
+//!
+//! These are what one burst saw, not the run's table ([`super::kernel`]): shares are of the burst.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::evidence::record::{Kernel, Kernels, Kind, Line, Record, Spent, Window};
+
+/// What a process has said so far.
+#[derive(Clone, Debug, Default)]
+struct Process {
+    simulated: bool,
+    flop: u128,
+    last: Option<Window>,
+    census: Option<Kernels>,
+    /// When the last one was written, ns, and the newest line.
+    at_ns: (u64, u64),
+    why: String,
+    ended: bool,
+}
+
+/// A run as its evidence is followed.
+#[derive(Clone, Debug, Default)]
+pub struct Top(BTreeMap<PathBuf, Process>);
+
+impl Top {
+    /// Takes in a line.
+    pub fn add(&mut self, file: &Path, line: &Line) {
+        let process = self.0.entry(file.to_owned()).or_default();
+        process.at_ns.1 = line.at_ns;
+        match &line.record {
+            Record::Start(start) => process.simulated = start.simulated,
+            Record::Window(window) => {
+                process.flop += window.counts.values().sum::<u128>();
+                process.last = Some((**window).clone());
+            }
+            Record::Kernels(kernels) if kernels.kernels.is_empty() => process.why.clone_from(&kernels.why),
+            Record::Kernels(kernels) => {
+                process.census = Some((**kernels).clone());
+                process.at_ns.0 = line.at_ns;
+            }
+            Record::End(_) => process.ended = true,
+            _ => {}
+        }
+    }
+
+    /// Whether every process that was seen has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        !self.0.is_empty() && self.0.values().all(|p| p.ended)
+    }
+
+    /// A few words on the largest kernels of the newest census, for a line that is written anew; empty where there is none.
+    #[must_use]
+    pub fn words(&self, kernels: usize) -> String {
+        let Some(process) = self.0.values().filter(|p| p.census.is_some()).max_by_key(|p| p.at_ns.0) else { return String::new() };
+        let rows = process.census.as_ref().map(rows).unwrap_or_default();
+        let words: Vec<String> =
+            rows.iter().take(kernels).filter(|r| r.flop > 0).map(|r| format!("{} {:.0} %", name(r, 24), 100.0 * r.share)).collect();
+        words.join(", ")
+    }
+
+    /// The table for a terminal.
+    #[must_use]
+    pub fn text(&self, kernels: usize) -> String {
+        let mut out = String::new();
+        for (file, process) in &self.0 {
+            let mark = if process.simulated { " simulated" } else { "" };
+            let state = if process.ended { "ended" } else { "running" };
+            let file = file.file_name().unwrap_or_default().to_string_lossy();
+            let _ = writeln!(out, "{file}: {state}, {:.6e}{mark} FLOP counted", process.flop as f64);
+            if let Some(window) = &process.last {
+                let seconds = (window.end_ns - window.start_ns) as f64 / 1e9;
+                let rate = if seconds > 0.0 { window.counts.values().sum::<u128>() as f64 / seconds / 1e12 } else { 0.0 };
+                let spent =
+                    window.spent.as_ref().map(Spent::total_ns).map(|ns| format!(", the meter took {:.2} s so far", ns as f64 / 1e9));
+                let _ = writeln!(out, "  last window: {rate:.2}{mark} TFLOP/s over {seconds:.1} s{}", spent.unwrap_or_default());
+            }
+            let Some(census) = &process.census else {
+                let why = if process.why.is_empty() { "none yet: the first comes when the budget pays for it" } else { &process.why };
+                let _ = writeln!(out, "  census: {why}");
+                continue;
+            };
+            let step = census.step.map(|s| format!(", a step has {s}")).unwrap_or_default();
+            let ago = process.at_ns.1.saturating_sub(process.at_ns.0) as f64 / 1e9;
+            let _ = writeln!(out, "  last census: {} launches{step}, {ago:.0} s before the newest line", census.launches);
+            if !census.why.is_empty() {
+                let _ = writeln!(out, "  {}", census.why);
+            }
+            let _ = writeln!(
+                out,
+                "  {:>7} {:>9} {:>13} {:>10} {:>10}  kernel",
+                "share",
+                "launches",
+                format!("FLOP{mark}"),
+                "mean us",
+                "TFLOP/s"
+            );
+            for row in rows(census).iter().take(kernels) {
+                let us = row.ns as f64 / row.launches.max(1) as f64 / 1e3;
+                let rate = if row.ns > 0 { format!("{:.2}", row.flop as f64 / row.ns as f64 / 1e3) } else { "-".to_owned() };
+                let us = if row.ns > 0 { format!("{us:.1}") } else { "-".to_owned() };
+                let _ = writeln!(
+                    out,
+                    "  {:>6.2}% {:>9} {:>13.4e} {us:>10} {rate:>10}  {}",
+                    100.0 * row.share,
+                    row.launches,
+                    row.flop as f64,
+                    name(row, 100)
+                );
+            }
+        }
+        out
+    }
+}
+
+/// Launches of one kernel in a census, whatever their grid and stream.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    kind: Kind,
+    symbol: String,
+    launches: u64,
+    flop: u128,
+    ns: u64,
+    share: f64,
+}
+
+fn rows(census: &Kernels) -> Vec<Row> {
+    let flop = |k: &Kernel| k.counts.values().sum::<u128>();
+    let all: u128 = census.kernels.iter().map(flop).sum();
+    let mut rows: Vec<Row> = Vec::new();
+    for kernel in &census.kernels {
+        let at = rows.iter().position(|r| (r.kind, &r.symbol) == (kernel.kind, &kernel.name)).unwrap_or_else(|| {
+            rows.push(Row { kind: kernel.kind, symbol: kernel.name.clone(), ..Row::default() });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        row.launches += kernel.launches;
+        row.flop += flop(kernel);
+        row.ns += kernel.durations_ns.iter().sum::<u64>();
+        row.share = if all > 0 { row.flop as f64 / all as f64 } else { 0.0 };
+    }
+    rows.sort_by(|a, b| (b.flop, b.launches).cmp(&(a.flop, a.launches)));
+    rows
+}
+
+fn name(row: &Row, most: usize) -> String {
+    let name = super::kernel::name(row.kind, &row.symbol);
+    let name = name.strip_prefix("void ").unwrap_or(&name);
+    if name.chars().count() <= most { name.to_owned() } else { name.chars().take(most - 1).chain(['…']).collect() }
+}
