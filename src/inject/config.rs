@@ -67,6 +67,8 @@ pub struct Config {
     pub cupti: Option<PathBuf>,
     /// Steady window.
     pub window: Duration,
+    /// It was set: it is kept, whatever its boundaries cost.
+    pub window_set: bool,
     /// Whether boundaries hold launches.
     pub gate: bool,
     /// Drain deadline.
@@ -145,6 +147,7 @@ impl Config {
             out: out(),
             cupti: env::var_os(CUPTI).filter(|v| !v.is_empty()).map(PathBuf::from),
             window,
+            window_set: env::var_os(WINDOW).is_some(),
             gate: env::var(GATE).map_or(true, |v| v.trim() != "0"),
             drain,
             overhead,

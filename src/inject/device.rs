@@ -104,6 +104,8 @@ pub(super) struct Metered {
     read_ns: u64,
     index: u64,
     steady: Duration,
+    /// The steady window was set, and is not for the budget to change.
+    steady_set: bool,
     use_gate: bool,
     /// How long to wait before counters that somebody outside holds are tried again.
     busy_wait: Duration,
@@ -159,6 +161,7 @@ impl Metered {
             read_ns: now,
             index: 0,
             steady: config.window,
+            steady_set: config.window_set,
             use_gate: config.gate,
             busy_wait: BUSY_RETRY,
             told_busy: false,
@@ -199,7 +202,7 @@ impl Metered {
             Ok((group, length)) => {
                 let took_ns = now - gate.as_ref().map_or(seen_ns, gate::Closed::since_ns);
                 self.budget.spend(Cost::Rotation, took_ns);
-                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: boundary_of(gate, took_ns, 0) };
+                self.mode = Mode::Counting { group, start_ns: now, until_ns: later(now, length), opened: gate::boundary(gate, took_ns, 0) };
             }
             Err((refused, retry)) => {
                 drop(gate);
@@ -399,7 +402,8 @@ impl Metered {
         let before = if let Mode::Counting { group, .. } = &self.mode { Some(*group) } else { None };
         let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
         if let Some(schedule) = &mut self.schedule {
-            schedule.thrift(self.budget.shortest_window(), self.budget.pays_change(age));
+            let shortest = if self.steady_set { Duration::ZERO } else { self.budget.shortest_window() };
+            schedule.thrift(shortest, self.budget.pays_change(age));
         }
         let next = if lend { Err(Refused::Busy(LENT.to_owned())) } else { self.next() };
         let gate = match self.cupti {
@@ -414,7 +418,7 @@ impl Metered {
         let opened = next.and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
         let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
-        let boundary = boundary_of(gate, start_ns - end_ns, inside_ns);
+        let boundary = gate::boundary(gate, start_ns - end_ns, inside_ns);
         let same = opened.as_ref().is_ok_and(|(group, _)| Some(*group) == before);
         self.budget.spend(if same { Cost::Window } else { Cost::Rotation }, start_ns - end_ns);
         if opened.is_err() {
@@ -558,7 +562,7 @@ impl Metered {
         let end_ns = monotonic_ns();
         self.push()?;
         let start_ns = monotonic_ns();
-        let opened = boundary_of(gate, start_ns - end_ns, 0);
+        let opened = gate::boundary(gate, start_ns - end_ns, 0);
         self.budget.spend(Cost::Rotation, start_ns - end_ns);
         Ok((end_ns, Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened }))
     }
@@ -684,15 +688,6 @@ impl Metered {
             meter_cpu_ns: thread_cpu_ns(),
             spent: Some(self.budget.spent()),
         }
-    }
-}
-
-/// What a boundary says of itself, once its gate is open again. `inside_ns` of its time nobody could launch.
-fn boundary_of(gate: Result<gate::Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
-    let exposed_ns = took_ns.saturating_sub(inside_ns);
-    match gate {
-        Ok(closed) => Boundary { took_ns, exposed_ns, ..closed.open() },
-        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, exposed_ns, ..Boundary::default() },
     }
 }
 

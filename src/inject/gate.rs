@@ -77,9 +77,8 @@ pub(super) struct Closed {
 /// Subscribes and unsubscribes once, so that it is quick when it matters. Refused where another tool has the subscription, and that is all right.
 pub(super) fn warm_up(cupti: Cupti) {
     // SAFETY: the callback may run on any thread at any time, and does not unwind.
-    if subscribe::take()
-        && let Ok(subscriber) = unsafe { cupti.subscribe(on_launch) }
-    {
+    let subscriber = subscribe::take().then(|| unsafe { cupti.subscribe(on_launch) });
+    if let Some(Ok(subscriber)) = subscriber {
         // SAFETY: the subscription is live and given back once.
         let _ = unsafe { cupti.unsubscribe(subscriber) };
     }
@@ -161,6 +160,15 @@ impl Closed {
     /// When it was closed.
     pub(super) fn since_ns(&self) -> u64 {
         self.since_ns
+    }
+}
+
+/// What a boundary says of itself, once its gate is open again. `inside_ns` of its time nobody could launch.
+pub(super) fn boundary(gate: Result<Closed, String>, took_ns: u64, inside_ns: u64) -> Boundary {
+    let exposed_ns = took_ns.saturating_sub(inside_ns);
+    match gate {
+        Ok(closed) => Boundary { took_ns, exposed_ns, ..closed.open() },
+        Err(why_ungated) => Boundary { gated: false, why_ungated, took_ns, exposed_ns, ..Boundary::default() },
     }
 }
 

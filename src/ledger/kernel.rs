@@ -331,8 +331,8 @@ mod tests {
             bursts in prop::collection::vec((0usize..20, prop::collection::vec(0u128..1 << 60, 0..6)), 0..5),
             interpolated in 0u128..1 << 70,
         ) {
-            let mut track = Track::default();
-            track.windows = flops.iter().enumerate().map(|(i, f)| window(i as u64, *f)).collect();
+            let windows = flops.iter().enumerate().map(|(i, f)| window(i as u64, *f)).collect();
+            let mut track = Track { windows, ..Track::default() };
             for (at, kernels) in bursts {
                 let at = at % track.windows.len();
                 if track.censuses.iter().all(|c| c.window != Some(at as u64)) {

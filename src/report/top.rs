@@ -144,7 +144,7 @@ fn rows(census: &Kernels) -> Vec<Row> {
         row.ns += kernel.durations_ns.iter().sum::<u64>();
         row.share = if all > 0 { row.flop as f64 / all as f64 } else { 0.0 };
     }
-    rows.sort_by(|a, b| (b.flop, b.launches).cmp(&(a.flop, a.launches)));
+    rows.sort_by_key(|r| std::cmp::Reverse((r.flop, r.launches)));
     rows
 }
 

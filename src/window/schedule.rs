@@ -114,7 +114,7 @@ impl Schedule {
         self.active && !self.blind && group == self.main && self.looked.iter().all(|l| *l)
     }
 
-    /// How dear boundaries are at the moment: no window is shorter than this, and none is for another group unless `change` is true. The survey
+    /// How dear boundaries are at the moment: no window of a run that is a minute old is shorter than this, and none is for another group unless `change` is true. The survey
     /// goes before: what is not looked at once is not known at all.
     pub fn thrift(&mut self, shortest: Duration, change: bool) {
         (self.shortest, self.change) = (shortest, change);
@@ -154,7 +154,7 @@ impl Schedule {
         }
         // Groups that alternate get shorter windows, so that their shares of a short run come out alike.
         let share = if used.len() == 1 { 1 } else { 2 * u32::try_from(used.len()).unwrap_or(1) };
-        let length = (self.age / share).max(SHORTEST).min(self.steady.max(self.shortest));
+        let length = (self.age / share).max(SHORTEST).min(self.steady);
         let length = if self.age > FIRST_PROBE { length.max(self.shortest) } else { length };
         self.since_probe += length;
         Some(Turn { group: self.main, length })
@@ -289,6 +289,14 @@ mod tests {
             let seconds = f64::from(windows - changes) * 0.027 + f64::from(changes) * 0.19;
             assert!(seconds / 3600.0 < 0.002, "{uses:?}: {windows} windows, {changes} changes, {seconds} s");
         }
+    }
+
+    #[test]
+    fn a_young_run_has_the_windows_that_were_asked_for_whatever_they_cost() {
+        let mut schedule = Schedule::new(&plan(), Duration::from_millis(100));
+        schedule.thrift(Duration::from_secs(300), true);
+        let (_, windows, _) = play(&mut schedule, &["a"], 10.0);
+        assert!(windows >= 100, "{windows}");
     }
 
     /// A budget that pays for little: one group stays on, in long windows.

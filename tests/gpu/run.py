@@ -30,7 +30,8 @@ PREFIX = "sm__ops_path_tensor_"
 class Checks:
     def __init__(self, args):
         self.args = args
-        self.rows = [row for file in args.onto for row in json.load(open(file))]
+        # A row of a later file takes the place of the one with its id.
+        self.rows = list({row["id"]: row for file in args.onto for row in json.load(open(file))}.values())
         self.device = {"device": "", "driver": "", "cupti": ""}
         self.evidence = os.path.join(args.out, "evidence")
         os.makedirs(self.evidence, exist_ok=True)

@@ -68,6 +68,8 @@ pub(crate) fn write_job(folder: &Path, ranks: u64, hours: u64) -> u64 {
             // Only the first lines name the process and the device.
             let body =
                 if body.contains("\"type\":\"start\"") || body.contains("\"type\":\"device\"") { own(body) } else { (*body).to_owned() };
+            // Each line ends with its own hash.
+            let (body, _) = body.rsplit_once(",\"sha256\":\"").expect("a line's own hash");
             let line = format!("{{\"prev\":\"{prev}\",\"seq\"{body}");
             let line = format!("{line},\"sha256\":\"{}\"}}", line_hash(line.as_bytes()));
             prev = line_hash(line.as_bytes());

@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use cupti_sys::{Cupti, Error};
 
-use super::{GATE, Metered, Mode, boundary_of, later};
+use super::{GATE, Metered, Mode, later};
 use crate::{
     counter::{
         find,
@@ -243,7 +243,10 @@ impl Metered {
         let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
         match counted.collect::<Result<Vec<_>, Error>>() {
             Ok(chunks) => {
-                self.tell_census(group, chunks, why, step, (start_ns, end_ns), Boundary { slipped, gated: slipped == 0, ..opened })
+                let slips = slipped > 0;
+                let why_ungated = if slips { why.clone() } else { opened.why_ungated.clone() };
+                let opened = Boundary { slipped: opened.slipped + slipped, gated: opened.gated && !slips, why_ungated, ..opened };
+                self.tell_census(group, chunks, why, step, (start_ns, end_ns), opened);
             }
             Err(e) => {
                 let why = format!("the census's counts could not be read: {e}");
@@ -338,7 +341,7 @@ impl Metered {
     fn resume(&mut self, closed: gate::Closed, end_ns: u64) {
         let opened = self.next().and_then(|next| self.open_as(next));
         let start_ns = monotonic_ns();
-        let boundary = boundary_of(Ok(closed), start_ns - end_ns, 0);
+        let boundary = gate::boundary(Ok(closed), start_ns - end_ns, 0);
         match opened {
             Ok((group, length)) => {
                 self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
@@ -432,8 +435,11 @@ impl Told {
     }
 }
 
+/// A launch, and what it counted.
+type Met<'a> = (&'a Launch, Counts);
+
 /// Brings launches and ranges together. A graph may have made a range for each of its kernels.
-fn meet(launches: &[Launch], mut ranges: Vec<Counts>) -> Result<Vec<(&Launch, Counts)>, (String, Vec<Counts>)> {
+fn meet(launches: &[Launch], mut ranges: Vec<Counts>) -> Result<Vec<Met<'_>>, (String, Vec<Counts>)> {
     if launches.len() == ranges.len() {
         return Ok(launches.iter().zip(ranges).collect());
     }
