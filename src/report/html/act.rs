@@ -195,7 +195,7 @@ pub(super) fn forms(report: &Report) -> Markup {
 }
 
 /// `x10^25` in a text as ×10²⁵, with everything else escaped.
-fn ten_to_the(text: &str) -> Markup {
+pub(super) fn ten_to_the(text: &str) -> Markup {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("10^") {

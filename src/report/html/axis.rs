@@ -71,6 +71,7 @@ pub(super) fn rate_unit(most: f64) -> (f64, &'static str) {
         m if m >= 1e15 => (1e15, "PFLOP/s"),
         m if m >= 1e12 => (1e12, "TFLOP/s"),
         m if m >= 1e9 => (1e9, "GFLOP/s"),
+        m if m >= 1e6 => (1e6, "MFLOP/s"),
         _ => (1.0, "FLOP/s"),
     }
 }

@@ -10,6 +10,8 @@ mod table;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use axis::rate_unit;
+
 use super::{
     figure::{duration, plain, utc, whole},
     json::Report,
@@ -96,9 +98,9 @@ fn keys(report: &Report) -> Markup {
     html! {
         section.keys aria-label="Key figures" {
             (key("Executed", &html! { (sci_whole(&total.flop, 4)) " " span.unit { "FLOP" } }, &html! { (error) " · tier: " (tier(report.tier)) }, report))
-            (key("Wall clock", &html! { (duration(report.wall_clock_s)) }, &html! { (plain(report.wall_clock_s / 86_400.0, 2)) " days" }, report))
-            (key("GPU time", &html! { (plain(hours, 3)) " " span.unit { "h" } }, &html! {
-                @for (i, (name, h)) in report.gpu_hours.iter().enumerate() { @if i > 0 { br; } (plain(h / 24.0, 2)) " " (name) " days" }
+            (key("Wall clock", &html! { (duration(report.wall_clock_s)) }, &html! { (small(report.wall_clock_s / 86_400.0, 2)) " days" }, report))
+            (key("GPU time", &html! { (small(hours, 3)) " " span.unit { "h" } }, &html! {
+                @for (i, (name, h)) in report.gpu_hours.iter().enumerate() { @if i > 0 { br; } (small(h / 24.0, 2)) " " (name) " days" }
             }, report))
             (key("Energy", &match report.energy_mj {
                 Some(mj) => html! { (energy(mj)) },
@@ -108,8 +110,8 @@ fn keys(report: &Report) -> Markup {
                 None => html! { "NVML did not say for every device" },
             }, report))
             @if let Some(rate) = report.flop_per_s {
-                (key("Rate", &html! { (plain(rate / 1e12, 3)) " " span.unit { "TFLOP/s" } }, &html! {
-                    @match report.peak_share { Some(share) => { (plain(100.0 * share, 3)) " % of dense tensor peak" }, None => { "of wall clock, all devices" } }
+                (key("Rate", &html! { (small(rate / rate_unit(rate).0, 3)) " " span.unit { (rate_unit(rate).1) } }, &html! {
+                    @match report.peak_share { Some(share) => { (small(100.0 * share, 3)) " % of dense tensor peak" }, None => { "of wall clock, all devices" } }
                 }, report))
             }
         }
@@ -133,6 +135,11 @@ fn energy(mj: u64) -> String {
         kwh if kwh >= 0.1 => format!("{} kWh", plain(kwh, 3)),
         _ => format!("{} kJ", plain(mj as f64 / 1e6, 3)),
     }
+}
+
+/// A number that may be very small, with its power of ten raised.
+fn small(x: f64, figures: usize) -> Markup {
+    act::ten_to_the(&plain(x, figures))
 }
 
 /// Three figures and a power of ten.
