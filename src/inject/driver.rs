@@ -16,6 +16,9 @@ const MAJOR: c_int = 75;
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR`.
 const MINOR: c_int = 76;
 
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+const CAPTURE_RELAXED: c_uint = 2;
+
 /// A context handle.
 pub(super) type Context = *mut c_void;
 
@@ -67,6 +70,7 @@ driver! {
     primary_retain = c"cuDevicePrimaryCtxRetain"(*mut Context, c_int);
     set_current = c"cuCtxSetCurrent"(Context);
     synchronize = c"cuCtxSynchronize"();
+    exchange_capture_mode = c"cuThreadExchangeStreamCaptureMode"(*mut c_uint);
 }
 
 fn check(call: &'static str, result: c_int) -> Result<(), DriverError> {
@@ -115,6 +119,14 @@ impl Driver {
     pub(super) fn set_current(&self, ctx: Context) -> Result<(), DriverError> {
         // SAFETY: the context is retained.
         check("cuCtxSetCurrent", unsafe { (self.set_current)(ctx) })
+    }
+
+    /// Keeps what the calling thread does apart from streams that other threads capture: by default, a call that waits would be refused while somebody captures
+    /// in global mode, as PyTorch does, and would invalidate the capture.
+    pub(super) fn leave_captures_alone(&self) {
+        let mut mode = CAPTURE_RELAXED;
+        // SAFETY: the pointer is to an integer of ours.
+        let _ = unsafe { (self.exchange_capture_mode)(&raw mut mode) };
     }
 
     /// Waits until the context that is current on this thread has done what was launched.

@@ -145,6 +145,7 @@ fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>)
             Err(_) => thread::park_timeout(LOOK_EAGERLY),
         }
     };
+    driver.leave_captures_alone();
     for complaint in &config.complaints {
         say(complaint);
     }

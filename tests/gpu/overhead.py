@@ -169,7 +169,8 @@ class Child:
 
 
 def couple(library, evidence, pairs, ratios, bare_s):
-    """One metered and one bare process; adds the ratios of their pairs. Returns the bare process's step beside the metered one over alone, and parameters."""
+    """One metered and one bare process; adds the ratios of their pairs. Returns the bare process's step beside the metered one over alone, the metered
+    one's boundaries (ms) while it was alone, and parameters."""
     bare = Child()
     alone = statistics.median(bare.run("gpu_bound", ALONE))
     metered = Child(library, evidence)
@@ -178,6 +179,8 @@ def couple(library, evidence, pairs, ratios, bare_s):
         metered.run("gpu_bound", 4)
         if time.monotonic() - began > 30:
             raise RuntimeError(f"no long window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(evidence)]}")
+    # From here on the other process is on the GPU too, and a boundary waits for its turn there.
+    took = boundaries(evidence)
     beside = []
     for name, times in BLOCK.items():
         for index in range(pairs):
@@ -189,7 +192,7 @@ def couple(library, evidence, pairs, ratios, bare_s):
             beside += [block[bare]] if name == "gpu_bound" else []
     metered.end()
     bare.end()
-    return statistics.median(beside) / alone, bare.parameters
+    return statistics.median(beside) / alone, took, bare.parameters
 
 
 def boundaries(folder):
@@ -215,9 +218,9 @@ def main():
     ratios, bare_s, took, beside = {n: [] for n in BLOCK}, {n: [] for n in BLOCK}, [], []
     for index in range(args.couples):
         evidence = os.path.join(args.out, f"evidence-{index}")
-        share, parameters = couple(args.lib, evidence, args.pairs, ratios, bare_s)
+        share, boundary_ms, parameters = couple(args.lib, evidence, args.pairs, ratios, bare_s)
         beside.append(share)
-        took += boundaries(evidence)
+        took += boundary_ms
         print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", round(share, 5), file=sys.stderr, flush=True)
     bare_s = {n: statistics.median(s) for n, s in bare_s.items()}
     print(json.dumps({"ratios": ratios, "bare_s": bare_s, "beside_meter": beside, "boundary_ms": took, "parameters": parameters}))

@@ -155,3 +155,11 @@ fn two_programs_on_one_gpu_add_up() {
         assert_eq!(outcome.said, [] as [&str; 0]);
     }
 }
+
+/// PyTorch captures graphs in global mode, in which a call of another thread that waits invalidates the capture: the meter's must not.
+#[test]
+fn boundaries_do_not_disturb_a_capture() {
+    let outcome = Bench::new().run("steps", &["1500", "500", "capture"]);
+    assert!(outcome.windows().len() > 4, "{}", outcome.course());
+    assert_eq!(outcome.counted()[BF16], outcome.truth()[BF16], "{}", outcome.course());
+}

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::{
-    INVALID_CONTEXT, INVALID_VALUE, OK, cuda, hooks,
+    INVALID_CONTEXT, INVALID_VALUE, OK, capture, cuda, hooks,
     state::{CURRENT, Context, State, current, wait_for, with},
 };
 
@@ -99,6 +99,7 @@ cuda! {
     fn cuCtxGetFlags(flags: *mut c_uint) { *flags = 0; OK }
     fn cuCtxGetApiVersion(_ctx: Ctx, version: *mut c_uint) { *version = 3020; OK }
     fn cuCtxSynchronize() {
+        capture::disturb();
         let Some(device) = current().and_then(|ctx| with(|s| s.contexts.get(&ctx).map(|c| c.device))) else { return INVALID_CONTEXT };
         wait_for(device);
         OK

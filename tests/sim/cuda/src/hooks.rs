@@ -5,7 +5,10 @@ use std::{
     sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
-use crate::state::{wait_for, with};
+use crate::{
+    capture,
+    state::{wait_for, with},
+};
 
 /// Called around each launch, on its thread: context, 0 enter or 1 exit, callback id, function, kernel, correlation id, the call's parameters, its result.
 pub type OnLaunch = extern "C" fn(*mut c_void, u32, u32, *const c_char, *const c_char, u32, *const c_void, *mut u32);
@@ -72,6 +75,7 @@ pub extern "C" fn flopsprof_sim_device_of(ctx: *mut c_void) -> i32 {
 /// Opens a range: what the context launches from now on counts. `each`: launch by launch.
 #[unsafe(no_mangle)]
 pub extern "C" fn flopsprof_sim_range_open(ctx: *mut c_void, each: u32) {
+    capture::disturb();
     with(|s| {
         if let Some(context) = s.contexts.get_mut(&(ctx as usize)) {
             context.range = Some(Default::default());
@@ -87,6 +91,7 @@ pub extern "C" fn flopsprof_sim_range_close(
     user: *mut c_void,
     take: extern "C" fn(*mut c_void, usize, *const c_char, u64),
 ) {
+    capture::disturb();
     let (range, launches) = with(|s| match s.contexts.get_mut(&(ctx as usize)) {
         Some(context) => (context.range.take(), context.launches.take()),
         None => (None, None),

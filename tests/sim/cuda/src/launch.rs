@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    INVALID_CONTEXT, INVALID_VALUE, NOT_FOUND, OK, R, cuda, hooks, shared,
+    INVALID_CONTEXT, INVALID_VALUE, NOT_FOUND, OK, R, capture, cuda, hooks, shared,
     state::{Function, Work, current, duration, with},
 };
 
@@ -182,15 +182,25 @@ cuda! {
         let told: [*const c_void; 4] = [told.0.cast(), told.1, told.2.cast(), told.3.cast()];
         launch(c"cuLaunchKernelEx", 652, &p, told.as_ptr().cast())
     }
-    fn cuStreamBeginCapture_v2(stream: *mut c_void, _mode: c_uint) { with(|s| s.captures.insert(stream as usize, Vec::new())); OK }
+    fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_uint) {
+        with(|s| {
+            s.captures.insert(stream as usize, Vec::new());
+            if mode == capture::GLOBAL { s.global.insert(stream as usize); }
+        });
+        OK
+    }
+    fn cuThreadExchangeStreamCaptureMode(mode: *mut c_uint) { *mode = capture::exchange(*mode); OK }
     fn cuStreamIsCapturing(stream: *mut c_void, status: *mut c_int) { *status = c_int::from(with(|s| s.captures.contains_key(&(stream as usize)))); OK }
     fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) {
         let Some(handle) = with(|s| {
             let kernels = s.captures.remove(&(stream as usize))?;
+            s.global.remove(&(stream as usize));
+            if s.invalidated.remove(&(stream as usize)) { return Some(None); }
             let handle = s.handle();
             s.graphs.insert(handle, kernels);
-            Some(handle)
+            Some(Some(handle))
         }) else { return INVALID_VALUE };
+        let Some(handle) = handle else { return capture::INVALIDATED };
         *graph = handle as *mut c_void;
         OK
     }

@@ -16,6 +16,7 @@
     reason = "the names and contracts are CUDA's"
 )]
 
+mod capture;
 mod context;
 mod device;
 mod fault;

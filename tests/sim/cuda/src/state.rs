@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ffi::{CString, c_int},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -42,6 +42,9 @@ pub(crate) struct State {
     pub(crate) functions: HashMap<usize, Function>,
     /// Streams that are capturing, and what was launched into them; graphs that came of that.
     pub(crate) captures: HashMap<usize, Vec<Work>>,
+    /// Of these, those begun in global mode; and those that a call of another thread invalidated.
+    pub(crate) global: HashSet<usize>,
+    pub(crate) invalidated: HashSet<usize>,
     pub(crate) graphs: HashMap<usize, Vec<Work>>,
     /// Entries of a module's PTX.
     pub(crate) modules: HashMap<usize, Vec<Function>>,
