@@ -38,6 +38,7 @@ fn rank(hours: u64) -> Evidence {
     evidence
 }
 
+/// What stands between the hash of the line before and the line's own.
 fn between(line: &str) -> &str {
     let (_, rest) = line.split_once(",\"seq\"").expect("a line of evidence");
     rest.rsplit_once(",\"sha256\":").expect("a line with its own hash").0
@@ -48,7 +49,6 @@ pub(crate) fn write_job(folder: &Path, ranks: u64, hours: u64) -> u64 {
     fs::create_dir_all(folder).expect("a folder");
     let one = tempfile::tempdir().expect("a temporary folder");
     let text = fs::read_to_string(rank(hours).write(one.path())).expect("evidence");
-    // Between the hash of the line before and the line's own.
     let bodies: Vec<&str> = text.lines().map(between).collect();
     let write = |rank: u64| {
         let (node, pid) = (rank / 8, 1000 + rank);
