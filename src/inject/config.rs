@@ -36,9 +36,9 @@ pub const REPORT: &str = "FLOPSPROF_REPORT";
 const ALL: [&str; 10] = [OUT, DISABLE, CUPTI, WINDOW, GATE, DRAIN, OVERHEAD, CENSUS, RUN, REPORT];
 
 /// What a launcher says of a job, in the order in which one is taken as the job's name.
-const JOB_IDS: [&str; 5] = ["TRAINING_JOB_NAME", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "JOB_COMPLETION_INDEX", "JOB_NAME"];
+const JOB_IDS: [&str; 4] = ["TRAINING_JOB_NAME", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "JOB_NAME"];
 /// Further variables that place a process in its job.
-const JOB_PLACE: [&str; 9] = [
+const JOB_PLACE: [&str; 10] = [
     "RANK",
     "WORLD_SIZE",
     "LOCAL_RANK",
@@ -48,6 +48,8 @@ const JOB_PLACE: [&str; 9] = [
     "SLURM_NODEID",
     "OMPI_COMM_WORLD_RANK",
     "OMPI_COMM_WORLD_SIZE",
+    // A pod's place among those of its Kubernetes job: every job has a pod 0, so it is no name.
+    "JOB_COMPLETION_INDEX",
 ];
 
 /// What SageMaker uploads when a job ends; evidence anywhere else in its container would be lost.

@@ -39,6 +39,14 @@ pub struct Line {
     pub confidence: Confidence,
 }
 
+impl Line {
+    /// Its name for readers.
+    #[must_use]
+    pub fn title(&self) -> String {
+        if self.name == "six_nd" { "6ND".to_owned() } else { self.name.replace('_', " ") }
+    }
+}
+
 /// The lines, and what they add up to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reconciled {

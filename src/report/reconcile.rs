@@ -46,14 +46,8 @@ pub fn text(out: &mut String, reconciliation: &Reconciliation, mark: &str) {
         let _ = writeln!(out, "\nfrom 6ND to what was measured{mark}");
         for line in r.lines.iter().filter(|l| l.flop != 0.0 || l.name == "unexplained") {
             let confidence = format!("{:?}", line.confidence).to_lowercase();
-            let _ = writeln!(
-                out,
-                "  {:<24} {:>+14.6e} {:>+8.2} %  {confidence}: {}",
-                line.name.replace('_', " "),
-                line.flop,
-                100.0 * line.share,
-                line.source
-            );
+            let _ =
+                writeln!(out, "  {:<24} {:>+14.6e} {:>+8.2} %  {confidence}: {}", line.title(), line.flop, 100.0 * line.share, line.source);
         }
         let _ = writeln!(out, "  {:<24} {:>+14.6e} {:>+8.2} %", "measured", r.measured, 100.0);
         for remark in &r.remarks {

@@ -240,10 +240,10 @@ fn an_older_program_has_a_census_of_whole_steps() {
     let bench = || Bench::new().env("FLOPSPROF_OVERHEAD", "5").env("FLOPSPROF_WINDOW", "2");
     let (alone, job) = (bench(), bench().env("WORLD_SIZE", "2"));
     let start = |bench: &Bench| {
-        bench.command(true, "steps", &["12500", "5000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program")
+        bench.command(true, "steps", &["16000", "5000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program")
     };
     let children = [start(&alone), start(&job)];
-    let bare = alone.command(false, "steps", &["12500", "0"]).output().expect("starting a program");
+    let bare = alone.command(false, "steps", &["16000", "0"]).output().expect("starting a program");
     let [one, two] = children.map(|c| c.wait_with_output().expect("its end"));
 
     let outcome = alone.compare(&bare, one);

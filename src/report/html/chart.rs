@@ -181,9 +181,8 @@ fn steps(report: &Report) -> Option<Vec<Step>> {
         let mut at = 0.0;
         for (i, line) in reconciled.lines.iter().enumerate().filter(|(i, l)| *i == 0 || l.flop != 0.0 || l.name == "unexplained") {
             let class = if i == 0 { "c7" } else { "difference" };
-            let name = line.name.replace('_', " ");
             let note = format!("{:?}", line.confidence).to_lowercase();
-            steps.push(Step { name, note, from: at, to: at + line.flop, class });
+            steps.push(Step { name: line.title(), note, from: at, to: at + line.flop, class });
             at += line.flop;
         }
     } else {
