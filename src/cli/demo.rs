@@ -29,6 +29,8 @@ use super::library;
 const DIFFERS: u8 = 1;
 /// Nothing could be run.
 const NOTHING_RUN: u8 = 3;
+/// The recorded run that is shown where there is no GPU: a training, which tells its model and its tokens.
+const RECORDED: &str = "2026-11-25-h100-trainer-2048";
 /// How far a path that takes turns may be off: its standard errors, and a relative error.
 const SIGMAS: f64 = 3.0;
 /// What a path that takes turns may be off relative to the truth: a short run is interpolated for a large part.
@@ -190,7 +192,7 @@ fn metered(args: &Args) -> Result<ExitCode> {
     let good = compare(&executed, &truth, &run.paths, run.simulated);
     if good {
         if simulated {
-            recorded();
+            recorded(&exe)?;
         }
         let _ = fs::remove_dir_all(&scratch);
     } else {
@@ -257,13 +259,11 @@ fn stand_in(exe: &Path, scratch: &Path) -> Result<PathBuf> {
 }
 
 /// Shows the report of a run that was recorded on a real GPU, where the sources are at hand.
-fn recorded() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence");
-    let real = |p: &PathBuf| p.is_dir() && !p.to_string_lossy().contains("simulated");
-    let mut runs: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).filter(real).collect();
-    runs.sort();
-    if let Some((run, files)) = runs.last().and_then(|r| Some((r, read::read_run(r).ok()?))) {
-        println!("\nand a run recorded on a real GPU ({}):\n", run.file_name().unwrap_or_default().display());
-        print!("{}", text::text(&json::report(&ledger::run_total(&files), None)));
+fn recorded(exe: &Path) -> Result<()> {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence").join(RECORDED);
+    if run.is_dir() {
+        println!("\nand a run recorded on a real GPU (flopsprof report tests/evidence/{RECORDED}):\n");
+        Command::new(exe).arg("report").arg(run).status().with_context(|| format!("starting {}", exe.display()))?;
     }
+    Ok(())
 }
