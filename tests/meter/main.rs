@@ -4,6 +4,7 @@ mod census;
 mod context;
 mod count;
 mod disk;
+mod exports;
 mod harness;
 mod library;
 mod process;
