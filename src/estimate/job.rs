@@ -10,6 +10,7 @@ use super::{
     model::{Component, Model, Work},
     workload::Workload,
 };
+use crate::rule;
 
 /// No model has more parameters; with more, 6·N·D would not fit its arithmetic.
 pub const MOST_PARAMETERS: u64 = 10_000_000_000_000_000;
@@ -226,7 +227,7 @@ impl Job {
         }
         let parameters = self.count()?;
         let (tokens, executed_tokens) = (self.workload.real_tokens()?, self.workload.executed_tokens()?);
-        let six_nd = 6 * u128::from(parameters.total) * u128::from(tokens);
+        let six_nd = rule::six_pd(parameters.total, tokens);
         let mut notes = self.model.as_ref().map(|m| m.notes.clone()).unwrap_or_default();
         let costs = self.costs()?;
         let flop = if let Some(costs) = &costs {

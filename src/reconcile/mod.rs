@@ -13,7 +13,10 @@ mod tiles;
 
 use serde::Serialize;
 
-use crate::ledger::{self, RunTotal};
+use crate::{
+    ledger::{self, RunTotal},
+    rule,
+};
 
 /// A number and where it is from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,7 +53,7 @@ pub fn six_nd(run: &RunTotal, parameters: Option<u64>, tokens: Option<u64>) -> O
     };
     let parameters = sourced(parameters, "--params", run.parameters.map(|(n, _)| n), "declared by the program")?;
     let tokens = sourced(tokens, "--tokens", Some(run.tokens), "added by the program")?;
-    let six_nd = 6 * u128::from(parameters.value) * u128::from(tokens.value);
+    let six_nd = rule::six_pd(parameters.value, tokens.value);
     let ratio = ledger::sum(&run.paths).total() as f64 / six_nd as f64;
     (six_nd > 0).then(|| SixNd { parameters, tokens, six_nd: six_nd.to_string(), ratio })
 }

@@ -171,10 +171,11 @@ pub fn split(executed: Component, parts: Vec<Component>) -> Result<Vec<Component
     Ok(all)
 }
 
-/// C = 6·P·D, FLOP: parameters times tokens, epochs included (Guidelines, Annex A.2.2). For large dense transformers.
+/// C = 6·P·D, FLOP: parameters times tokens, epochs included (Guidelines, Annex A.2.2). For large dense transformers. What does not fit is the largest number there
+/// is, which no model executes.
 #[must_use]
 pub fn six_pd(parameters: u64, tokens: u64) -> u128 {
-    6 * u128::from(parameters) * u128::from(tokens)
+    (u128::from(parameters) * u128::from(tokens)).saturating_mul(6)
 }
 
 /// C = N·L·H·U, FLOP: units, seconds of use, peak FLOP per second of a unit, average utilisation (Guidelines, Annex A.2.1).
