@@ -18,7 +18,7 @@ pub(super) fn verdict(report: &Report) -> Markup {
             p.kicker { "EU AI Act · " (test.question) }
             p.headline { (ten_to_the(&verdict::headline(a))) }
             p {
-                @if let Some(ratio) = test.ratio { "The reported value is " (times(ratio)) " the threshold: " }
+                @if let Some(ratio) = test.ratio { "The reported value is " (ten_to_the(&times(ratio))) " the threshold: " }
                 (ten_to_the(&test.why)) "."
             }
             @if let (Some(value), Some(threshold)) = (&test.value, &test.threshold) { (scale(value, threshold)) }
