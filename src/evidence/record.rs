@@ -67,6 +67,8 @@ pub enum Record {
     Window(Box<Window>),
     /// What single launches of one window executed, by kernel; or why there is nothing of the kind.
     Kernels(Box<Kernels>),
+    /// How often the launches that censuses know came in a time.
+    RollCall(Box<RollCall>),
     /// NVML between two window edges.
     Reading(Reading),
     /// Something is not metered, or not as well as it could be.
@@ -310,7 +312,7 @@ pub enum Kind {
     Unnamed,
 }
 
-/// Launches of one census that are alike: same kernel, grid, block and stream.
+/// Launches of one census that are alike: same kernel, grid, block, stream, and operations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kernel {
     /// What it is.
@@ -332,6 +334,41 @@ pub struct Kernel {
     /// What each took, where that was counted beside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub durations_ns: Vec<u64>,
+}
+
+/// A roll call: how often launches came that a census counted by themselves. It holds nobody and counts no operations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RollCall {
+    /// Ordinal of the device.
+    pub device: u32,
+    /// When it began.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+    /// The time in between in which launches were heard: a window's boundary, and another tool that wants CUPTI's subscription, interrupt it.
+    pub heard_ns: u64,
+    /// Launches heard.
+    pub launches: u64,
+    /// Those of them whose like no census counted.
+    #[serde(default)]
+    pub unknown: u64,
+    /// The others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Called>,
+}
+
+/// Launches that are like those of a census's row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// Index of the census's window.
+    pub window: u64,
+    /// Which of its kernels, from 0.
+    pub row: u32,
+    /// Launches.
+    pub launches: u64,
+    /// Kernel, grid and block are the row's, but launches that have them executed other things too, and what came before did not tell which.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsure: bool,
 }
 
 /// The moment between two windows.

@@ -6,22 +6,38 @@
 //! reaches it goes through, and the burst says so.
 //!
 //! Listening is the same without holding anybody: it takes down which function is launched, launch by launch.
+//!
+//! So is a roll call: it counts how often each launch that a census knows comes ([`Roster`]), at some 0.2 us a launch. The first one that no census knows can end
+//! it and wait here, so that a census begins with it.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
     },
     time::Duration,
 };
 
 use cupti_sys::raw::CallbackData;
 
-use super::launch::{self, Launch};
+use super::{
+    launch::{self, Launch},
+    meter,
+    roster::{Place, Roster, Trail},
+};
 use crate::window::clock::monotonic_ns;
 
+/// How long a launch that no census knows waits for the meter to begin one.
+const STRANGER: Duration = Duration::from_millis(200);
+
 /// Whether a callback has anything to do here.
-static ON: AtomicBool = AtomicBool::new(false);
+static ON: AtomicU8 = AtomicU8::new(OFF);
+const OFF: u8 = 0;
+/// It hears what is launched.
+const HEARS: u8 = 1;
+/// It lets launches through one by one, and must know when each is done.
+const HOLDS: u8 = 2;
 static BURST: Mutex<Option<Burst>> = Mutex::new(None);
 static CHANGED: Condvar = Condvar::new();
 
@@ -35,6 +51,10 @@ struct Burst {
     /// How many function handles to take down; while this is set, nothing else is done.
     listen: Option<usize>,
     heard: Vec<usize>,
+    /// A roll call; while there is one, nothing else is done.
+    roll: Option<Roll>,
+    /// A launch that no census knows ended the roll call, and waits.
+    stranger: bool,
     /// Launches that may still go through.
     allowed: usize,
     /// The thread whose launch is under way, and whether that launch was taken down.
@@ -43,6 +63,48 @@ struct Burst {
     slipped: u64,
     /// How long a launch waits for its turn.
     patience: Duration,
+}
+
+/// How often each launch came.
+#[derive(Default)]
+pub(super) struct Roll {
+    roster: Arc<Roster>,
+    /// Whether a launch that no census knows ends it.
+    armed: bool,
+    trail: Trail,
+    /// By context, or key where there was none yet: the key, and how often.
+    pub(super) came: HashMap<(u64, Option<u64>), u64>,
+    pub(super) launches: u64,
+    /// Launches for which there was no room in the table.
+    pub(super) lost: u64,
+    /// Time that launches spent in it.
+    pub(super) inside_ns: u64,
+}
+
+/// Places in the table of a roll call: more are not told apart in any program looked at (a training step has some hundred).
+const ROOM: usize = 32_768;
+
+impl Roll {
+    /// Takes a launch down. False if it is one to wait for a census.
+    fn call(&mut self, place: &Place) -> bool {
+        let key = place.key();
+        let context = self.trail.step(key);
+        if launch::capturing(place.stream) {
+            return true;
+        }
+        if self.armed && !self.roster.has(key) {
+            return false;
+        }
+        self.launches += 1;
+        if let Some(times) = self.came.get_mut(&(key, context)) {
+            *times += 1;
+        } else if self.came.len() < ROOM {
+            self.came.insert((key, context), 1);
+        } else {
+            self.lost += 1;
+        }
+        true
+    }
 }
 
 /// What a callback does next.
@@ -59,8 +121,9 @@ fn burst() -> MutexGuard<'static, Option<Burst>> {
 
 fn begin(new: Burst) {
     launch::prepare();
+    let on = if new.listen.is_some() || new.roll.is_some() { HEARS } else { HOLDS };
     *burst() = Some(new);
-    ON.store(true, Ordering::SeqCst);
+    ON.store(on, Ordering::SeqCst);
 }
 
 /// Takes the functions of launches down from now on, this many at most.
@@ -71,6 +134,33 @@ pub(super) fn listen(most: usize) {
 /// Whether as many launches were heard as were asked for.
 pub(super) fn heard_all() -> bool {
     burst().as_ref().is_none_or(|b| b.listen.is_some_and(|most| b.heard.len() >= most))
+}
+
+/// Begins a roll call, or goes on with one.
+pub(super) fn call(roster: Arc<Roster>, armed: bool, so_far: Option<Roll>) {
+    // What came between is not known: the context begins anew.
+    let roll = Roll { roster, armed, trail: Trail::default(), ..so_far.unwrap_or_default() };
+    begin(Burst { roll: Some(roll), ..Burst::default() });
+}
+
+/// Whether a launch that no census knows ends the roll call that is on.
+pub(super) fn arm(armed: bool) {
+    if let Some(roll) = burst().as_mut().and_then(|b| b.roll.as_mut()) {
+        roll.armed = armed;
+    }
+}
+
+/// Whether a launch that no census knows waits for one.
+pub(super) fn stranger() -> bool {
+    burst().as_ref().is_some_and(|b| b.stranger)
+}
+
+/// Ends a roll call: what came.
+pub(super) fn hang_up() -> Option<Roll> {
+    ON.store(OFF, Ordering::SeqCst);
+    let roll = burst().take().and_then(|b| b.roll);
+    CHANGED.notify_all();
+    roll
 }
 
 /// Begins a burst in which no launch is allowed yet; each waits for its turn, but no longer than `patience`.
@@ -107,7 +197,7 @@ pub(super) fn take() -> Vec<Launch> {
 
 /// Ends the burst, or the listening: how many launches went through because their wait reached its deadline, and the functions heard.
 pub(super) fn end() -> (u64, Vec<usize>) {
-    ON.store(false, Ordering::SeqCst);
+    ON.store(OFF, Ordering::SeqCst);
     let ended = burst().take().unwrap_or_default();
     CHANGED.notify_all();
     (ended.slipped, ended.heard)
@@ -122,7 +212,7 @@ fn me() -> usize {
 /// # Safety
 /// `data` must be what CUPTI hands to a callback of this id.
 pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
-    if !ON.load(Ordering::Acquire) {
+    if ON.load(Ordering::Acquire) == OFF {
         return Enter::Off;
     }
     let (me, since) = (me(), monotonic_ns());
@@ -132,11 +222,24 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
         if let Some(most) = burst.listen {
             if burst.heard.len() < most {
                 // SAFETY: the caller's promise.
-                burst.heard.push(unsafe { launch::handle(cbid, data) });
+                burst.heard.push(unsafe { launch::place(cbid, data) }.handle);
             } else {
-                ON.store(false, Ordering::SeqCst);
+                ON.store(OFF, Ordering::SeqCst);
             }
             return Enter::Pass;
+        }
+        if let Some(roll) = &mut burst.roll
+            && !burst.stranger
+        {
+            // SAFETY: the caller's promise.
+            let goes_on = roll.call(&unsafe { launch::place(cbid, data) });
+            roll.inside_ns += monotonic_ns() - since;
+            if goes_on {
+                return Enter::Pass;
+            }
+            // From here on launches wait for the census that the meter is woken for.
+            burst.stranger = true;
+            meter::wake();
         }
         match burst.under_way {
             // A launch inside a launch.
@@ -153,7 +256,14 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
             }
             _ => {}
         }
-        let wait = burst.patience.saturating_sub(Duration::from_nanos(monotonic_ns() - since));
+        let patience = if burst.roll.is_some() { STRANGER } else { burst.patience };
+        let wait = patience.saturating_sub(Duration::from_nanos(monotonic_ns() - since));
+        if wait.is_zero() && let Some(roll) = &mut burst.roll {
+            // The meter has other things to do: the roll call goes on, and holds nobody again.
+            (burst.stranger, roll.armed) = (false, false);
+            CHANGED.notify_all();
+            return Enter::Pass;
+        }
         if wait.is_zero() {
             burst.slipped += 1;
             return Enter::Pass;
@@ -167,7 +277,7 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
 /// # Safety
 /// `data` must be what CUPTI hands to a callback at a call's exit.
 pub(super) unsafe fn exit(data: &CallbackData) {
-    if !ON.load(Ordering::Acquire) {
+    if ON.load(Ordering::Acquire) != HOLDS {
         return;
     }
     if let Some(burst) = &mut *burst()

@@ -24,7 +24,7 @@ pub const DRAIN: &str = "FLOPSPROF_DRAIN";
 /// The share of the wall time that the meter may take, per cent; 0: no censuses.
 pub const OVERHEAD: &str = "FLOPSPROF_OVERHEAD";
 /// For tests and debugging: take censuses at definite moments, whatever they cost and however many processes the job has:
-/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>]`.
+/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>|:roll]`, `roll` for one with roll calls after it.
 pub const CENSUS: &str = "FLOPSPROF_CENSUS";
 /// The name of the run's folder where `OUT` is not set; the first process of a job chooses it, its children inherit it.
 pub const RUN: &str = "FLOPSPROF_RUN";
@@ -92,6 +92,8 @@ pub struct Asked {
     pub launches: usize,
     /// From the end of one to the next; none: one is enough.
     pub every: Option<Duration>,
+    /// Roll calls follow, and censuses of what they do not know.
+    pub rolls: bool,
 }
 
 impl Asked {
@@ -100,8 +102,10 @@ impl Asked {
         let mut parts = text.trim().split(':');
         let after = seconds(parts.next()?)?;
         let launches = parts.next()?.parse().ok().filter(|n| *n > 0)?;
-        let every = parts.next().map(|p| seconds(p).ok_or(())).transpose().ok()?;
-        parts.next().is_none().then_some(Self { after, launches, every })
+        let more = parts.next();
+        let rolls = more == Some("roll");
+        let every = more.filter(|_| !rolls).map(|p| seconds(p).ok_or(())).transpose().ok()?;
+        parts.next().is_none().then_some(Self { after, launches, every, rolls })
     }
 }
 

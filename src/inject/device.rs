@@ -9,6 +9,7 @@
 //! A window is written when it ends. An interval in which the counters could not be had is a window too, with the reason and with what NVML says.
 
 mod census;
+mod roll;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,6 +38,7 @@ use crate::{
 };
 
 use census::Censuses;
+use roll::RollCalls;
 
 /// How long a launch may wait at the gate of the first window: the first Start took up to 250 ms on an H200, planning before it up to 500 ms.
 const FIRST_GATE: Duration = Duration::from_secs(2);
@@ -116,6 +118,7 @@ pub(super) struct Metered {
     attached_ns: u64,
     budget: Budget,
     censuses: Censuses,
+    rolls: RollCalls,
     /// When it was looked last whether the device is at work, whether it was, and how often a window may still be cut short for that.
     glance: (u64, bool, u32),
     /// The device as the evidence has it; said again when a group's peaks become known.
@@ -169,6 +172,7 @@ impl Metered {
             attached_ns: now,
             budget: Budget::new(config.overhead),
             censuses: Censuses::new(config, now),
+            rolls: RollCalls::default(),
             glance: (now, false, GLANCES),
             said: None,
             out: Vec::new(),
@@ -362,6 +366,7 @@ impl Metered {
             }
             Mode::Ended => {}
         }
+        self.roll_if_due();
     }
 
     /// Ends the open window because the program begins something else, if it has not done so just before.
@@ -398,6 +403,7 @@ impl Metered {
 
     /// Ends a window and begins the next. Between Pop and Push there is nothing but CUPTI's own calls.
     fn boundary(&mut self) {
+        self.pause_roll();
         let lend = self.turn.wanted();
         let before = if let Mode::Counting { group, .. } = &self.mode { Some(*group) } else { None };
         let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
@@ -585,6 +591,8 @@ impl Metered {
 
     /// Ends the last window: the process is about to end.
     pub(super) fn finish(&mut self) {
+        self.pause_roll();
+        self.tell_roll();
         if matches!(self.mode, Mode::Counting { .. }) {
             let (end_ns, closed) = self.close();
             self.turn.give();
@@ -603,6 +611,8 @@ impl Metered {
 
     /// Lets go of a context that the program destroyed, without touching it.
     pub(super) fn lost(mut self) -> Vec<Record> {
+        self.pause_roll();
+        self.tell_roll();
         self.turn.give();
         self.out.push(Record::Fault(Fault {
             kind: "context-lost".to_owned(),

@@ -155,6 +155,7 @@ impl Closed {
         reset();
         DEADLINE_NS.store(later(monotonic_ns(), deadline), Ordering::Relaxed);
         CLOSED.store(true, Ordering::SeqCst);
+        std::thread::sleep(GRACE);
     }
 
     /// When it was closed.

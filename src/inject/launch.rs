@@ -12,6 +12,8 @@ use cupti_sys::{
 };
 use libloading::os::unix::{Library, RTLD_LAZY};
 
+use super::roster::Place;
+
 /// glibc's `RTLD_NOLOAD`.
 const RTLD_NOLOAD: c_int = 4;
 /// `CU_STREAM_CAPTURE_STATUS_NONE`.
@@ -69,24 +71,45 @@ pub(super) fn prepare() {
     });
 }
 
-/// The function or graph that is launched, and nothing else: what listening needs.
+impl Launch {
+    /// What it is known by.
+    pub(super) fn place(&self) -> Place {
+        Place { handle: self.handle, grid: self.grid, block: self.block, stream: self.stream }
+    }
+}
+
+/// What is launched, and where: all that can be told without asking the driver.
 ///
 /// # Safety
 /// `data` must be what CUPTI hands to a callback of this id.
-pub(super) unsafe fn handle(cbid: u32, data: &CallbackData) -> usize {
+pub(super) unsafe fn place(cbid: u32, data: &CallbackData) -> Place {
+    let mut place = Place { handle: 0, grid: [0; 3], block: [0; 3], stream: 0 };
     let params = data.function_params;
     if params.is_null() {
-        return 0;
+        return place;
     }
-    // SAFETY: of this call's type, by the caller's promise.
+    // SAFETY: of this call's type, by the caller's promise; a launch's configuration lives through the call.
     unsafe {
         match Call::of(cbid) {
-            Call::Kernel => (*params.cast::<LaunchKernel>()).function as usize,
-            Call::KernelEx => (*params.cast::<LaunchKernelEx>()).function as usize,
-            Call::Graph => (*params.cast::<GraphLaunch>()).graph as usize,
-            Call::Other => 0,
+            Call::Kernel => {
+                let p = &*params.cast::<LaunchKernel>();
+                place = Place { handle: p.function as usize, grid: p.grid, block: p.block, stream: p.stream as usize };
+            }
+            Call::KernelEx => {
+                let p = &*params.cast::<LaunchKernelEx>();
+                place.handle = p.function as usize;
+                if let Some(config) = p.config.as_ref() {
+                    (place.grid, place.block, place.stream) = (config.grid, config.block, config.stream as usize);
+                }
+            }
+            Call::Graph => {
+                let p = &*params.cast::<GraphLaunch>();
+                (place.handle, place.stream) = (p.graph as usize, p.stream as usize);
+            }
+            Call::Other => {}
         }
     }
+    place
 }
 
 /// Reads a launch; none for one that only goes into a graph that the stream is capturing: nothing runs then.
@@ -94,31 +117,10 @@ pub(super) unsafe fn handle(cbid: u32, data: &CallbackData) -> usize {
 /// # Safety
 /// `data` must be what CUPTI hands to a callback of this id.
 pub(super) unsafe fn read(cbid: u32, data: &CallbackData) -> Option<Launch> {
-    let mut launch = Launch { what: What::Nameless, handle: 0, grid: [0; 3], block: [0; 3], stream: 0 };
-    let params = data.function_params;
-    if !params.is_null() {
-        // SAFETY: of this call's type, by the caller's promise; a launch's configuration lives through the call.
-        unsafe {
-            match Call::of(cbid) {
-                Call::Kernel => {
-                    let p = &*params.cast::<LaunchKernel>();
-                    (launch.handle, launch.grid, launch.block, launch.stream) = (p.function as usize, p.grid, p.block, p.stream as usize);
-                }
-                Call::KernelEx => {
-                    let p = &*params.cast::<LaunchKernelEx>();
-                    launch.handle = p.function as usize;
-                    if let Some(config) = p.config.as_ref() {
-                        (launch.grid, launch.block, launch.stream) = (config.grid, config.block, config.stream as usize);
-                    }
-                }
-                Call::Graph => {
-                    let p = &*params.cast::<GraphLaunch>();
-                    (launch.what, launch.handle, launch.stream) = (What::Graph, p.graph as usize, p.stream as usize);
-                }
-                Call::Other => {}
-            }
-        }
-    }
+    // SAFETY: the caller's promise.
+    let Place { handle, grid, block, stream } = unsafe { place(cbid, data) };
+    let what = if Call::of(cbid) == Call::Graph && handle != 0 { What::Graph } else { What::Nameless };
+    let mut launch = Launch { what, handle, grid, block, stream };
     if capturing(launch.stream) {
         return None;
     }
@@ -132,7 +134,8 @@ pub(super) unsafe fn read(cbid: u32, data: &CallbackData) -> Option<Launch> {
     Some(launch)
 }
 
-fn capturing(stream: usize) -> bool {
+/// Whether a launch into this stream only goes into a graph that is captured.
+pub(super) fn capturing(stream: usize) -> bool {
     let Some(ask) = OPTIONAL.get().and_then(|o| o.is_capturing) else { return false };
     let mut status = NOT_CAPTURING;
     // SAFETY: the program's own stream; the answer goes into an int of ours. Asking does not disturb a capture.

@@ -26,6 +26,7 @@ mod meter;
 mod planner;
 mod refusal;
 mod reporter;
+mod roster;
 mod say;
 mod subscribe;
 mod told;

@@ -1,18 +1,19 @@
 //! Which kernels executed the operations.
 //!
-//! A census counts every launch of a burst by itself; between bursts only the sum is known. So each path's total is apportioned. Every burst that saw the path
-//! stands for the windows that lie nearer to it than to another: its weight is what the path counted in them. In a burst a kernel has the share of the
-//! path's operations that its launches executed there, and the kernel's share of the total is the weighted mean over the bursts. The rows of a path add
-//! up to its total to the unit. What no burst saw (a path that was never on in one, a process without a census) is the residual, a row of its own.
+//! A census counts every launch of a burst by itself; between bursts only the sum is known. So each path's total is apportioned, by samples. A sample is a roll call,
+//! which says how often each launch that a census counted came in a time; where there is none, the census itself, a few steps of the program. Every sample that saw the path
+//! stands for the windows that lie nearer to it than to another: its weight is what the path counted in them. In a sample a kernel has the share of the
+//! path's operations that its launches executed there, and the kernel's share of the total is the weighted mean over the samples. The rows of a path add
+//! up to its total to the unit. What no sample saw (a path that was never on in a census, a process without one) is the residual, a row of its own.
 //!
-//! The error of a row is how much the bursts disagree about it; with one burst it is not known.
+//! The error of a row is how much the samples disagree about it; with one sample it is not known.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
 use super::{PathTotal, Paths, track::Track};
-use crate::evidence::record::{Kernels, Kind, Window};
+use crate::evidence::record::{Kernel, Kernels, Kind, RollCall, Window};
 
 /// What a row is of.
 pub type Key = (Kind, String);
@@ -89,6 +90,10 @@ pub struct KernelTotals {
     pub censuses: u64,
     /// Those of a whole number of steps.
     pub whole: u64,
+    /// Roll calls.
+    pub rolls: u64,
+    /// Launches heard in them: all, and those whose like no census counted.
+    pub called: (u64, u64),
     /// Why there was no census, or none that was all well: how often.
     pub why: BTreeMap<String, u64>,
 }
@@ -102,6 +107,8 @@ impl KernelTotals {
         add_flop(&mut self.residual, &other.residual);
         self.censuses += other.censuses;
         self.whole += other.whole;
+        self.rolls += other.rolls;
+        self.called = (self.called.0 + other.called.0, self.called.1 + other.called.1);
         other.why.iter().for_each(|(why, n)| *self.why.entry(why.clone()).or_default() += n);
     }
 
@@ -115,7 +122,7 @@ impl KernelTotals {
     #[must_use]
     pub fn of(track: &Track, paths: &Paths) -> Self {
         let mut totals = Self::default();
-        let mut bursts: Vec<Burst> = Vec::new();
+        let (mut censuses, mut rolls): (Vec<Sample>, Vec<Sample>) = (Vec::new(), Vec::new());
         for census in &track.censuses {
             if !census.why.is_empty() {
                 *totals.why.entry(census.why.clone()).or_default() += 1;
@@ -125,11 +132,17 @@ impl KernelTotals {
                 totals.censuses += 1;
                 totals.whole += u64::from(census.step.is_some());
                 totals.see(census, track);
-                bursts.push(Burst { window, census });
+                censuses.push(Sample::of_census(census, window));
             }
         }
+        for call in &track.rolls {
+            totals.rolls += 1;
+            totals.called = (totals.called.0 + call.launches, totals.called.1 + call.unknown);
+            rolls.push(Sample::of_roll(call, &track.censuses));
+        }
         for (path, total) in paths.iter().filter(|(_, t)| t.total() > 0) {
-            totals.apportion(path, total, &bursts, &track.windows);
+            let called = rolls.iter().any(|s| s.flop(path) > 0.0);
+            totals.apportion(path, total, if called { &rolls } else { &censuses }, &track.windows);
         }
         totals
     }
@@ -158,21 +171,18 @@ impl KernelTotals {
         }
     }
 
-    fn apportion(&mut self, path: &str, total: &PathTotal, bursts: &[Burst], windows: &[Window]) {
-        let seen: Vec<(&Burst, f64)> = bursts.iter().map(|b| (b, b.flop(path))).filter(|(_, flop)| *flop > 0.0).collect();
+    fn apportion(&mut self, path: &str, total: &PathTotal, samples: &[Sample], windows: &[Window]) {
+        let seen: Vec<(&Sample, f64)> = samples.iter().map(|s| (s, s.flop(path))).filter(|(_, flop)| *flop > 0.0).collect();
         if seen.is_empty() {
             *self.residual.entry(path.to_owned()).or_default() += total.total();
             return;
         }
         let weights = weights(path, &seen, windows);
-        // Shares by row and burst.
+        // Shares by row and sample.
         let mut shares: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
-        for (i, (burst, all)) in seen.iter().enumerate() {
-            for kernel in &burst.census.kernels {
-                let flop = kernel.counts.get(path).copied().unwrap_or(0) as f64;
-                if flop > 0.0 {
-                    shares.entry((kernel.kind, kernel.name.clone())).or_insert_with(|| vec![0.0; seen.len()])[i] += flop / all;
-                }
+        for (i, (sample, all)) in seen.iter().enumerate() {
+            for (key, flop) in sample.flop.get(path).into_iter().flatten().filter(|(_, flop)| **flop > 0.0) {
+                shares.entry((*key).clone()).or_insert_with(|| vec![0.0; seen.len()])[i] += flop / all;
             }
         }
         let mean = |shares: &[f64]| shares.iter().zip(&weights).map(|(s, w)| s * w).sum::<f64>();
@@ -188,9 +198,9 @@ impl KernelTotals {
             *row.flop.entry(path.to_owned()).or_default() += flop;
             let n = weights.len() as f64;
             let spread = weights.iter().zip(shares).map(|(w, s)| (w * (s - share)).powi(2)).sum::<f64>();
-            let of_bursts = (n > 1.0).then(|| spread * n / (n - 1.0) * (amount as f64).powi(2));
+            let of_samples = (n > 1.0).then(|| spread * n / (n - 1.0) * (amount as f64).powi(2));
             let of_total = total.variance.map(|v| v * share * share);
-            row.variance = row.variance.zip(of_bursts).zip(of_total).map(|((a, b), c)| a + b + c);
+            row.variance = row.variance.zip(of_samples).zip(of_total).map(|((a, b), c)| a + b + c);
         }
         // What rounding left over goes where it shows least.
         if let Some(key) = largest {
@@ -199,34 +209,60 @@ impl KernelTotals {
     }
 }
 
-/// A census and its window.
-struct Burst<'a> {
-    window: &'a Window,
-    census: &'a Kernels,
+/// What some of the launches executed.
+struct Sample<'a> {
+    /// The middle of its time, ns.
+    at_ns: u64,
+    /// By path and row.
+    flop: BTreeMap<&'a str, BTreeMap<Key, f64>>,
 }
 
-impl Burst<'_> {
+impl<'a> Sample<'a> {
+    fn of_census(census: &'a Kernels, window: &Window) -> Self {
+        let mut sample = Self { at_ns: middle(window.start_ns, window.end_ns), flop: BTreeMap::new() };
+        census.kernels.iter().for_each(|kernel| sample.add(kernel, 1.0));
+        sample
+    }
+
+    fn of_roll(call: &RollCall, censuses: &'a [Kernels]) -> Self {
+        let mut sample = Self { at_ns: middle(call.start_ns, call.end_ns), flop: BTreeMap::new() };
+        for row in &call.rows {
+            let census = censuses.iter().find(|c| c.window == Some(row.window));
+            if let Some(kernel) = census.and_then(|c| c.kernels.get(row.row as usize)) {
+                sample.add(kernel, row.launches as f64 / kernel.launches.max(1) as f64);
+            }
+        }
+        sample
+    }
+
+    /// Adds so many times what a row of a census executed.
+    fn add(&mut self, kernel: &'a Kernel, times: f64) {
+        for (path, flop) in &kernel.counts {
+            *self.flop.entry(path).or_default().entry((kernel.kind, kernel.name.clone())).or_default() += *flop as f64 * times;
+        }
+    }
+
     fn flop(&self, path: &str) -> f64 {
-        self.census.kernels.iter().filter_map(|k| k.counts.get(path)).sum::<u128>() as f64
-    }
-
-    fn distance(&self, window: &Window) -> u64 {
-        let middle = |w: &Window| w.start_ns / 2 + w.end_ns / 2;
-        middle(self.window).abs_diff(middle(window))
+        self.flop.get(path).map_or(0.0, |rows| rows.values().sum())
     }
 }
 
-/// What each burst stands for: the path's operations in the windows nearest to it. They add up to one.
-fn weights(path: &str, bursts: &[(&Burst, f64)], windows: &[Window]) -> Vec<f64> {
-    let mut weights = vec![0.0; bursts.len()];
+fn middle(start_ns: u64, end_ns: u64) -> u64 {
+    start_ns / 2 + end_ns / 2
+}
+
+/// What each sample stands for: the path's operations in the windows nearest to it. They add up to one.
+fn weights(path: &str, samples: &[(&Sample, f64)], windows: &[Window]) -> Vec<f64> {
+    let mut weights = vec![0.0; samples.len()];
     for window in windows {
-        let nearest = bursts.iter().enumerate().min_by_key(|(_, (burst, _))| burst.distance(window)).map(|(i, _)| i);
+        let at = middle(window.start_ns, window.end_ns);
+        let nearest = samples.iter().enumerate().min_by_key(|(_, (sample, _))| sample.at_ns.abs_diff(at)).map(|(i, _)| i);
         if let (Some(i), Some(flop)) = (nearest, window.counts.get(path)) {
             weights[i] += *flop as f64;
         }
     }
     let sum: f64 = weights.iter().sum();
-    weights.iter().map(|w| if sum > 0.0 { w / sum } else { 1.0 / bursts.len() as f64 }).collect()
+    weights.iter().map(|w| if sum > 0.0 { w / sum } else { 1.0 / samples.len() as f64 }).collect()
 }
 
 fn add_flop(into: &mut BTreeMap<String, u128>, from: &BTreeMap<String, u128>) {
@@ -291,7 +327,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::evidence::record::{Kernel, Tier};
+    use crate::evidence::record::{Called, Tier};
 
     fn window(index: u64, flop: u128) -> Window {
         Window {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::evidence::{
     read::ProcessEvidence,
-    record::{Device, Kernels, Plan, Record, Tier, Window},
+    record::{Device, Kernels, Plan, Record, RollCall, Tier, Window},
 };
 
 /// Windows, readings and identity of one device in one process.
@@ -23,6 +23,8 @@ pub struct Track {
     pub windows: Vec<Window>,
     /// Censuses, and why there were none.
     pub censuses: Vec<Kernels>,
+    /// Roll calls.
+    pub rolls: Vec<RollCall>,
     /// Readings of the energy counter: when (`CLOCK_MONOTONIC`), mJ.
     pub energy: Vec<(u64, u64)>,
 }
@@ -40,6 +42,7 @@ pub fn tracks(file: &ProcessEvidence) -> Vec<Track> {
                 track.energy.extend(reading.nvml.energy_mj.map(|mj| (line.at_ns, mj)));
             }
             Record::Kernels(kernels) => tracks.entry(kernels.device).or_default().censuses.push((**kernels).clone()),
+            Record::RollCall(call) => tracks.entry(call.device).or_default().rolls.push((**call).clone()),
             Record::Window(window) => {
                 let track = tracks.entry(window.device).or_default();
                 track.energy.extend(window.nvml.as_ref().and_then(|n| n.energy_mj).map(|mj| (window.end_ns, mj)));

@@ -36,6 +36,12 @@ pub struct KernelReport {
     pub whole_steps: u64,
     /// Launches that censuses saw.
     pub launches_seen: u64,
+    /// Roll calls: times in which it was heard how often launches like these came.
+    pub roll_calls: u64,
+    /// Launches heard in them.
+    pub launches_heard: u64,
+    /// Those of them whose like no census saw; they are apportioned as the others are.
+    pub launches_unknown: u64,
     /// Largest first.
     pub kernels: Vec<KernelRow>,
     /// The kernels that are left out, together.
@@ -190,6 +196,9 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
         censuses: run.kernels.censuses,
         whole_steps: run.kernels.whole,
         launches_seen: run.kernels.rows.values().map(|r| r.launches).sum(),
+        roll_calls: run.kernels.rolls,
+        launches_heard: run.kernels.called.0,
+        launches_unknown: run.kernels.called.1,
         kernels: rows.into_iter().map(|(key, total)| row(key, total, share(total.total()))).collect(),
         rest: Rest { kernels: left.len(), flop: u128::to_string(&left_flop), share: share(left_flop) },
         residual: Residual { flop: u128::to_string(&residual), share: share(residual), paths: decimal(&run.kernels.residual) },
@@ -278,6 +287,10 @@ pub fn text(report: &KernelReport) -> String {
         "\nexecuted {total:.6e}{mark} FLOP, apportioned by {} census(es), {} of them of whole steps, {} launches seen",
         report.censuses, report.whole_steps, report.launches_seen
     );
+    if report.roll_calls > 0 {
+        let known = 100.0 * (1.0 - report.launches_unknown as f64 / report.launches_heard.max(1) as f64);
+        let _ = writeln!(out, "and by {} roll call(s) of {} launches, {known:.2} % of them known from a census", report.roll_calls, report.launches_heard);
+    }
     let _ = writeln!(
         out,
         "\n{:>7} {:>9} {:>13} {:>9} {:>12} {:>9} {:>10} {:>6}  {:<18} {:<16} {:<6} kernel",

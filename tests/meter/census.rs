@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::Stdio};
 
-use flopsprof::evidence::record::{Kernel, Kernels, Kind, Record, Tier};
+use flopsprof::evidence::record::{Kernel, Kernels, Kind, Record, RollCall, Tier};
 
 use crate::harness::{BF16, Bench, FP64, Outcome};
 
@@ -13,6 +13,11 @@ const BLOCK: u128 = 4 * 65536 * 100;
 fn kernels(outcome: &Outcome) -> Vec<Kernels> {
     let lines = outcome.evidence().into_iter().flat_map(|f| f.lines);
     lines.filter_map(|l| if let Record::Kernels(k) = l.record { Some(*k) } else { None }).collect()
+}
+
+fn roll_calls(outcome: &Outcome) -> Vec<RollCall> {
+    let lines = outcome.evidence().into_iter().flat_map(|f| f.lines);
+    lines.filter_map(|l| if let Record::RollCall(r) = l.record { Some(*r) } else { None }).collect()
 }
 
 /// The one census of a run, checked against its window: as many ranges as launches, and the sum over the launches is the window's count.
@@ -134,6 +139,44 @@ fn captured_launches_are_not_launches() {
     let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.2:70").run("steps", &["500", "1000", "capture"]);
     assert_always_exact(&outcome);
     assert_eq!((census(&outcome).launches, census(&outcome).ranges, census(&outcome).why.as_str()), (70, 70, ""));
+}
+
+/// Steps of other lengths come up as the program goes on. The first launch that no census knows begins one; between censuses it is heard which launches come, and those that
+/// look alike and execute more are told apart by what came before them.
+#[test]
+fn launches_are_heard_between_censuses_and_unknown_ones_begin_one() {
+    let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.2:40:roll").run("steps", &["2400", "1000", "lengths"]);
+    assert_always_exact(&outcome);
+    let censuses = kernels(&outcome);
+    assert!(censuses.len() >= 4, "one for each length: {censuses:#?} {:#?}\n{}", roll_calls(&outcome), outcome.course());
+    censuses.iter().filter(|c| c.window.is_some()).for_each(|census| meets_its_window(&outcome, census));
+    let calls = roll_calls(&outcome);
+    let launches: u64 = calls.iter().map(|c| c.launches).sum();
+    assert!(launches > 8000, "most of the 24000 launches: {launches} in {} roll calls", calls.len());
+    // By length: launches of the kernel whose grid says the length, and of the one whose operations do.
+    let (mut by_grid, mut by_work) = (BTreeMap::new(), BTreeMap::new());
+    let mut unsure = 0;
+    for called in calls.iter().flat_map(|c| &c.rows) {
+        let census = censuses.iter().find(|c| c.window == Some(called.window)).expect("the census that it names");
+        let kernel = &census.kernels[called.row as usize];
+        if kernel.name == "zoo_bf16" {
+            let each = kernel.counts[BF16] / u128::from(kernel.launches);
+            let (into, length) = if kernel.grid == [64, 1, 1] { (&mut by_work, each / 64 / BLOCK) } else { (&mut by_grid, each / 132 / BLOCK) };
+            *into.entry(length).or_insert(0) += called.launches;
+            unsure += if called.unsure { called.launches } else { 0 };
+        }
+    }
+    assert_eq!(by_grid.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let heard: u64 = by_grid.values().sum();
+    for (length, n) in &by_grid {
+        // A roll call that begins in the midst of a step does not know its length.
+        let other = by_work.get(length).copied().unwrap_or(0);
+        assert!(n.abs_diff(other) <= 3 * (calls.len() as u64 + unsure), "{by_grid:?} {by_work:?}, {unsure} of {heard} unsure");
+    }
+    assert!(unsure * 20 < heard, "{unsure} of {heard}");
+    // The table rests on them.
+    let table = outcome.command(&["report", "--kernels"]);
+    assert!(table.contains("roll call(s)") && table.contains("SIMULATED"), "{table}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
-/* Trains, in form: the same launches step after step. steps STEPS PAUSE_US [plain|graph|threads|capture]
+/* Trains, in form: the same launches step after step. steps STEPS PAUSE_US [plain|graph|threads|capture|lengths]
  * A step is seven launches: bf16 on 132 blocks twice, on 64 once, fp8, two that count nothing, fp64. `graph` replays the first four as one graph;
- * `threads` gives each of four threads a kernel or grid of its own; `capture` captures a graph in every step and never launches it. */
+ * `threads` gives each of four threads a kernel or grid of its own; `capture` captures a graph in every step and never launches it; `lengths` trains at other lengths as
+ * it goes on: a step's grids follow its length, but for one kernel of one grid that works as long as the length says. */
 #include "zoo.h"
 
 #include <pthread.h>
@@ -24,6 +25,16 @@ static void work(void *stream) {
 static void rest(void *stream) {
     launch(IDLE, 16, stream);
     launch(IDLE, 16, stream);
+    launch(FP64, 8, stream);
+}
+
+/* A step of a length: ten launches, the last bf16 one of the same grid at any length. */
+static void step_of(unsigned length, void *stream) {
+    launch(BF16, 132 * length, stream);
+    for (int i = 0; i < 4; i++) launch(IDLE, 16 * length, stream);
+    launch(FP8, 66 * length, stream);
+    for (int i = 0; i < 2; i++) launch(IDLE, 16 * length, stream);
+    zoo_launch(&zoo, BF16, 64, ITERATIONS * length, stream);
     launch(FP64, 8, stream);
 }
 
@@ -72,6 +83,12 @@ int main(int argc, char **argv) {
         pthread_t threads[4];
         for (intptr_t t = 0; t < 4; t++) pthread_create(&threads[t], NULL, thread, (void *)t);
         for (int t = 0; t < 4; t++) pthread_join(threads[t], NULL);
+    } else if (strcmp(how, "lengths") == 0) {
+        for (int i = 0; i < steps; i++) {
+            /* A new length comes up now and then, and the old ones come again. */
+            step_of(1 + (unsigned)(i * 7 % (1 + 4 * i / steps)), NULL);
+            if (pause_us > 0) usleep((useconds_t)pause_us);
+        }
     } else {
         void *stream, *other, *exec = NULL;
         ZOO_CHECK(cuStreamCreate(&stream, 0));

@@ -33,7 +33,9 @@ use crate::{
         config::{self, Asked, Config},
         gate,
         launch::{Launch, What},
-        meter, subscribe,
+        meter,
+        roster::VARIANTS,
+        subscribe,
     },
     window::{
         budget::{self, Cost},
@@ -45,7 +47,7 @@ use crate::{
 /// No census before a program is so old: it is still loading, compiling and finding its step.
 const WARM_UP: Duration = Duration::from_secs(60);
 /// From one census to the next, at the least; and from one that could not be taken.
-const SPACING: Duration = Duration::from_secs(30);
+pub(super) const SPACING: Duration = Duration::from_secs(30);
 /// How many launches are listened to, and for how long, to find a step: a callback takes under a microsecond.
 const LISTEN: (usize, Duration) = (8192, Duration::from_secs(3));
 /// How often the meter looks up while it waits for launches.
@@ -57,7 +59,7 @@ const FAILURES: u32 = 2;
 
 /// When censuses are taken, and what became of those so far.
 pub(super) struct Censuses {
-    asked: Option<Asked>,
+    pub(super) asked: Option<Asked>,
     /// When the next is looked at; none: never.
     next_ns: Option<u64>,
     /// Why there will be none, still to be told.
@@ -80,6 +82,11 @@ impl Censuses {
         };
         Self { asked: config.census, next_ns, never, step: None, failures: 0, told: String::new() }
     }
+
+    /// Whether roll calls follow.
+    pub(super) fn rolls(&self) -> bool {
+        self.asked.is_none_or(|a| a.rolls) && self.failures < FAILURES
+    }
 }
 
 /// What came of the launches of one chunk.
@@ -93,6 +100,13 @@ impl Metered {
     pub(super) fn census_if_due(&mut self, alone: bool) {
         let now = monotonic_ns();
         let (Mode::Counting { group, .. }, Some(cupti)) = (&self.mode, self.cupti) else { return };
+        if self.stranger_waits() {
+            let launches = self.censuses.asked.map_or_else(|| self.budget.burst(self.censuses.step).0, |a| a.launches);
+            if let Some(held) = self.end_roll_at_stranger() {
+                self.census(cupti, launches, None, Some(held));
+            }
+            return;
+        }
         if self.censuses.next_ns.is_none_or(|next| now < next) {
             return;
         }
@@ -104,7 +118,8 @@ impl Metered {
         let wait = |by| Some(later(now, by));
         if let Some(asked) = self.censuses.asked {
             self.censuses.next_ns = wait(Duration::from_millis(200));
-            self.census(cupti, asked.launches, None);
+            self.pause_roll();
+            self.census(cupti, asked.launches, None, None);
             return;
         }
         let settled = self.schedule.as_ref().is_some_and(|s| s.settled(*group));
@@ -123,6 +138,7 @@ impl Metered {
         if !self.paid(now) {
             return;
         }
+        self.pause_roll();
         match self.listen(cupti) {
             Ok(step) => self.censuses.step = step,
             Err(why) => return self.skip(format!("no census: {why}")),
@@ -130,7 +146,7 @@ impl Metered {
         if self.paid(now) {
             let (launches, _) = self.budget.burst(self.censuses.step);
             let step = self.censuses.step.filter(|s| launches % s == 0);
-            self.census(cupti, launches, step);
+            self.census(cupti, launches, step, None);
         }
     }
 
@@ -180,8 +196,18 @@ impl Metered {
         }
     }
 
-    /// Takes a census of so many launches.
-    fn census(&mut self, cupti: Cupti, launches: usize, step: Option<usize>) {
+    /// Whether a census may be taken right now.
+    pub(super) fn pays_census(&self, now: u64) -> bool {
+        if self.censuses.asked.is_some() {
+            return true;
+        }
+        let age = Duration::from_nanos(now - self.attached_ns);
+        let (_, cost) = self.budget.burst(self.censuses.step);
+        self.budget.until_paid(age, cost).is_zero() && !self.turn.wanted()
+    }
+
+    /// Takes a census of so many launches. `held`: the gate, where it is closed already.
+    fn census(&mut self, cupti: Cupti, launches: usize, step: Option<usize>, held: Option<gate::Closed>) {
         let (Mode::Counting { group, until_ns, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
         let (group, until_ns) = (*group, *until_ns);
         if !self.use_gate {
@@ -192,7 +218,7 @@ impl Metered {
             Err(e) => return self.failed(e.to_string()),
         };
         let chunk = budget::chunk(launches);
-        let closed = match gate::close(cupti, self.ctx, GATE) {
+        let closed = match held.map_or_else(|| gate::close(cupti, self.ctx, GATE), Ok) {
             Ok(closed) => closed,
             Err(why) => return self.skip(format!("no census: {why}")),
         };
@@ -256,6 +282,7 @@ impl Metered {
                 self.failed(why);
             }
         }
+        // What comes again is known by then: the next is for what a roll call does not know, or for kernels that change with the data.
         let wait = self.censuses.asked.map_or(Some(SPACING), |a| a.every);
         if self.censuses.failures == 0 {
             self.censuses.next_ns = wait.map(|w| later(monotonic_ns(), w));
@@ -384,6 +411,7 @@ impl Metered {
         } else {
             window = Window { group: Some(group), cycles: told.cycles, counts: told.counts.clone(), ..window };
             kernels.kernels = told.kernels;
+            self.learn_launches(window.index, &told.order, &told.executed);
             if let Some(schedule) = &mut self.schedule {
                 // Not idle: a census ends when launches came.
                 schedule.counted(group, &told.counts, told.launches == 0);
@@ -403,6 +431,10 @@ struct Told {
     counts: BTreeMap<String, u128>,
     cycles: Option<u64>,
     kernels: Vec<Kernel>,
+    /// The launches in their order: key and row. Empty where names were dropped.
+    order: Vec<(u64, u32)>,
+    /// What one launch of each row executed.
+    executed: Vec<BTreeMap<String, u128>>,
     why: String,
 }
 
@@ -423,14 +455,21 @@ impl Told {
         for (chunk, counts) in chunks {
             told.launches += chunk.launches.len() as u64;
             match meet(&chunk.launches, counts) {
-                Ok(met) => met.into_iter().for_each(|(launch, counts)| names.add(Some(launch), counts, &invalid)),
+                Ok(met) => {
+                    for (launch, counts) in met {
+                        told.order.push((launch.place().key(), names.add(Some(launch), counts, &invalid)));
+                    }
+                }
                 Err((why, counts)) => {
                     told.why = why;
-                    counts.into_iter().for_each(|c| names.add(None, c, &invalid));
+                    counts.into_iter().for_each(|c| _ = names.add(None, c, &invalid));
                 }
             }
         }
-        told.kernels = names.kernels;
+        if !told.why.is_empty() {
+            told.order.clear();
+        }
+        (told.kernels, told.executed) = (names.kernels, names.executed);
         told
     }
 }
@@ -470,6 +509,8 @@ fn meet(launches: &[Launch], mut ranges: Vec<Counts>) -> Result<Vec<Met<'_>>, (S
 #[derive(Default)]
 struct Names {
     kernels: Vec<Kernel>,
+    /// What one launch of each executed.
+    executed: Vec<BTreeMap<String, u128>>,
     streams: Vec<usize>,
     graphs: Vec<usize>,
 }
@@ -482,7 +523,8 @@ fn number(of: usize, list: &mut Vec<usize>) -> usize {
 }
 
 impl Names {
-    fn add(&mut self, launch: Option<&Launch>, counts: Counts, invalid: &[String]) {
+    /// Adds a launch; the number of its row.
+    fn add(&mut self, launch: Option<&Launch>, counts: Counts, invalid: &[String]) -> u32 {
         let mut row = Kernel { kind: Kind::Unnamed, ..Kernel::default() };
         if let Some(launch) = launch {
             (row.grid, row.block) = (launch.grid, launch.block);
@@ -493,20 +535,29 @@ impl Names {
                 What::Nameless => {}
             }
         }
-        let alike =
-            |k: &&mut Kernel| (k.kind, &k.name, k.grid, k.block, k.stream) == (row.kind, &row.name, row.grid, row.block, row.stream);
-        let at = match self.kernels.iter_mut().find(alike) {
-            Some(kernel) => kernel,
+        let executed: BTreeMap<String, u128> = counts.paths.into_iter().filter(|(p, n)| *n > 0 && !invalid.contains(p)).collect();
+        let alike: Vec<usize> = (0..self.kernels.len())
+            .filter(|i| {
+                let k = &self.kernels[*i];
+                (k.kind, &k.name, k.grid, k.block, k.stream) == (row.kind, &row.name, row.grid, row.block, row.stream)
+            })
+            .collect();
+        let same = alike.iter().find(|i| self.executed[**i] == executed).copied();
+        let at = match same.or_else(|| alike.last().copied().filter(|_| alike.len() >= VARIANTS)) {
+            Some(at) => at,
             None => {
                 self.kernels.push(row);
-                self.kernels.last_mut().expect("pushed just now")
+                self.executed.push(executed.clone());
+                self.kernels.len() - 1
             }
         };
-        at.launches += 1;
-        at.durations_ns.extend(counts.ns);
-        for (path, flop) in counts.paths.into_iter().filter(|(p, n)| *n > 0 && !invalid.contains(p)) {
-            *at.counts.entry(path).or_insert(0) += flop;
+        let kernel = &mut self.kernels[at];
+        kernel.launches += 1;
+        kernel.durations_ns.extend(counts.ns);
+        for (path, flop) in executed {
+            *kernel.counts.entry(path).or_insert(0) += flop;
         }
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
 }
 
