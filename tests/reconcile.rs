@@ -44,7 +44,7 @@ fn evidence(folder: &Path, said: Vec<Record>, windows: &[u128]) {
             tokens: 0,
             steps: 0,
             meter_cpu_ns: 0,
-            spent: None,
+            ..Window::default()
         };
         add(start_ns + 10 * SECOND, Record::Window(Box::new(window)));
     }

@@ -20,6 +20,20 @@ pub const CYCLES: &str = "sm__cycles_elapsed.max";
 /// Time that passes in a range: what a launch took, in a census.
 pub const DURATION: &str = "gpu__time_duration.sum";
 
+/// What the CUDA cores execute, by counters that are patched into the code (base names): thread instructions, those of an FMA again. An FMA is in both of a format's
+/// two, so FLOP are their sum. Exact in a kernel of known adds on an H200. They fit one pass together, and none beside a tensor path.
+pub const CORES: [(&str, &str); 6] = [
+    ("smsp__sass_thread_inst_executed_ops_fadd_fmul_ffma_pred_on", "fp32"),
+    ("smsp__sass_thread_inst_executed_op_ffma_pred_on", "fp32"),
+    ("smsp__sass_thread_inst_executed_ops_hadd_hmul_hfma_pred_on", "fp16"),
+    ("smsp__sass_thread_inst_executed_op_hfma_pred_on", "fp16"),
+    ("smsp__sass_thread_inst_executed_ops_dadd_dmul_dfma_pred_on", "fp64"),
+    ("smsp__sass_thread_inst_executed_op_dfma_pred_on", "fp64"),
+];
+
+/// What is added to a path's name for its 2:4 sparse operations alone.
+pub const SPARSE: &str = "_sparsity_on";
+
 /// A plan: groups of path metrics (base names, without `.sum`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {

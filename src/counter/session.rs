@@ -30,7 +30,7 @@ use cupti_sys::{
 
 use super::{
     host::{Config, Host, c_string, pointers},
-    plan::{CYCLES, DURATION},
+    plan::{CORES, CYCLES, DURATION, SPARSE},
 };
 use crate::window::clock::monotonic_ns;
 
@@ -58,8 +58,12 @@ impl Ranges {
 pub struct Group {
     /// Path metrics, base names.
     paths: Vec<String>,
-    /// What is evaluated: each path's `.sum`, then cycles and duration if they fit.
+    /// What is evaluated: each path's `.sum`; then cycles and duration, if they fit; then the sparse part of paths that have one, if they fit.
     metrics: Vec<CString>,
+    /// How many of them are cycles and duration.
+    others: usize,
+    /// The paths whose sparse part is evaluated.
+    sparse: Vec<String>,
     config: Config,
     /// The counter data image of the open range.
     image: Vec<u8>,
@@ -86,10 +90,23 @@ impl Group {
         Self::beside(host, paths, &[CYCLES, DURATION])
     }
 
-    /// A group with as many of the `others` beside it, from the first on, as one pass can read.
+    /// The counters of the CUDA cores, [`CORES`], as far as the chip has them, for ranges of single launches.
+    ///
+    /// # Errors
+    /// CUPTI's answer.
+    pub fn cores(host: &Host) -> Result<Self, Error> {
+        let has = host.base_metrics()?;
+        let metrics: Vec<String> = CORES.iter().map(|(m, _)| (*m).to_owned()).filter(|m| has.contains(m)).collect();
+        Self::beside(host, &metrics, &[DURATION])
+    }
+
+    /// A group with as many of the `others` beside it, from the first on, as one pass can read, and then of its paths' sparse parts.
     fn beside(host: &Host, paths: &[String], others: &[&str]) -> Result<Self, Error> {
+        let has = host.base_metrics().unwrap_or_default();
+        let mut sparse: Vec<String> = paths.iter().filter(|p| has.contains(&format!("{p}{SPARSE}"))).cloned().collect();
         let mut metrics: Vec<CString> = paths.iter().map(|p| c_string(&format!("{p}.sum"))).collect();
         metrics.extend(others.iter().map(|m| c_string(m)));
+        metrics.extend(sparse.iter().map(|p| c_string(&format!("{p}{SPARSE}.sum"))));
         let config = loop {
             match host.config(&metrics) {
                 Ok(config) if config.passes == 1 => break config,
@@ -99,7 +116,9 @@ impl Group {
                 other => break other?,
             }
         };
-        Ok(Self { paths: paths.to_vec(), metrics, config, image: Vec::new(), done: Vec::new(), free: Vec::new() })
+        let others = others.len().min(metrics.len() - paths.len());
+        sparse.truncate(metrics.len() - paths.len() - others);
+        Ok(Self { paths: paths.to_vec(), metrics, others, sparse, config, image: Vec::new(), done: Vec::new(), free: Vec::new() })
     }
 
     /// The paths of the group.
@@ -120,6 +139,8 @@ pub struct Counts {
     pub cycles: Option<u64>,
     /// Time that passed, where the group counts it.
     pub ns: Option<u64>,
+    /// FLOP of `paths` that were 2:4 sparse, where the chip tells them apart.
+    pub sparse: BTreeMap<String, u128>,
 }
 
 /// What a session of [`Ranges::Each`] brought.
@@ -338,8 +359,10 @@ impl Group {
                 None => counts.invalid.push(path.clone()),
             }
         }
-        let beside = |n: usize| values.get(self.paths.len() + n).and_then(|v| whole(*v)).and_then(|n| u64::try_from(n).ok());
-        (counts.cycles, counts.ns) = (beside(0), beside(1));
+        let (others, sparse) = values[self.paths.len()..].split_at(self.others);
+        let other = |n: usize| others.get(n).and_then(|v| whole(*v)).and_then(|n| u64::try_from(n).ok());
+        (counts.cycles, counts.ns) = (other(0), other(1));
+        counts.sparse = self.sparse.iter().zip(sparse).filter_map(|(path, value)| Some((path.clone(), whole(*value)?))).collect();
         Ok(counts)
     }
 

@@ -194,10 +194,11 @@ pub struct Plan {
 }
 
 /// How good a number is, best first. No tier is ever passed off as a better one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// Read from the GPU's operation counters over the whole interval.
+    #[default]
     Counted,
     /// Read from the operation counters part of the time, interpolated in between.
     Sampled,
@@ -210,7 +211,7 @@ pub enum Tier {
 }
 
 /// One interval of one device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// Ordinal of the device.
     pub device: u32,
@@ -220,7 +221,7 @@ pub struct Window {
     pub start_ns: u64,
     /// When the range was closed.
     pub end_ns: u64,
-    /// [`Tier::Counted`] when `counts` holds operations; [`Tier::Gpm`] or [`Tier::Utilization`] when only `nvml` speaks.
+    /// [`Tier::Counted`] when `counts` holds operations; [`Tier::Sampled`] when they are those that a census counted of the same launches; [`Tier::Gpm`] or [`Tier::Utilization`] when only `nvml` speaks.
     pub tier: Tier,
     /// Why the window is not counted, empty when it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -231,6 +232,9 @@ pub struct Window {
     /// FLOP per path metric that was on, zeros included: a path that is not here was not looked at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "decimal_map")]
     pub counts: BTreeMap<String, u128>,
+    /// Those of `counts` that were 2:4 sparse, where the chip tells them apart; zeros included.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "decimal_map")]
+    pub sparse: BTreeMap<String, u128>,
     /// SM clock cycles that passed in the window (`sm__cycles_elapsed.max`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<u64>,
@@ -279,6 +283,10 @@ impl Spent {
 pub struct Kernels {
     /// Ordinal of the device.
     pub device: u32,
+    /// What was counted is what the CUDA cores executed: `counts` of the kernels are thread instructions by counter, and the window's operations are what a census counted of
+    /// launches like these.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cores: bool,
     /// Index of its window; none where no census was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u64>,

@@ -258,7 +258,9 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
         }
         let patience = if burst.roll.is_some() { STRANGER } else { burst.patience };
         let wait = patience.saturating_sub(Duration::from_nanos(monotonic_ns() - since));
-        if wait.is_zero() && let Some(roll) = &mut burst.roll {
+        if wait.is_zero()
+            && let Some(roll) = &mut burst.roll
+        {
             // The meter has other things to do: the roll call goes on, and holds nobody again.
             (burst.stranger, roll.armed) = (false, false);
             CHANGED.notify_all();

@@ -24,7 +24,8 @@ pub const DRAIN: &str = "FLOPSPROF_DRAIN";
 /// The share of the wall time that the meter may take, per cent; 0: no censuses.
 pub const OVERHEAD: &str = "FLOPSPROF_OVERHEAD";
 /// For tests and debugging: take censuses at definite moments, whatever they cost and however many processes the job has:
-/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>|:roll]`, `roll` for one with roll calls after it.
+/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>|:roll|:cores]`, `roll`
+/// for one with roll calls after it, `cores` for one that counts the CUDA cores too.
 pub const CENSUS: &str = "FLOPSPROF_CENSUS";
 /// The name of the run's folder where `OUT` is not set; the first process of a job chooses it, its children inherit it.
 pub const RUN: &str = "FLOPSPROF_RUN";
@@ -94,6 +95,8 @@ pub struct Asked {
     pub every: Option<Duration>,
     /// Roll calls follow, and censuses of what they do not know.
     pub rolls: bool,
+    /// The CUDA cores are counted too.
+    pub cores: bool,
 }
 
 impl Asked {
@@ -103,9 +106,9 @@ impl Asked {
         let after = seconds(parts.next()?)?;
         let launches = parts.next()?.parse().ok().filter(|n| *n > 0)?;
         let more = parts.next();
-        let rolls = more == Some("roll");
-        let every = more.filter(|_| !rolls).map(|p| seconds(p).ok_or(())).transpose().ok()?;
-        parts.next().is_none().then_some(Self { after, launches, every, rolls })
+        let (rolls, cores) = (more == Some("roll"), more == Some("cores"));
+        let every = more.filter(|_| !rolls && !cores).map(|p| seconds(p).ok_or(())).transpose().ok()?;
+        parts.next().is_none().then_some(Self { after, launches, every, rolls, cores })
     }
 }
 
@@ -215,10 +218,12 @@ mod tests {
     #[test]
     fn a_census_that_is_asked_for() {
         let asked = |after, launches, every: Option<u64>| {
-            Some(Asked { after: Duration::from_secs(after), launches, every: every.map(Duration::from_secs) })
+            Some(Asked { after: Duration::from_secs(after), launches, every: every.map(Duration::from_secs), rolls: false, cores: false })
         };
         assert_eq!(Asked::parse("5:200"), asked(5, 200, None));
         assert_eq!(Asked::parse("0:1476:30"), asked(0, 1476, Some(30)));
+        assert!(Asked::parse("5:200:roll").is_some_and(|a| a.rolls && !a.cores && a.every.is_none()));
+        assert!(Asked::parse("5:200:cores").is_some_and(|a| a.cores && !a.rolls && a.every.is_none()));
         for wrong in ["", "5", "5:", "5:0", "x:5", "-1:5", "1:2:x", "1:2:3:4", "1:-2"] {
             assert_eq!(Asked::parse(wrong), None, "{wrong}");
         }

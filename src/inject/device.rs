@@ -9,6 +9,7 @@
 //! A window is written when it ends. An interval in which the counters could not be had is a window too, with the reason and with what NVML says.
 
 mod census;
+mod cores;
 mod roll;
 
 use std::{sync::Arc, time::Duration};
@@ -489,6 +490,7 @@ impl Metered {
                 Window {
                     group: Some(group),
                     counts: counts.paths,
+                    sparse: counts.sparse,
                     cycles: counts.cycles,
                     ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml)
                 }
@@ -688,15 +690,13 @@ impl Metered {
             end_ns,
             tier: if tier == Tier::Utilization && gpm { Tier::Gpm } else { tier },
             why,
-            group: None,
-            counts: std::collections::BTreeMap::new(),
-            cycles: None,
             opened,
             nvml,
             tokens,
             steps,
             meter_cpu_ns: thread_cpu_ns(),
             spent: Some(self.budget.spent()),
+            ..Window::default()
         }
     }
 }

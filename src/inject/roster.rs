@@ -15,6 +15,9 @@ pub(super) const VARIANTS: usize = 64;
 /// Row of a census: the index of its window, and which of its rows.
 pub(super) type Row = (u64, u32);
 
+/// FLOP of a launch by path.
+pub(super) type Executed = BTreeMap<String, u128>;
+
 /// A launch as a roll call sees it: function or graph, grid, block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -73,7 +76,7 @@ pub(super) enum Known {
 pub(super) struct Roster {
     contexts: HashMap<u64, Row>,
     /// The rows of a key that differ in what was executed.
-    keys: HashMap<u64, Vec<(Row, BTreeMap<String, u128>)>>,
+    keys: HashMap<u64, Vec<(Row, Executed)>>,
 }
 
 impl Roster {
@@ -87,7 +90,7 @@ impl Roster {
     }
 
     /// Learns a launch of a census: what it executed, and where that stands.
-    pub(super) fn learn(&mut self, key: u64, context: Option<u64>, row: Row, executed: &BTreeMap<String, u128>) {
+    pub(super) fn learn(&mut self, key: u64, context: Option<u64>, row: Row, executed: &Executed) {
         if let Some(context) = context {
             // The newest counts.
             self.contexts.insert(context, row);
@@ -113,7 +116,7 @@ impl Roster {
     }
 
     /// What a launch of this key executed, if that stands in this row.
-    pub(super) fn executed(&self, key: u64, row: Row) -> Option<&BTreeMap<String, u128>> {
+    pub(super) fn executed(&self, key: u64, row: Row) -> Option<&Executed> {
         self.keys.get(&key)?.iter().find(|(r, _)| *r == row).map(|(_, executed)| executed)
     }
 }
@@ -148,7 +151,8 @@ mod tests {
         let roster = learnt(&[100, 200]);
         let mut trail = Trail::default();
         for length in [200, 100, 100, 200] {
-            let found: Vec<Known> = step(length).into_iter().map(|(key, _)| (key, trail.step(key))).map(|(k, c)| roster.find(k, c)).collect();
+            let found: Vec<Known> =
+                step(length).into_iter().map(|(key, _)| (key, trail.step(key))).map(|(k, c)| roster.find(k, c)).collect();
             assert_eq!(found[9], Known::Row((u64::from(length / 100 - 1), 9)));
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths, estimated,
+    CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths,
+    cores::Cores,
+    estimated,
     job::Place,
     kernel::{KernelTotals, Overhead},
     span::Spans,
@@ -42,6 +44,7 @@ pub struct FileTotal {
     pub(super) libraries: BTreeMap<String, BTreeSet<String>>,
     pub(super) breaks: Vec<String>,
     pub(super) kernels: KernelTotals,
+    pub(super) cores: Cores,
     pub(super) overhead: Option<Overhead>,
 }
 
@@ -92,6 +95,7 @@ impl FileTotal {
     fn add(&mut self, track: &Track) {
         let paths = track.paths(&mut self.timeline);
         self.kernels.add(&KernelTotals::of(track, &paths));
+        self.cores.add(&Cores::of(track, &paths));
         if let Some(overhead) = Overhead::of(track) {
             self.overhead.get_or_insert_default().add(&overhead);
         }

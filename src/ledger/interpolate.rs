@@ -27,6 +27,8 @@ pub struct Interval {
     pub cycles: Option<u64>,
     /// Length.
     pub ns: u64,
+    /// Launches were counted one by one, and the program waited in between: how much was executed in its time or cycles says nothing of another interval's.
+    pub census: bool,
 }
 
 /// What the off intervals amount to.
@@ -50,8 +52,10 @@ pub fn interpolate(intervals: &[Interval]) -> Interpolated {
     if on.iter().all(|i| intervals[*i].flop == Some(0)) && !on.is_empty() {
         return Interpolated { variance: Some(0.0), ..Interpolated::default() };
     }
-    let by_time = Rates::of(intervals, &on, |i| Some(i.ns as f64));
-    let by_cycles = Rates::of(intervals, &on, |i| i.cycles.map(|c| c as f64));
+    let plain: Vec<usize> = on.iter().copied().filter(|i| !intervals[*i].census).collect();
+    let tell = if plain.is_empty() { &on } else { &plain };
+    let by_time = Rates::of(intervals, tell, |i| Some(i.ns as f64));
+    let by_cycles = Rates::of(intervals, tell, |i| i.cycles.map(|c| c as f64));
     let mut result = Interpolated { variance: Some(0.0), each: vec![0.0; intervals.len()], ..Interpolated::default() };
     let mut i = 0;
     while i < intervals.len() {
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
 
     fn interval(on: bool, rate: u64, cycles: u64) -> Interval {
-        Interval { flop: on.then(|| u128::from(rate) * u128::from(cycles)), cycles: Some(cycles), ns: cycles * 2 }
+        Interval { flop: on.then(|| u128::from(rate) * u128::from(cycles)), cycles: Some(cycles), ns: cycles * 2, census: false }
     }
 
     proptest! {
@@ -158,13 +162,22 @@ mod tests {
     /// Two processes on one GPU: the cycles that were counted say nothing of an interval in which the other one had the counters.
     #[test]
     fn time_that_nobody_counted_is_interpolated_by_time() {
-        let on = |ns: u64, cycles: u64, flop: u128| Interval { flop: Some(flop), cycles: Some(cycles), ns };
-        let off = Interval { flop: None, cycles: None, ns: 1000 };
+        let on = |ns: u64, cycles: u64, flop: u128| Interval { flop: Some(flop), cycles: Some(cycles), ns, census: false };
+        let off = Interval { flop: None, cycles: None, ns: 1000, census: false };
         // Half of the GPU, then, the other process being gone, all of it: twice the cycles and twice the operations in the same time.
         let got = interpolate(&[on(1000, 500, 4000), off, on(1000, 500, 4000), off, on(1000, 1000, 8000)]);
         assert!((got.flop - 10_000.0).abs() < 1e-6, "{got:?}");
         // The change between the neighbours of the last gap is in its error.
         assert!(got.variance.unwrap().sqrt() >= 2000.0, "{got:?}");
+    }
+
+    /// A census holds the program up and its cycles are those of kernels alone: the intervals around it have the rate of other intervals.
+    #[test]
+    fn a_census_is_no_measure_of_other_intervals() {
+        let census = Interval { census: true, ..interval(true, 50, 10) };
+        let got = interpolate(&[interval(false, 1, 100), census, interval(false, 1, 100), interval(true, 2, 100)]);
+        assert!((got.flop - 400.0).abs() < 1e-9, "{got:?}");
+        assert!((interpolate(&[census, interval(false, 1, 100)]).flop - 5000.0).abs() < 1e-9, "nothing else is known");
     }
 
     #[test]

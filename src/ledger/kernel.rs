@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::{PathTotal, Paths, track::Track};
+use super::{PathTotal, Paths, cores, track::Track};
 use crate::evidence::record::{Kernel, Kernels, Kind, RollCall, Window};
 
 /// What a row is of.
@@ -37,6 +37,8 @@ pub struct KernelTotal {
     pub durations: Histogram<u64>,
     /// The sum of these, ns.
     pub duration_ns: u128,
+    /// Launches in which it was counted what the CUDA cores executed, and that: FLOP by format.
+    pub cores: (u64, BTreeMap<&'static str, u128>),
     /// FLOP of the launches whose duration is known, and the time that they would take at each path's peak, s; none where a peak is not known.
     pub timed: (u128, Option<f64>),
 }
@@ -51,6 +53,7 @@ impl Default for KernelTotal {
             shapes: BTreeMap::new(),
             durations: Histogram::new(3).expect("three digits are within what it can do"),
             duration_ns: 0,
+            cores: (0, BTreeMap::new()),
             timed: (0, Some(0.0)),
         }
     }
@@ -75,6 +78,8 @@ impl KernelTotal {
         }
         let _ = self.durations.add(&other.durations);
         self.duration_ns += other.duration_ns;
+        self.cores.0 += other.cores.0;
+        other.cores.1.iter().for_each(|(format, n)| *self.cores.1.entry(format).or_default() += n);
         self.timed = (self.timed.0 + other.timed.0, self.timed.1.zip(other.timed.1).map(|(a, b)| a + b));
     }
 }
@@ -135,6 +140,7 @@ impl KernelTotals {
                 censuses.push(Sample::of_census(census, window));
             }
         }
+        cores::see(&mut totals, track);
         for call in &track.rolls {
             totals.rolls += 1;
             totals.called = (totals.called.0 + call.launches, totals.called.1 + call.unknown);
@@ -339,13 +345,7 @@ mod tests {
             why: String::new(),
             group: Some(0),
             counts: BTreeMap::from([("p".to_owned(), flop)]),
-            cycles: None,
-            opened: crate::evidence::record::Boundary::default(),
-            nvml: None,
-            tokens: 0,
-            steps: 0,
-            meter_cpu_ns: 0,
-            spent: None,
+            ..Window::default()
         }
     }
 
@@ -377,7 +377,7 @@ mod tests {
                 }
             }
             let counted = track.windows.iter().map(|w| w.counts["p"]).sum();
-            let total = PathTotal { counted, interpolated, variance: Some(0.0), looked_ns: (1, 1) };
+            let total = PathTotal { counted, interpolated, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
             let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
             prop_assert_eq!(kernels.total(), counted + interpolated);
             let seen = track.censuses.iter().any(|c| c.kernels.iter().any(|k| k.counts["p"] > 0));
@@ -392,15 +392,35 @@ mod tests {
         for (at, flop) in [(2, [1000, 0]), (7, [0, 9000])] {
             track.censuses.push(census(at, &flop));
         }
-        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1) };
+        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
         let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
         let flop: Vec<u128> = kernels.rows.values().map(KernelTotal::total).collect();
         assert_eq!(flop, [5000, 45_000]);
         // With two that disagree altogether the error is large; with one it is not known.
         assert!(kernels.rows.values().all(|r| r.variance.unwrap().sqrt() > 5000.0));
         track.censuses.pop();
-        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1) };
+        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
         let one = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
         assert_eq!(one.rows.values().map(|r| r.variance).collect::<Vec<_>>()[0], None);
+    }
+
+    /// A census of two launches, and a roll call that heard one of them nine times as often: the total is apportioned by what was heard.
+    #[test]
+    fn a_roll_call_says_how_often_a_launch_came() {
+        let mut track = Track { windows: (0..10).map(|i| window(i, 1000)).collect(), ..Track::default() };
+        track.censuses.push(census(2, &[100, 300]));
+        let called = |row, launches| Called { window: 2, row, launches, unsure: false };
+        track.rolls.push(RollCall {
+            start_ns: 4,
+            end_ns: 9,
+            launches: 12,
+            unknown: 2,
+            rows: vec![called(0, 9), called(1, 1)],
+            ..RollCall::default()
+        });
+        let total = PathTotal { counted: 12_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
+        let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+        assert_eq!(kernels.rows.values().map(KernelTotal::total).collect::<Vec<_>>(), [9000, 3000]);
+        assert_eq!((kernels.rolls, kernels.called), (1, (12, 2)));
     }
 }

@@ -73,6 +73,7 @@ impl Ledger {
         run.never_looked.extend(file.never_looked);
         file.libraries.into_iter().for_each(|(name, versions)| run.libraries.entry(name).or_default().extend(versions));
         run.kernels.add(&file.kernels);
+        run.cores.add(&file.cores);
         if let Some(overhead) = &file.overhead {
             run.overhead.get_or_insert_default().add(overhead);
         }

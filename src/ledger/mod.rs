@@ -7,6 +7,7 @@
 //! A process's evidence is added up by itself ([`FileTotal`]), then merged ([`Ledger`]): of a run with thousands of ranks only sums are in memory.
 
 pub mod category;
+pub mod cores;
 pub mod estimated;
 mod file;
 pub mod interpolate;
@@ -25,6 +26,7 @@ use crate::evidence::{
     read::ProcessEvidence,
     record::{Fault, Tier},
 };
+use cores::Cores;
 use estimated::Estimated;
 use job::Run;
 use kernel::{KernelTotals, Overhead};
@@ -55,6 +57,9 @@ pub struct PathTotal {
     /// Time in which the path was looked at, and metered time, ns.
     #[serde(skip)]
     pub looked_ns: (u64, u64),
+    /// Those of `counted` that were 2:4 sparse, FLOP; none where the chip does not tell them apart.
+    #[serde(skip)]
+    pub sparse: Option<u128>,
 }
 
 impl PathTotal {
@@ -88,6 +93,7 @@ impl PathTotal {
         self.interpolated += other.interpolated;
         self.variance = self.variance.zip(other.variance).map(|(a, b)| a + b);
         self.looked_ns = (self.looked_ns.0 + other.looked_ns.0, self.looked_ns.1 + other.looked_ns.1);
+        self.sparse = [self.sparse, other.sparse].into_iter().flatten().reduce(|a, b| a + b);
     }
 
     fn none() -> Self {
@@ -216,6 +222,8 @@ pub struct RunTotal {
     pub libraries: BTreeMap<String, BTreeSet<String>>,
     /// Which kernels executed it.
     pub kernels: KernelTotals,
+    /// What the CUDA cores executed beside it.
+    pub cores: Cores,
     /// What the meter cost; none where the evidence does not say.
     pub overhead: Option<Overhead>,
     /// Places where a file's chain does not hold.

@@ -23,6 +23,8 @@ pub struct Track {
     pub windows: Vec<Window>,
     /// Censuses, and why there were none.
     pub censuses: Vec<Kernels>,
+    /// Censuses of what the CUDA cores executed.
+    pub cores: Vec<Kernels>,
     /// Roll calls.
     pub rolls: Vec<RollCall>,
     /// Readings of the energy counter: when (`CLOCK_MONOTONIC`), mJ.
@@ -41,7 +43,10 @@ pub fn tracks(file: &ProcessEvidence) -> Vec<Track> {
                 let track = tracks.entry(reading.device).or_default();
                 track.energy.extend(reading.nvml.energy_mj.map(|mj| (line.at_ns, mj)));
             }
-            Record::Kernels(kernels) => tracks.entry(kernels.device).or_default().censuses.push((**kernels).clone()),
+            Record::Kernels(kernels) => {
+                let track = tracks.entry(kernels.device).or_default();
+                if kernels.cores { &mut track.cores } else { &mut track.censuses }.push((**kernels).clone());
+            }
             Record::RollCall(call) => tracks.entry(call.device).or_default().rolls.push((**call).clone()),
             Record::Window(window) => {
                 let track = tracks.entry(window.device).or_default();
@@ -71,12 +76,25 @@ impl Track {
     fn path(&self, path: &str, timeline: &mut Timeline) -> PathTotal {
         let mut intervals = Vec::with_capacity(self.windows.len());
         let mut began = Vec::with_capacity(self.windows.len());
+        let (mut known, mut off_ns) = (0, 0);
+        let censuses: BTreeSet<u64> = self.censuses.iter().filter(|c| !c.kernels.is_empty()).filter_map(|c| c.window).collect();
         for window in &self.windows {
             if !window.opened.gated && window.opened.exposed_ns > 0 {
-                intervals.push(Interval { flop: None, cycles: None, ns: window.opened.exposed_ns });
+                intervals.push(Interval { flop: None, cycles: None, ns: window.opened.exposed_ns, census: false });
                 began.push(window.start_ns.saturating_sub(window.opened.exposed_ns));
             }
-            intervals.push(Interval { flop: window.counts.get(path).copied(), cycles: window.cycles, ns: window.end_ns - window.start_ns });
+            let ns = window.end_ns - window.start_ns;
+            if window.tier == Tier::Sampled
+                && let Some(flop) = window.counts.get(path)
+            {
+                // Known, and not by counting: a census counted the same launches.
+                known += flop;
+                off_ns += ns;
+                timeline.add_flop(path, window.start_ns, window.end_ns, *flop as f64);
+                continue;
+            }
+            let flop = window.counts.get(path).copied().filter(|_| window.tier == Tier::Counted);
+            intervals.push(Interval { flop, cycles: window.cycles, ns, census: censuses.contains(&window.index) });
             began.push(window.start_ns);
         }
         let interpolated = interpolate(&intervals);
@@ -89,10 +107,16 @@ impl Track {
         let ns = |on: bool| intervals.iter().filter(|i| !on || i.flop.is_some()).map(|i| i.ns).sum();
         PathTotal {
             counted: intervals.iter().filter_map(|i| i.flop).sum(),
-            interpolated: flop,
+            interpolated: flop + known,
             variance: interpolated.variance,
-            looked_ns: (ns(true), ns(false)),
+            looked_ns: (ns(true), ns(false) + off_ns),
+            sparse: self.sparse(path),
         }
+    }
+
+    /// FLOP of the path that were counted as sparse; none where no window says.
+    fn sparse(&self, path: &str) -> Option<u128> {
+        self.windows.iter().filter_map(|w| w.sparse.get(path)).copied().reduce(|a, b| a + b)
     }
 
     /// Paths of the plan that no window looked at.

@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn an_interpolation_of_unknown_error_may_have_been_nothing_or_the_peak() {
         let mut run = run(true);
-        let path = PathTotal { counted: 5, interpolated: 95, variance: None, looked_ns: (10, 1_000_000_010) };
+        let path = PathTotal { counted: 5, interpolated: 95, looked_ns: (10, 1_000_000_010), ..PathTotal::default() };
         run.paths.insert(PATH.to_owned(), path.clone());
         run.devices[0].paths.insert(PATH.to_owned(), path);
         let e = executed(&run);

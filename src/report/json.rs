@@ -15,6 +15,7 @@ use crate::{
 };
 
 use super::{
+    core::{CudaCores, cuda_cores},
     figure::ranges,
     form::{Forms, forms},
     kernel::{Shares, shares},
@@ -44,6 +45,9 @@ pub struct Report {
     pub paths: Vec<PathRow>,
     /// By category of kernel; none where there was no census.
     pub kernels: Option<Shares>,
+    /// What the CUDA cores executed beside it, sampled; left out where it was not tried. Not in `total`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_cores: Option<CudaCores>,
     /// Where nothing was counted: activity times peak. Not in `total`.
     pub estimated: Vec<Estimated>,
     /// From the first window to the last, seconds.
@@ -147,6 +151,9 @@ pub struct PathRow {
     /// Its operations.
     #[serde(flatten)]
     pub operations: Operations,
+    /// Those of `counted` that were 2:4 sparse, decimal; left out where the chip does not tell them apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparse: Option<String>,
 }
 
 /// Amounts over time: floats, to draw.
@@ -320,6 +327,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         total: Operations { tier: run.tier(), ..of(&total, run.simulated) },
         paths: paths.into_iter().map(|(metric, total)| path_row(metric, total, run.simulated)).collect(),
         kernels: shares(run),
+        cuda_cores: cuda_cores(run),
         estimated: run.estimated.clone(),
         wall_clock_s: wall_s,
         began_unix_s: run.began_unix_ns as f64 / 1e9,
@@ -460,5 +468,6 @@ fn path_row(metric: &str, total: &PathTotal, simulated: bool) -> PathRow {
         source: source.to_owned(),
         accumulator: accumulator.to_owned(),
         operations: of(total, simulated),
+        sparse: total.sparse.map(|n| n.to_string()),
     }
 }

@@ -79,6 +79,8 @@ pub struct KernelRow {
     pub launches_seen: u64,
     /// FLOP of one of these launches, by path: the mean.
     pub flop_per_launch: BTreeMap<String, f64>,
+    /// FLOP of one launch on the CUDA cores, by format: the mean of those in which it was counted; empty where it was not.
+    pub core_flop_per_launch: BTreeMap<String, f64>,
     /// Their grids and blocks, the most frequent first.
     pub shapes: Vec<ShapeRow>,
     /// How long they took, in a census, where kernels run one after the other; null where that was not counted.
@@ -259,6 +261,7 @@ fn row(key: &Key, total: &KernelTotal, share: f64) -> KernelRow {
         paths: decimal(&total.flop),
         launches_seen: total.launches,
         flop_per_launch: total.seen.iter().map(|(path, n)| (path.clone(), *n as f64 / launches)).collect(),
+        core_flop_per_launch: total.cores.1.iter().map(|(f, n)| ((*f).to_owned(), *n as f64 / total.cores.0.max(1) as f64)).collect(),
         shapes,
         duration: timed.then(|| DurationRow {
             mean_ns: total.duration_ns as f64 / durations.len().max(1) as f64,
@@ -289,7 +292,11 @@ pub fn text(report: &KernelReport) -> String {
     );
     if report.roll_calls > 0 {
         let known = 100.0 * (1.0 - report.launches_unknown as f64 / report.launches_heard.max(1) as f64);
-        let _ = writeln!(out, "and by {} roll call(s) of {} launches, {known:.2} % of them known from a census", report.roll_calls, report.launches_heard);
+        let _ = writeln!(
+            out,
+            "and by {} roll call(s) of {} launches, {known:.2} % of them known from a census",
+            report.roll_calls, report.launches_heard
+        );
     }
     let _ = writeln!(
         out,

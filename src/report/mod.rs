@@ -4,6 +4,7 @@
 //! census of a live run saw.
 
 pub mod aws;
+pub mod core;
 pub mod estimate;
 pub mod figure;
 pub mod file;

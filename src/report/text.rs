@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{
+    core,
     figure::duration,
     json::{Operations, Report},
     verdict,
@@ -31,6 +32,9 @@ pub fn text(report: &Report) -> String {
     runs(&mut out, report);
     assessment(&mut out, report);
     paths(&mut out, report, mark);
+    if let Some(cores) = &report.cuda_cores {
+        core::text(&mut out, cores, report.total.flop_float, mark);
+    }
     resources(&mut out, report, mark);
     places(&mut out, report, mark);
     estimates(&mut out, report, mark);
@@ -117,6 +121,9 @@ fn paths(out: &mut String, report: &Report, mark: &str) {
             error(o),
             tier(o.tier),
         );
+    }
+    for row in report.paths.iter().filter(|r| r.sparse.as_ref().is_some_and(|n| n != "0")) {
+        let _ = writeln!(out, "2:4 sparse: {}{mark} FLOP of {}", row.sparse.as_deref().unwrap_or_default(), short(&row.metric));
     }
     let idle = report.paths.iter().filter(|r| r.operations.flop == "0");
     let idle: Vec<String> = idle.map(|r| format!("{} ({:.2}% of the time)", short(&r.metric), 100.0 * r.operations.covered)).collect();

@@ -38,6 +38,7 @@ impl Top {
                 process.flop += window.counts.values().sum::<u128>();
                 process.last = Some((**window).clone());
             }
+            Record::Kernels(kernels) if kernels.cores => {}
             Record::Kernels(kernels) if kernels.kernels.is_empty() => process.why.clone_from(&kernels.why),
             Record::Kernels(kernels) => {
                 process.census = Some((**kernels).clone());

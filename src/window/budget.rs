@@ -26,6 +26,9 @@ const ROOM: Duration = Duration::from_micros(1100);
 const LAUNCH: Duration = Duration::from_micros(1100);
 const AROUND: Duration = Duration::from_millis(250);
 
+/// A launch whose code is patched, before there is a measurement of our own: its kernel takes many times as long.
+const CORE_LAUNCH: Duration = Duration::from_millis(10);
+
 /// What time was spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
@@ -44,6 +47,8 @@ pub struct Budget {
     spent: Spent,
     /// What bursts cost, by what was thought they would.
     price: f64,
+    /// What a launch costs in a burst for the CUDA cores.
+    core_launch: Duration,
     /// The last boundary of each kind.
     last: [Duration; 2],
 }
@@ -54,7 +59,7 @@ impl Budget {
     pub fn new(share: f64) -> Self {
         // The costs of an H200, until there are some of our own.
         let last = [Duration::from_millis(27), Duration::from_millis(190)];
-        Self { share, spent: Spent { share, ..Spent::default() }, price: 1.0, last }
+        Self { share, spent: Spent { share, ..Spent::default() }, price: 1.0, core_launch: CORE_LAUNCH, last }
     }
 
     /// What was spent so far.
@@ -108,6 +113,23 @@ impl Budget {
             None => USUAL,
         };
         (launches, self.cost(launches))
+    }
+
+    /// What a burst of so many launches is thought to cost.
+    #[must_use]
+    pub fn burst_cost(&self, launches: usize) -> Duration {
+        self.cost(launches)
+    }
+
+    /// What one for the CUDA cores is thought to cost beside it.
+    #[must_use]
+    pub fn cores_cost(&self, launches: usize) -> Duration {
+        self.core_launch * u32::try_from(launches).unwrap_or(u32::MAX)
+    }
+
+    /// Learns from a burst for the CUDA cores.
+    pub fn learn_cores(&mut self, launches: usize, took_ns: u64) {
+        self.core_launch = Duration::from_nanos(took_ns / launches.max(1) as u64);
     }
 
     /// The time after which what is missing for a burst has been earned.

@@ -1,9 +1,10 @@
 """Trainings by transformers whose operations must be explained line by line, for `run.py`.
 
-    python3 reconcile.py OUT_FOLDER [--only full,lora,...] [--seconds 6] [--tiny]
+    python3 reconcile.py OUT_FOLDER [--only full,lora,...] [--seconds 6] [--tiny] [--callback TRUTH_FILE]
 
 Each case is a process of its own, forked from one that has imported everything but not started CUDA, with its evidence in a folder of its name. Weights and tokens are
-made up. `--tiny` tries the script on a CPU, where nothing is counted.
+made up. `--tiny` tries the script on a CPU, where nothing is counted. `--callback` times the callback instead: what a step spends in it, and steps with and without it in
+alternation.
 """
 
 import argparse
@@ -61,7 +62,74 @@ def rows(length, fill, count, vocabulary):
     return data
 
 
-def train(out, method, length, fill, seconds, tiny):
+def timed(out, truth, length, seconds, tiny):
+    """A training in which the callback is on for every other pair of steps."""
+    import statistics
+
+    import torch
+    from transformers import TrainerCallback
+
+    from flopsprof import FlopsProfCallback
+
+    def drained():
+        # What the callback waits for is its own: the device has nothing else to do when it begins.
+        if not tiny:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    class Timed(FlopsProfCallback):
+        """Says how long each step spends in it, in those steps in which it is on."""
+
+        spent, on = 0.0, True
+
+        def inside(self, call, *args, **kwargs):
+            if not self.on:
+                return None
+            begun = drained()
+            answer = call(*args, **kwargs)
+            self.spent += drained() - begun
+            return answer
+
+        def on_step_begin(self, *args, **kwargs):
+            return self.inside(super().on_step_begin, *args, **kwargs)
+
+        def on_step_end(self, *args, **kwargs):
+            return self.inside(super().on_step_end, *args, **kwargs)
+
+        def _forward(self, module, args, kwargs):
+            return self.inside(super()._forward, module, args, kwargs)
+
+    class Plain(Timed):
+        """On for every other pair of steps, and not timed."""
+
+        def inside(self, call, *args, **kwargs):
+            return call(*args, **kwargs) if self.on else None
+
+    said = {}
+    for kind in (Timed, Plain):
+        watched, steps, costs = kind(), [], []
+
+        class Watch(TrainerCallback):
+            """Times steps from one begin to the next, and switches the callback."""
+
+            def on_step_begin(self, args, state, control, **kwargs):
+                steps.append((time.perf_counter(), watched.on))
+                costs.append(watched.spent)
+                watched.spent, watched.on = 0.0, len(steps) // 2 % 2 == 0
+
+        train(out, "full", length, "padded", seconds, tiny, [Watch(), watched])
+        length_of = {on: [b[0] - a[0] for a, b in zip(steps[4:], steps[5:]) if b[1] == on] for on in (True, False)}
+        medians = {on: statistics.median(times) for on, times in length_of.items()}
+        if kind is Timed:
+            said["cost"] = statistics.median(c for c in costs[4:] if c > 0) / medians[False]
+        else:
+            said["ratio"] = medians[True] / medians[False]
+        said["step_s"], said["steps"] = medians[False], len(steps)
+    with open(truth, "w") as f:
+        json.dump(said, f)
+
+
+def train(out, method, length, fill, seconds, tiny, callbacks=None):
     import torch
     import transformers
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -110,7 +178,7 @@ def train(out, method, length, fill, seconds, tiny):
     data = rows(length, fill, 16 * batch, shape["vocab_size"])
     # The same few rows over and over: what they hold changes nothing of what is executed.
     tensors = [{k: torch.tensor(v) for k, v in row.items()} for row in data]
-    trainer = Trainer(model, arguments, train_dataset=tensors, callbacks=[FlopsProfCallback(), Clock()])
+    trainer = Trainer(model, arguments, train_dataset=tensors, callbacks=[*(callbacks or [FlopsProfCallback()]), Clock()])
     trainer.train()
     return {"steps": trainer.state.global_step}
 
@@ -133,6 +201,7 @@ def main():
     parser.add_argument("--fills", default=",".join(FILLS))
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--callback")
     args = parser.parse_args()
     import peft  # noqa: F401  imported once, before the forks
     import torch  # noqa: F401
@@ -140,6 +209,9 @@ def main():
 
     for name in ("Trainer", "TrainingArguments", "LlamaForCausalLM", "MixtralForCausalLM"):
         getattr(transformers, name)
+    if args.callback:
+        timed(os.path.join(args.folder, "trainer"), args.callback, 64 if args.tiny else 2048, args.seconds, args.tiny)
+        return
     failed = 0
     for name, method, length, fill in cases():
         if method not in args.only.split(",") or fill not in args.fills.split(","):

@@ -303,6 +303,21 @@ def reconcile(c):
         print("     ", " ".join(f"{k}={100 * v:+.2f}%" for k, v in shares.items()), f"std.err. {error and 100 * error / measured}%", flush=True)
 
 
+def callback(c):
+    """What the transformers callback adds to a step: the time that a step spends in it, and steps with and without it."""
+    if c.args.stand_in:
+        return
+    truth = os.path.join(c.args.out, "truth.json")
+    command = [sys.executable, os.path.join(HERE, "reconcile.py"), os.path.join(c.args.out, "callback"), "--callback", truth, "--seconds", "12"]
+    status, _, _ = c.metered("callback", command)
+    if status != 0:
+        c.row("callback.cost", None, 1e-3, "<=")
+        return
+    c.report("callback")
+    said = json.load(open(truth))
+    c.row("callback.cost", said["cost"], 1e-3, "<=", step_s=said["step_s"], ratio=said["ratio"], steps=said["steps"])
+
+
 def estimate(c):
     """The goldens of tests/estimate, counted again by this machine's PyTorch on its GPU."""
     if c.args.stand_in:
@@ -323,7 +338,7 @@ def estimate(c):
 
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
 # Those that run only when they are named: they take long, or need more than PyTorch.
-MORE = {"reconcile": reconcile, "estimate": estimate} | kernels.CHECKS
+MORE = {"reconcile": reconcile, "callback": callback, "estimate": estimate} | kernels.CHECKS
 
 
 def main():

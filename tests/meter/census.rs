@@ -161,7 +161,8 @@ fn launches_are_heard_between_censuses_and_unknown_ones_begin_one() {
         let kernel = &census.kernels[called.row as usize];
         if kernel.name == "zoo_bf16" {
             let each = kernel.counts[BF16] / u128::from(kernel.launches);
-            let (into, length) = if kernel.grid == [64, 1, 1] { (&mut by_work, each / 64 / BLOCK) } else { (&mut by_grid, each / 132 / BLOCK) };
+            let (into, length) =
+                if kernel.grid == [64, 1, 1] { (&mut by_work, each / 64 / BLOCK) } else { (&mut by_grid, each / 132 / BLOCK) };
             *into.entry(length).or_insert(0) += called.launches;
             unsure += if called.unsure { called.launches } else { 0 };
         }
@@ -177,6 +178,47 @@ fn launches_are_heard_between_censuses_and_unknown_ones_begin_one() {
     // The table rests on them.
     let table = outcome.command(&["report", "--kernels"]);
     assert!(table.contains("roll call(s)") && table.contains("SIMULATED"), "{table}");
+}
+
+/// The CUDA cores have a burst of their own, in which the tensor operations are not counted; they are those of the same launches in the census before it.
+#[test]
+fn what_the_cuda_cores_execute_is_sampled_beside_the_total() {
+    const FFMA: &str = "smsp__sass_thread_inst_executed_op_ffma_pred_on";
+    let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.3:70:cores").run("steps", &["500", "1000"]);
+    let all = kernels(&outcome);
+    assert_eq!((all.len(), all[0].cores, all[1].cores), (2, false, true), "{all:#?}");
+    meets_its_window(&outcome, &all[0]);
+    let cores = &all[1];
+    assert_eq!((cores.launches, cores.ranges, cores.why.as_str()), (70, 70, ""));
+    let idle = row(cores, "zoo_idle", 16);
+    // A fused multiply-add of each of 2048 threads, 100 times, in 20 launches.
+    assert_eq!((idle.launches, idle.counts[FFMA]), (20, 20 * 2048 * 100));
+    assert!(cores.kernels.iter().filter(|k| k.name != "zoo_idle").all(|k| k.counts.is_empty()), "{cores:#?}");
+    let windows = outcome.windows();
+    let window = |index| windows.iter().find(|w| Some(w.index) == index).expect("a window");
+    let (census, own) = (window(all[0].window), window(cores.window));
+    let executed = |w: &flopsprof::evidence::record::Window| -> BTreeMap<String, u128> {
+        w.counts.clone().into_iter().filter(|(_, n)| *n > 0).collect()
+    };
+    assert_eq!((own.tier, executed(own)), (Tier::Sampled, executed(census)));
+    // Nothing is lost, and nothing that was not counted is called so.
+    let ledger = outcome.ledger();
+    let truth = outcome.truth();
+    assert_eq!(ledger.paths[BF16].total(), truth[BF16]);
+    assert_eq!(ledger.paths[BF16].interpolated, own.counts[BF16]);
+    assert_eq!(ledger.paths[FP8].total(), truth[FP8]);
+    // The whole run's: 1,000 launches, by the ratio to its tensor operations, of which fp64's is interpolated.
+    let (flop, error) = ledger.cores.total["fp32"];
+    let exact = 2.0 * 1000.0 * 2048.0 * 100.0;
+    assert!(
+        (flop / exact - 1.0).abs() < 0.02 && error.is_none(),
+        "{flop} for {exact}: {:#?} {truth:?}\n{}",
+        ledger.paths,
+        outcome.course()
+    );
+    let report = outcome.command(&["report"]);
+    assert!(report.contains("CUDA cores fp32") && report.contains("sampled: 1 census(es), 70 launches"), "{report}");
+    assert_eq!(outcome.faults(), vec![]);
 }
 
 #[test]

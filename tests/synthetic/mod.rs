@@ -69,7 +69,7 @@ impl Evidence {
                 tokens: (index + 1) * 1000,
                 steps: index + 1,
                 meter_cpu_ns: (index + 1) * 1_000_000,
-                spent: None,
+                ..Window::default()
             }
         });
         Self {

@@ -54,6 +54,8 @@ const LISTEN: (usize, Duration) = (8192, Duration::from_secs(3));
 const LOOK: Duration = Duration::from_millis(10);
 /// A program that hardly launches is not waited for: so long, and this for each launch.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
+/// Censuses after which the CUDA cores are counted too: the first ones make the tensor operations known.
+const CORES_AFTER: u32 = 2;
 /// Censuses that failed after which no more are tried.
 const FAILURES: u32 = 2;
 
@@ -66,6 +68,10 @@ pub(super) struct Censuses {
     never: Option<String>,
     step: Option<usize>,
     failures: u32,
+    /// The CUDA cores could not be counted.
+    pub(super) no_cores: bool,
+    /// Censuses since the CUDA cores were counted.
+    since_cores: u32,
     /// The last reason that was told.
     told: String,
 }
@@ -80,7 +86,7 @@ impl Censuses {
             Some(asked) => Some(later(now, asked.after)),
             None => (config.overhead > 0.0).then(|| later(now, WARM_UP)),
         };
-        Self { asked: config.census, next_ns, never, step: None, failures: 0, told: String::new() }
+        Self { asked: config.census, next_ns, never, step: None, failures: 0, no_cores: false, since_cores: 0, told: String::new() }
     }
 
     /// Whether roll calls follow.
@@ -90,9 +96,9 @@ impl Censuses {
 }
 
 /// What came of the launches of one chunk.
-struct Chunk {
-    ranges: Launches,
-    launches: Vec<Launch>,
+pub(super) struct Chunk {
+    pub(super) ranges: Launches,
+    pub(super) launches: Vec<Launch>,
 }
 
 impl Metered {
@@ -153,7 +159,10 @@ impl Metered {
     /// Whether the budget pays for the next census; if not, it is looked at again when it will.
     fn paid(&mut self, now: u64) -> bool {
         let age = Duration::from_nanos(now - self.attached_ns);
-        let (_, cost) = self.budget.burst(self.censuses.step);
+        let (launches, mut cost) = self.budget.burst(self.censuses.step);
+        if self.cores_due() {
+            cost += self.budget.cores_cost(launches);
+        }
         let wait = self.budget.until_paid(age, cost);
         if !wait.is_zero() {
             self.censuses.next_ns = Some(later(now, wait.max(Duration::from_secs(1))));
@@ -242,14 +251,19 @@ impl Metered {
         // The program goes on: there is time for what the window before counted.
         self.write_counted(before_ns, collected);
         let (chunks, profiler, mut why) = self.chunks(profiler, &mut counters, launches, chunk);
-        closed.hold(GATE);
         let end_ns = monotonic_ns();
-        let (slipped, _) = burst::end();
         let Some(profiler) = profiler else {
             // The context is gone: the meter sees that next, and lets go of it.
+            burst::end();
             return;
         };
         let _ = profiler.disable();
+        let took_ns = monotonic_ns() - before_ns;
+        let cores =
+            if why.is_empty() && self.wants_cores(launches) { self.count_cores(cupti, &planned, launches, chunk) } else { Ok(None) };
+        closed.hold(GATE);
+        let (slipped, _) = burst::end();
+        let Ok(cores) = cores else { return };
         if slipped > 0 {
             why = format!("{slipped} launches waited until their deadline");
         }
@@ -258,10 +272,9 @@ impl Metered {
             self.turn.give();
             self.mode = Mode::Ended;
         } else {
-            self.resume(closed, end_ns);
+            self.resume(closed, cores.as_ref().map_or(end_ns, |c| c.end_ns));
         }
-        let took_ns = monotonic_ns() - before_ns;
-        self.budget.spend(Cost::Census, took_ns);
+        self.budget.spend(Cost::Census, monotonic_ns() - before_ns);
         let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
         if through == launches {
             self.budget.learn(launches, Duration::from_nanos(took_ns));
@@ -272,13 +285,19 @@ impl Metered {
                 let slips = slipped > 0;
                 let why_ungated = if slips { why.clone() } else { opened.why_ungated.clone() };
                 let opened = Boundary { slipped: opened.slipped + slipped, gated: opened.gated && !slips, why_ungated, ..opened };
-                self.tell_census(group, chunks, why, step, (start_ns, end_ns), opened);
+                let (order, window, cycles) = self.tell_census(group, chunks, why, step, (start_ns, end_ns), opened);
+                if let Some(cores) = cores {
+                    self.tell_cores(&planned, cores, step, (&order, window, cycles));
+                }
             }
             Err(e) => {
                 let why = format!("the census's counts could not be read: {e}");
                 let nvml = self.read_nvml();
                 let window = self.window(start_ns, end_ns, Tier::Utilization, why.clone(), opened, nvml);
                 self.out.push(Record::Window(Box::new(window)));
+                if let Some(cores) = cores {
+                    self.tell_cores(&planned, cores, step, (&[], 0, None));
+                }
                 self.failed(why);
             }
         }
@@ -289,7 +308,29 @@ impl Metered {
         }
     }
 
-    fn start_each(&self, cupti: Cupti, counters: &mut Group, room: usize) -> Result<RangeProfiler, Error> {
+    /// Whether a burst for the CUDA cores follows a census of so many launches: one in some, when the budget pays for it too.
+    fn wants_cores(&mut self, launches: usize) -> bool {
+        self.censuses.since_cores += 1;
+        let wanted = match self.censuses.asked {
+            Some(asked) => asked.cores,
+            None => {
+                let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
+                self.cores_due() && self.budget.left(age) >= self.budget.burst_cost(launches) + self.budget.cores_cost(launches)
+            }
+        };
+        let wanted = wanted && !self.censuses.no_cores;
+        if wanted {
+            self.censuses.since_cores = 0;
+        }
+        wanted
+    }
+
+    /// Whether the next census waits until the budget pays for a burst for the CUDA cores too.
+    fn cores_due(&self) -> bool {
+        !self.censuses.no_cores && self.censuses.since_cores >= CORES_AFTER
+    }
+
+    pub(super) fn start_each(&self, cupti: Cupti, counters: &mut Group, room: usize) -> Result<RangeProfiler, Error> {
         // SAFETY: the context is retained by us and alive: it was looked at just now.
         let mut profiler = unsafe { RangeProfiler::enable(cupti, self.ctx, Ranges::Each(room)) }?;
         match profiler.start(counters) {
@@ -303,7 +344,7 @@ impl Metered {
 
     /// Lets launches through, chunk by chunk; the first has begun. Returns what was counted, the profiler (none when the context is gone), and why it ended
     /// early, if it did. No launch goes through when it returns.
-    fn chunks(
+    pub(super) fn chunks(
         &mut self,
         mut profiler: RangeProfiler,
         counters: &mut Group,
@@ -389,13 +430,14 @@ impl Metered {
         step: Option<usize>,
         (start_ns, end_ns): (u64, u64),
         opened: Boundary,
-    ) {
+    ) -> (Vec<(u64, u32)>, u64, Option<u64>) {
         let dropped: usize = chunks.iter().map(|(c, _)| c.ranges.dropped).sum();
         let told = Told::of(chunks);
         let nvml = self.read_nvml();
         let mut window = self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml);
         let mut kernels = Kernels {
             device: self.ordinal,
+            cores: false,
             window: Some(window.index),
             launches: told.launches,
             ranges: told.ranges,
@@ -409,7 +451,7 @@ impl Metered {
             self.censuses.next_ns = None;
             self.censuses.failures += 1;
         } else {
-            window = Window { group: Some(group), cycles: told.cycles, counts: told.counts.clone(), ..window };
+            window = Window { group: Some(group), cycles: told.cycles, counts: told.counts.clone(), sparse: told.sparse.clone(), ..window };
             kernels.kernels = told.kernels;
             self.learn_launches(window.index, &told.order, &told.executed);
             if let Some(schedule) = &mut self.schedule {
@@ -418,28 +460,31 @@ impl Metered {
             }
         }
         self.censuses.told.clear();
+        let index = window.index;
         self.out.push(Record::Window(Box::new(window)));
         self.out.push(Record::Kernels(Box::new(kernels)));
+        if dropped > 0 { (Vec::new(), index, None) } else { (told.order, index, told.cycles) }
     }
 }
 
 /// What a census's launches add up to.
 #[derive(Default)]
-struct Told {
-    launches: u64,
-    ranges: u64,
+pub(super) struct Told {
+    pub(super) launches: u64,
+    pub(super) ranges: u64,
     counts: BTreeMap<String, u128>,
+    sparse: BTreeMap<String, u128>,
     cycles: Option<u64>,
-    kernels: Vec<Kernel>,
+    pub(super) kernels: Vec<Kernel>,
     /// The launches in their order: key and row. Empty where names were dropped.
     order: Vec<(u64, u32)>,
     /// What one launch of each row executed.
     executed: Vec<BTreeMap<String, u128>>,
-    why: String,
+    pub(super) why: String,
 }
 
 impl Told {
-    fn of(chunks: Vec<(Chunk, Vec<Counts>)>) -> Self {
+    pub(super) fn of(chunks: Vec<(Chunk, Vec<Counts>)>) -> Self {
         let mut told = Self { cycles: Some(0), ..Self::default() };
         let all = || chunks.iter().flat_map(|(_, counts)| counts);
         // A path that one range did not count is not counted at all.
@@ -449,6 +494,9 @@ impl Told {
             told.cycles = told.cycles.zip(counts.cycles).map(|(a, b)| a + b);
             for (path, flop) in counts.paths.iter().filter(|(p, _)| !invalid.contains(p)) {
                 *told.counts.entry(path.clone()).or_insert(0) += flop;
+            }
+            for (path, flop) in &counts.sparse {
+                *told.sparse.entry(path.clone()).or_insert(0) += flop;
             }
         }
         let mut names = Names::default();

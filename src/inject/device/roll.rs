@@ -53,6 +53,13 @@ struct SoFar {
     heard_ns: u64,
 }
 
+impl RollCalls {
+    /// What censuses counted so far.
+    pub(super) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+}
+
 impl Metered {
     /// Learns the launches of a census: their keys and rows, in order.
     pub(super) fn learn_launches(&mut self, window: u64, order: &[(u64, u32)], executed: &[BTreeMap<String, u128>]) {

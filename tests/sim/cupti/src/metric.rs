@@ -1,4 +1,4 @@
-//! GH100's tensor metrics, and how many passes a set of them takes, as NVIDIA's library answered (CUPTI 13.0.85).
+//! GH100's metrics, and how many passes a set of them takes, as NVIDIA's library answered (CUPTI 13.0.85).
 
 use std::ffi::CString;
 
@@ -30,6 +30,16 @@ const TENSOR: [(&str, bool); 24] = [
     ("src_tf32_dst_fp32", false),
 ];
 
+/// Counters of the CUDA cores: they take a pass of their own. An FMA is in both of a format's.
+const CORES: [&str; 6] = [
+    "smsp__sass_thread_inst_executed_ops_fadd_fmul_ffma_pred_on",
+    "smsp__sass_thread_inst_executed_op_ffma_pred_on",
+    "smsp__sass_thread_inst_executed_ops_hadd_hmul_hfma_pred_on",
+    "smsp__sass_thread_inst_executed_op_hfma_pred_on",
+    "smsp__sass_thread_inst_executed_ops_dadd_dmul_dfma_pred_on",
+    "smsp__sass_thread_inst_executed_op_dfma_pred_on",
+];
+
 /// What tensor paths are called.
 pub(crate) const PREFIX: &str = "sm__ops_path_tensor_";
 
@@ -37,7 +47,8 @@ pub(crate) const PREFIX: &str = "sm__ops_path_tensor_";
 pub(crate) fn base() -> Vec<CString> {
     let tensor = TENSOR.iter().map(|(m, _)| format!("{PREFIX}{m}"));
     let others = ["sm__cycles_elapsed", "sm__cycles_active", "gpu__time_duration"].iter().map(|m| (*m).to_owned());
-    tensor.chain(others).filter_map(|m| CString::new(m).ok()).collect()
+    let cores = CORES.iter().map(|m| (*m).to_owned());
+    tensor.chain(cores).chain(others).filter_map(|m| CString::new(m).ok()).collect()
 }
 
 /// The base name of a full one (`….sum`, `….max`, `….sum.peak_sustained`).
@@ -66,12 +77,19 @@ pub(crate) fn passes(metrics: &[String]) -> usize {
     families.sort_unstable();
     families.dedup();
     let active = metrics.iter().any(|m| base_of(m) == "sm__cycles_active") && !short.is_empty();
-    families.len().max(1) + double + usize::from(active)
+    let cores = metrics.iter().any(|m| CORES.contains(&base_of(m)));
+    families.len() + double + usize::from(active) + usize::from(cores || (families.is_empty() && double == 0))
 }
 
 /// Operations that a metric counts of those of a path.
 pub(crate) fn counts(metric: &str, path: &str) -> bool {
     let (metric, path) = (base_of(metric), base_of(path));
-    // A path over all instructions counts those of each.
-    metric == path || metric.strip_prefix(PREFIX).is_some_and(|m| m.starts_with("src_") && path.ends_with(&format!("_{m}")))
+    if let Some(op) = path.strip_prefix("smsp__sass_thread_inst_executed_op_") {
+        let op = op.trim_end_matches("_pred_on");
+        return metric == path || (metric.starts_with("smsp__sass_thread_inst_executed_ops_") && metric.contains(&format!("_{op}_")));
+    }
+    // A path counts its sparse operations too, and one over all instructions counts those of each.
+    metric == path
+        || path.strip_suffix("_sparsity_on") == Some(metric)
+        || metric.strip_prefix(PREFIX).is_some_and(|m| m.starts_with("src_") && path.ends_with(&format!("_{m}")))
 }

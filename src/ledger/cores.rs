@@ -1,0 +1,171 @@
+//! What the CUDA cores executed, beside the tensor cores: a sample, never part of a total of counted operations.
+//!
+//! Their counters are patched into the program's code and make it many times slower, so they are on for a census's length now and then. In each of these
+//! the tensor operations of the same launches are known from a census; the ratio of the two, over all of them together, times what the tensor cores executed in the whole run
+//! is the estimate. Its error is that of a ratio, from one burst to the next, and is not known with one burst. A run without tensor operations has no such measure: then only what was
+//! seen is told.
+
+use std::collections::BTreeMap;
+
+use super::{Paths, kernel::KernelTotals, sum, track::Track};
+use crate::{counter::plan::CORES, evidence::record::Kernels};
+
+/// One burst: FLOP by format, and the tensor operations of the same launches; none where these are not known.
+type Burst = (BTreeMap<&'static str, u128>, Option<u128>);
+
+/// What the CUDA cores executed.
+#[derive(Clone, Debug, Default)]
+pub struct Cores {
+    /// Bursts.
+    pub bursts: u64,
+    /// Launches in them.
+    pub launches: u64,
+    /// FLOP by format (`fp32`, `fp16`, `fp64`) in the bursts.
+    pub seen: BTreeMap<&'static str, u128>,
+    /// FLOP of the whole run by format, by the ratio to its tensor operations: the estimate and its variance, FLOP²; none where it is not known.
+    pub total: BTreeMap<&'static str, (f64, Option<f64>)>,
+    /// Devices in processes that executed tensor operations and have no such sample: they are missing in `total`.
+    pub missing: u64,
+    /// Why there is no burst, or none that was all well: how often.
+    pub why: BTreeMap<String, u64>,
+}
+
+/// FLOP by format of counts by CUDA-core counter.
+pub fn by_format(counts: &BTreeMap<String, u128>) -> BTreeMap<&'static str, u128> {
+    let mut flop = BTreeMap::new();
+    for (metric, format) in CORES {
+        if let Some(n) = counts.get(metric) {
+            *flop.entry(format).or_insert(0) += n;
+        }
+    }
+    flop
+}
+
+impl Cores {
+    /// Of one device in one process, whose paths are these.
+    #[must_use]
+    pub fn of(track: &Track, paths: &Paths) -> Self {
+        let mut cores = Self::default();
+        let mut bursts: Vec<Burst> = Vec::new();
+        for burst in &track.cores {
+            if !burst.why.is_empty() {
+                *cores.why.entry(burst.why.clone()).or_default() += 1;
+            }
+            if burst.kernels.is_empty() {
+                continue;
+            }
+            cores.bursts += 1;
+            cores.launches += burst.launches;
+            let flop = formats(burst);
+            add(&mut cores.seen, &flop);
+            bursts.push((flop, tensor(track, burst)));
+        }
+        let executed = sum(paths).total() as f64;
+        let known: Vec<(BTreeMap<&'static str, u128>, f64)> =
+            bursts.into_iter().filter_map(|(flop, tensor)| Some((flop, tensor.filter(|t| *t > 0)? as f64))).collect();
+        if known.is_empty() {
+            cores.missing = u64::from(executed > 0.0);
+            return cores;
+        }
+        let n = known.len() as f64;
+        let all: f64 = known.iter().map(|(_, t)| t).sum();
+        for format in ["fp32", "fp16", "fp64"] {
+            let flop = |burst: &BTreeMap<&'static str, u128>| burst.get(format).copied().unwrap_or(0) as f64;
+            let ratio = known.iter().map(|(f, _)| flop(f)).sum::<f64>() / all;
+            let squares: f64 = known.iter().map(|(f, t)| (flop(f) - ratio * t).powi(2)).sum();
+            let variance = (n > 1.0).then(|| squares * n / (n - 1.0) * (executed / all).powi(2));
+            cores.total.insert(format, (ratio * executed, variance));
+        }
+        cores
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.bursts += other.bursts;
+        self.launches += other.launches;
+        self.missing += other.missing;
+        add(&mut self.seen, &other.seen);
+        for (format, (flop, variance)) in &other.total {
+            let mine = self.total.entry(format).or_insert((0.0, Some(0.0)));
+            *mine = (mine.0 + flop, mine.1.zip(*variance).map(|(a, b)| a + b));
+        }
+        other.why.iter().for_each(|(why, n)| *self.why.entry(why.clone()).or_default() += n);
+    }
+}
+
+/// Puts what each kernel's launches executed on the CUDA cores beside the rest that is known of it.
+pub(super) fn see(kernels: &mut KernelTotals, track: &Track) {
+    for kernel in track.cores.iter().flat_map(|c| &c.kernels) {
+        let row = kernels.rows.entry((kernel.kind, kernel.name.clone())).or_default();
+        row.cores.0 += kernel.launches;
+        add(&mut row.cores.1, &by_format(&kernel.counts));
+    }
+}
+
+fn formats(burst: &Kernels) -> BTreeMap<&'static str, u128> {
+    let mut flop = BTreeMap::new();
+    burst.kernels.iter().for_each(|k| add(&mut flop, &by_format(&k.counts)));
+    flop
+}
+
+/// What the launches of a burst executed on the tensor cores; none where that is not known.
+fn tensor(track: &Track, burst: &Kernels) -> Option<u128> {
+    let window = track.windows.iter().find(|w| Some(w.index) == burst.window)?;
+    (!window.counts.is_empty()).then(|| window.counts.values().sum())
+}
+
+fn add(into: &mut BTreeMap<&'static str, u128>, from: &BTreeMap<&'static str, u128>) {
+    for (format, n) in from {
+        *into.entry(format).or_default() += n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evidence::record::{Kernel, Tier, Window},
+        ledger::PathTotal,
+    };
+
+    fn track(bursts: &[(u128, u128)]) -> Track {
+        let mut track = Track::default();
+        for (i, (core, tensor)) in bursts.iter().enumerate() {
+            let index = i as u64;
+            track.windows.push(Window { index, tier: Tier::Sampled, counts: [("p".to_owned(), *tensor)].into(), ..Window::default() });
+            let counts = [(CORES[0].0.to_owned(), *core), (CORES[1].0.to_owned(), *core / 2)].into();
+            track.cores.push(Kernels {
+                cores: true,
+                window: Some(index),
+                kernels: vec![Kernel { counts, launches: 1, ..Kernel::default() }],
+                ..Kernels::default()
+            });
+        }
+        track
+    }
+
+    fn paths(flop: u128) -> Paths {
+        [("p".to_owned(), PathTotal { counted: flop, variance: Some(0.0), ..PathTotal::default() })].into()
+    }
+
+    /// 100 thread instructions, 50 of them FMA, are 150 FLOP.
+    #[test]
+    fn the_ratio_to_the_tensor_operations_is_scaled_to_the_run() {
+        let one = Cores::of(&track(&[(100, 1000)]), &paths(1_000_000));
+        assert_eq!(one.total["fp32"], (150_000.0, None));
+        assert_eq!(one.seen, [("fp32", 150)].into());
+        let two = Cores::of(&track(&[(100, 1000), (200, 2000)]), &paths(1_000_000));
+        assert_eq!(two.total["fp32"], (150_000.0, Some(0.0)));
+        let differ = Cores::of(&track(&[(100, 1000), (100, 2000)]), &paths(1_000_000));
+        assert_eq!(differ.total["fp32"].0, 100_000.0);
+        // Off by 50 each, twice: 1e6 / 3000 * sqrt(2 * (50² + 50²)).
+        assert!((differ.total["fp32"].1.unwrap().sqrt() - 33_333.333).abs() < 0.01, "{differ:?}");
+    }
+
+    #[test]
+    fn without_tensor_operations_nothing_is_scaled() {
+        let none = Cores::of(&track(&[(100, 0)]), &paths(0));
+        assert!(none.total.is_empty() && none.seen["fp32"] == 150 && none.missing == 0);
+        assert_eq!(Cores::of(&track(&[]), &paths(7)).missing, 1);
+    }
+}
