@@ -413,7 +413,7 @@ def budget(c):
     """A budget of 5 %: what is said to be spent, and what the whole run loses against bare runs before and after it, bursts included."""
     if c.args.stand_in:
         return
-    run, ratio, more = paired(c, "budget", 110, 25, "5")
+    run, ratio, more = paired(c, "budget", 85, 15, "5")
     told = c.report("budget")["overhead"]
     found = run.censuses()
     c.row("budget.spent", told["share"], 0.05, "<=", census_s=told["census_s"], windows_s=told["windows_s"], rotation_s=told["rotation_s"])
