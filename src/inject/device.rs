@@ -61,6 +61,8 @@ const YIELD: Duration = Duration::from_secs(1);
 /// the most: another process's work shows too.
 const GLANCE: Duration = Duration::from_millis(250);
 const GLANCES: u32 = 8;
+/// How often it is looked, while counting, whether another process waits for its turn, another tool for the subscription, or a census is due.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often a process that waits for its turn asks.
 const ASK: Duration = Duration::from_millis(20);
 /// How soon counters that somebody outside holds are tried again, at first and at the most: each try lets the GPU run empty.
@@ -103,6 +105,8 @@ pub(super) struct Metered {
     turn: Turn,
     witness: Option<DeviceWitness>,
     mode: Mode,
+    /// When it was looked after last.
+    tended_ns: u64,
     /// When NVML was read last.
     read_ns: u64,
     index: u64,
@@ -162,6 +166,7 @@ impl Metered {
             turn: Turn::of(&driver.uuid(handle)),
             witness: None,
             mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
+            tended_ns: now,
             read_ns: now,
             index: 0,
             steady: config.window,
@@ -330,8 +335,8 @@ impl Metered {
     /// When something is to be done here next.
     pub(super) fn due_ns(&self) -> u64 {
         match &self.mode {
-            // While counting, it is looked every now and then whether another process waits for its turn.
-            Mode::Counting { until_ns, .. } => (*until_ns).min(later(monotonic_ns(), Duration::from_millis(100))),
+            Mode::Counting { .. } if self.stranger_waits() => 0,
+            Mode::Counting { until_ns, .. } => (*until_ns).min(later(self.tended_ns, LOOK)),
             Mode::Uncounted { until_ns, retry_ns, .. } => retry_ns.map_or(*until_ns, |r| r.min(*until_ns)),
             Mode::Ended => u64::MAX,
         }
@@ -339,6 +344,7 @@ impl Metered {
 
     /// Does what is due. `alone`: this is the process's only GPU.
     pub(super) fn tend(&mut self, alone: bool) {
+        self.tended_ns = monotonic_ns();
         self.census_if_due(alone);
         let now = monotonic_ns();
         let reads = matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ);

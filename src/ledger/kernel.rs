@@ -146,6 +146,12 @@ impl KernelTotals {
             totals.called = (totals.called.0 + call.launches, totals.called.1 + call.unknown);
             rolls.push(Sample::of_roll(call, &track.censuses));
         }
+        // One that heard many launches that no census knows says little of their kernels.
+        let knowing = |call: &RollCall| call.unknown * 100 <= call.launches;
+        if track.rolls.iter().any(knowing) {
+            let mut known = track.rolls.iter().map(knowing);
+            rolls.retain(|_| known.next().unwrap_or(true));
+        }
         for (path, total) in paths.iter().filter(|(_, t)| t.total() > 0) {
             let called = rolls.iter().any(|s| s.flop(path) > 0.0);
             totals.apportion(path, total, if called { &rolls } else { &censuses }, &track.windows);
@@ -422,5 +428,17 @@ mod tests {
         let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
         assert_eq!(kernels.rows.values().map(KernelTotal::total).collect::<Vec<_>>(), [9000, 3000]);
         assert_eq!((kernels.rolls, kernels.called), (1, (12, 2)));
+        // One that knows all it heard goes before one that does not.
+        track.rolls.push(RollCall {
+            start_ns: 9,
+            end_ns: 12,
+            launches: 4,
+            unknown: 0,
+            rows: vec![called(0, 3), called(1, 1)],
+            ..RollCall::default()
+        });
+        let total = PathTotal { counted: 12_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
+        let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+        assert_eq!(kernels.rows.values().map(KernelTotal::total).collect::<Vec<_>>(), [6000, 6000]);
     }
 }

@@ -308,7 +308,7 @@ def callback(c):
     if c.args.stand_in:
         return
     truth = os.path.join(c.args.out, "truth.json")
-    command = [sys.executable, os.path.join(HERE, "reconcile.py"), os.path.join(c.args.out, "callback"), "--callback", truth, "--seconds", "12"]
+    command = [sys.executable, os.path.join(HERE, "reconcile.py"), os.path.join(c.args.out, "callback"), "--callback", truth, "--seconds", "9"]
     status, _, _ = c.metered("callback", command)
     if status != 0:
         c.row("callback.cost", None, 1e-3, "<=")

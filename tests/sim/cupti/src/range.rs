@@ -252,10 +252,11 @@ fn close(o: &mut Profiler) -> Result<(), u32> {
     Ok(())
 }
 
-unsafe fn text(image: *const u8, size: usize) -> Option<String> {
+/// An image's text, in place: a census asks for each of its ranges.
+unsafe fn text<'a>(image: *const u8, size: usize) -> Option<&'a str> {
     let bytes = std::slice::from_raw_parts(image, size);
-    let text = String::from_utf8_lossy(bytes.split(|b| *b == 0).next()?).into_owned();
-    text.strip_prefix(MAGIC).map(str::to_owned)
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(size);
+    std::str::from_utf8(&bytes[..end]).ok()?.strip_prefix(MAGIC)
 }
 
 /// The value of a metric in a range of a decoded image; NaN for one it does not hold; none for what is no image.
