@@ -37,7 +37,11 @@ fn the_table_of_checks_is_what_the_script_wrote() {
 #[test]
 fn the_table_of_peers_is_what_the_command_prints() {
     let root = env!("CARGO_MANIFEST_DIR");
-    let printed = Command::new("python3").args(["-B", "tests/gpu/peers.py", "table", "tests/gpu/results.json"]).current_dir(root).output().expect("python3");
+    let printed = Command::new("python3")
+        .args(["-B", "tests/gpu/peers.py", "table", "tests/gpu/results.json"])
+        .current_dir(root)
+        .output()
+        .expect("python3");
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let table = String::from_utf8(printed.stdout).expect("UTF-8");
     assert_eq!(!table.is_empty(), read("tests/gpu/results.json").contains("\"peer.flopsprof.time\""));

@@ -1,6 +1,6 @@
 """flopsprof beside its peers: the same training step, bare and under each tool, in one run. For `run.py` (`--only peer`); by itself
 
-    python3 peers.py measure --lib LIBRARY --out DIR [--seconds 205] [--only bare,flopsprof,...] [--tiny]
+    python3 peers.py measure --lib LIBRARY --out DIR [--seconds 215] [--only bare,flopsprof,...] [--tiny]
     python3 peers.py table results.json
 
 The first writes DIR/peers.json, the second prints README's table from the rows that `run.py` made of it. Each tool works in a process of its own, forked from
@@ -27,8 +27,8 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "python")]
 from peer import rows, work  # noqa: E402
 from peer.process import Child, Failed, serve  # noqa: E402
 
-#: Tools in the order in which they are run: what all others are compared with first, the slowest last.
-ORDER = ("bare", "flopsprof", "flop_counter", "torch_profiler", "torch_profiler_flops", "gpm", "aws", "proton", "ncu")
+#: Tools in the order in which they are run: those with which the others are compared first.
+ORDER = ("bare", "flopsprof", "ncu", "flop_counter", "torch_profiler", "gpm", "proton", "torch_profiler_flops", "aws")
 #: Pairs of blocks, and timed steps of a block.
 PAIRS, BLOCK = 8, 5
 #: The same for Nsight Compute, which takes many seconds a step.
@@ -38,8 +38,8 @@ NCU_KERNELS = "nvjet|gemm|xmma|cutlass|sdpa|flash|fmha|peer_product|peer_mark"
 NCU_METRIC = "sm__ops_path_tensor_src_bf16_dst_fp32.sum"
 #: What Nsight Compute is asked for, the most telling first: it may not come to the end.
 NCU_ORDER = ("base", "triton", "tiles", "recompute", "other", "trimmed", "padded", "graph")
-#: Seconds that Nsight Compute needs to write, and to stop in time before that.
-NCU_END = 12
+#: Seconds that Nsight Compute may take, and that it needs of them to write.
+NCU_SECONDS, NCU_END = 75, 12
 
 
 # ---- the study
@@ -48,10 +48,11 @@ NCU_END = 12
 class Study:
     def __init__(self, args):
         self.args, self.until = args, time.monotonic() + args.seconds
+        self.tool_until = self.until
         self.said = {"tools": {}, "other": {}, "bare": {}, "work": {"products": work.PRODUCTS, "product": work.PRODUCT, "tiles_nominal": work.TILES_NOMINAL}}
 
     def left(self):
-        return self.until - time.monotonic()
+        return min(self.until, self.tool_until) - time.monotonic()
 
     def patience(self):
         """How long an answer may take."""
@@ -64,6 +65,7 @@ class Study:
         os.replace(path + ".new", path)
 
     def go(self):
+        self.write()
         self.bare = Child("plain", self.args)
         try:
             ready = self.bare.hear(60)
@@ -84,6 +86,7 @@ class Study:
         for name in self.args.only.split(","):
             begun, out = time.monotonic(), {"measured": {}, "failed": {}}
             self.said["tools"][name] = out
+            self.tool_until = begun + NCU_SECONDS if name == "ncu" else self.until
             try:
                 self.tool(name, out)
             except Failed as e:
@@ -116,20 +119,25 @@ class Study:
             ready = child.hear(self.patience())
             out["failed"] |= ready["failed"]
             if name == "flopsprof" and not self.args.tiny:
-                self._steady(child, evidence)
+                self._steady(child, out, evidence)
             if name == "ncu":
                 self._measure(child, out, name, ready["seconds"], NCU_ORDER[:1])
-            self._time(child, out, *((NCU_PAIRS, NCU_BLOCK) if name == "ncu" else (2 if self.args.tiny else PAIRS, BLOCK)))
+            try:
+                self._time(child, out, *((NCU_PAIRS, NCU_BLOCK) if name == "ncu" else (2 if self.args.tiny else PAIRS, BLOCK)))
+            except Failed as e:
+                out["failed"]["time"] = str(e)
+                if e.final:
+                    raise
             if name != "bare":
                 self._measure(child, out, name, ready["seconds"], NCU_ORDER[1:] if name == "ncu" else (*work.VARIANTS, "other"))
             child.tell(do="end")
-            out["more"] = child.hear(30)["more"]
+            out["more"] = out.get("more", {}) | child.hear(30)["more"]
         finally:
             child.wait(NCU_END + 10 if name == "ncu" else 10)
         if name == "ncu":
             self._ncu_said(out)
 
-    def _steady(self, child, evidence):
+    def _steady(self, child, out, evidence):
         """Until the meter is at its steady work."""
         from overhead import steady
 
@@ -138,7 +146,9 @@ class Study:
             child.tell(do="time", times=8, warm=0)
             child.hear(30)
             if time.monotonic() > until:
-                raise Failed("no long window within 25 s")
+                # It is timed as it is; the row says so.
+                out["more"] = {"unsteady": "no long window within 25 s"}
+                return
 
     def _time(self, child, out, pairs, times):
         ratios, bare_s, around = [], [], []
@@ -155,7 +165,7 @@ class Study:
             ratios.append(statistics.median(took[True]) / statistics.median(took[False]))
             bare_s.append(statistics.median(took[False]))
             around.append(more)
-            if child.name == "ncu" and self.left() < NCU_END + 10:
+            if child.name == "ncu" and self.left() < NCU_END + 3 + 2 * took[True][0]:
                 break
         start_s, stop_s = (statistics.median(x) for x in zip(*around))
         out["time"] = {"ratios": ratios, "bare_s": statistics.median(bare_s), "steps": times, "start_s": start_s, "stop_s": stop_s}
@@ -164,7 +174,9 @@ class Study:
         """What the tool reports for each variant, and beside another process. It goes on with the next when one fails."""
         times = 1 if name == "ncu" else max(2, math.ceil(seconds / self.step_s))
         for variant in variants:
-            if self.left() < (NCU_END if name == "ncu" else 0) + 3:
+            # A step under Nsight Compute that does not end in time costs all that it has counted before: none is begun that may be too long.
+            longest = max((m["took_s"] for m in out["measured"].values()), default=0) if name == "ncu" else 0
+            if self.left() < (NCU_END if name == "ncu" else 0) + 3 + 2 * longest:
                 out["failed"][variant] = "the time of the study was over"
                 continue
             if variant in out["failed"]:
@@ -174,11 +186,10 @@ class Study:
                     self._beside_another(child, out, times)
                 else:
                     child.tell(do="measure", variant=variant, times=times)
-                    # What has not answered by then will not, and nothing can be asked of it any more.
                     out["measured"][variant] = child.hear(self.patience())
             except Failed as e:
                 out["failed"][variant] = str(e)
-                if "no answer" in str(e) or "ended with" in str(e):
+                if e.final:
                     raise
 
     def _beside_another(self, child, out, times):
@@ -230,24 +241,26 @@ def peer(c):
     """Rows of the study: see `peer/rows.py`."""
     if c.args.stand_in:
         return
-    from overhead import windows
+    from overhead import boundaries, windows
 
     out = os.path.join(c.args.out, "peer")
     shutil.rmtree(out, ignore_errors=True)
     os.makedirs(out)
     command = [sys.executable, os.path.abspath(__file__), "measure", "--lib", c.args.lib, "--out", out, "--seconds", str(c.args.peer_seconds)]
     try:
-        done = subprocess.run(command, env=c.env, timeout=c.args.peer_seconds + 25, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, env=c.env, timeout=c.args.peer_seconds + 20, stderr=subprocess.PIPE, text=True)
         print(done.stderr[-4000:], flush=True)
     except subprocess.TimeoutExpired as e:
         print(f"the study did not end: {(e.stderr or b'')[-2000:]}", flush=True)
     with open(os.path.join(out, "peers.json")) as f:
         said = json.load(f)
-    if windows(os.path.join(out, "evidence")):
-        shutil.copytree(os.path.join(out, "evidence"), os.path.join(c.evidence, "peer"), dirs_exist_ok=True)
+    evidence = os.path.join(out, "evidence")
+    if windows(evidence):
+        shutil.copytree(evidence, os.path.join(c.evidence, "peer"), dirs_exist_ok=True)
         # What flopsprof itself says of the whole run, beside the sum of the windows, of which the study took its share.
         said["report"] = int(c.report("peer")["total"]["flop"])
-        said["windows"] = sum(int(n) for w in windows(os.path.join(out, "evidence")) for n in w.get("counts", {}).values())
+        said["windows"] = sum(int(n) for w in windows(evidence) for n in w.get("counts", {}).values())
+        said["boundary_ms"] = boundaries(evidence)
     for name, value, limit, op, more in rows.rows(said):
         c.row(name, value, limit, op, **more)
     shutil.copy(os.path.join(out, "peers.json"), os.path.join(c.evidence, "peers.json"))
@@ -265,7 +278,7 @@ def main():
         verb.add_argument("--out", required=True, type=os.path.abspath)
         verb.add_argument("--lib", type=os.path.abspath)
         verb.add_argument("--tiny", action="store_true")
-    measure.add_argument("--seconds", type=float, default=205)
+    measure.add_argument("--seconds", type=float, default=215)
     measure.add_argument("--only", default=",".join(ORDER))
     for name in ("tool", "ask", "answer"):
         served.add_argument(name)
@@ -280,9 +293,7 @@ def main():
         import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 
         os.makedirs(args.out, exist_ok=True)
-        study = Study(args)
-        study.write()
-        study.go()
+        Study(args).go()
 
 
 if __name__ == "__main__":

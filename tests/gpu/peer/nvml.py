@@ -14,6 +14,8 @@ DATA_SHEET = 989.4
 class Poll(Tool):
     """A thread that reads NVML at an interval."""
 
+    lasting = True
+
     def __init__(self, work, args):
         super().__init__(work, args)
         import pynvml
@@ -45,7 +47,7 @@ class Poll(Tool):
 class Gpm(Poll):
     """As DCGM does on Hopper: share of the time in which the tensor pipes were active (GPM's HMMA), times what they can do at the clock of the moment."""
 
-    reports, seconds, interval = ("gpm",), 1.2, 0.1
+    reports, seconds, interval = ("gpm",), 1.0, 0.1
     HMMA = 7
 
     def __init__(self, work, args):
@@ -92,15 +94,15 @@ class Gpm(Poll):
 
 
 class Aws(Poll):
-    """The AWS toolkit's meter: (4 x all + 2 x trained parameters) x tokens that are not its pad id; and NVML's utilization x peak x seconds, once a second."""
+    """The AWS toolkit's meter: (4 x all + 2 x trained parameters) x tokens that are not its pad id; and NVML's utilization x peak x seconds. The
+    toolkit reads it once a second; here that is twice, because the runs are short."""
 
-    reports, seconds, interval = ("aws", "nvml"), 1.6, 1.0
+    reports, seconds, interval = ("aws", "nvml"), 1.6, 0.5
     #: What the toolkit asks the training arguments for, and gets: they have none.
     PAD = -100
 
     def begin(self):
         self.tokens, self.seen, self.began = 0, [], time.monotonic()
-        self.poll()
 
     def poll(self):
         self.seen.append(self.nvml.nvmlDeviceGetUtilizationRates(self.device).gpu)
@@ -110,9 +112,10 @@ class Aws(Poll):
 
     def stop(self):
         self.join()
-        busy = sum(self.seen) / len(self.seen) / 100
+        took = time.monotonic() - self.began
+        busy = sum(self.seen) / len(self.seen) / 100 if self.seen else None
         formula = (4 * self.work.parameters + 2 * self.work.parameters) * self.tokens
-        return {"aws": formula, "nvml": busy * DATA_SHEET * 1e12 * (time.monotonic() - self.began)}
+        return {"aws": formula, "nvml": None if busy is None else busy * DATA_SHEET * 1e12 * took}
 
     def more(self):
         # By the toolkit's rule of names an H200 is an "h20".

@@ -38,7 +38,8 @@ def serve(tool_name, ask, answer, args):
                 say(done=True)
             return
         job = work.Work(args.tiny)
-        failed = job.prepare()
+        # A process that is only timed needs no more than the step.
+        failed = job.prepare(work.VARIANTS if tool_name not in ("plain", "bare") else work.VARIANTS[:1])
         using = tools.tool(tool_name)(job, args)
         say(ready=True, failed=failed, parameters=job.parameters, seconds=using.seconds)
     except Exception as e:
@@ -60,8 +61,9 @@ def serve(tool_name, ask, answer, args):
 def timed(job, tool, asked, ask, say):
     """Seconds of so many steps under the tool, and what starting and stopping it took. Caches are the other process's at first: one more comes before them."""
     before = time.perf_counter()
-    if not tool.external:
+    if not tool.external and not tool.running:
         tool.start()
+        tool.running = tool.lasting
     started, took = time.perf_counter(), []
     for n in range(asked["times"] + asked["warm"]):
         begun = time.perf_counter()
@@ -70,7 +72,7 @@ def timed(job, tool, asked, ask, say):
         job.sync()
         took.append(time.perf_counter() - begun)
     stopping = time.perf_counter()
-    if not tool.external:
+    if not tool.external and not tool.running:
         tool.stop()
         tool.read()
     return {"took": took[asked["warm"] :], "start_s": started - before, "stop_s": time.perf_counter() - stopping}
@@ -82,6 +84,9 @@ def measured(job, tool, asked, ask, say):
     if variant not in job.ready:
         raise RuntimeError(f"{variant} does not run here")
     job.sync()
+    if tool.running:
+        tool.stop()
+        tool.running = False
     tool.start()
     if asked.get("wait"):
         say(started=True)
@@ -100,7 +105,11 @@ def measured(job, tool, asked, ask, say):
 
 
 class Failed(Exception):
-    """A tool did not do what it was asked for; the message says what it said."""
+    """A tool did not do what it was asked for; the message says what it said. When that is final, nothing more can be asked of it."""
+
+    def __init__(self, why, final=False):
+        super().__init__(why)
+        self.final = final
 
 
 class Child:
@@ -156,7 +165,7 @@ class Child:
                 self.text += os.read(self.answer, 1 << 20)
             elif over or time.monotonic() > until:
                 why = f"ended with status {self.status}" if over else f"no answer within {timeout:.0f} s"
-                raise Failed(f"{why}: {self.tail()}")
+                raise Failed(f"{why}: {self.tail()}", final=True)
         line, self.text = self.text.split(b"\n", 1)
         said = json.loads(line)
         if "error" in said:

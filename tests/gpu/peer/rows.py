@@ -109,9 +109,14 @@ def rows(said):
         if time:
             quartiles = statistics.quantiles(time["ratios"], n=4) if len(time["ratios"]) > 1 else 3 * time["ratios"]
             more = {"pairs": len(time["ratios"]), "quartiles": quartiles, **{k: time[k] for k in ("steps", "bare_s", "start_s", "stop_s")}}
-            yield f"peer.{report}.time", statistics.median(time["ratios"]), None, "-", more
+            value = statistics.median(time["ratios"])
+            if report == "flopsprof" and said.get("boundary_ms"):
+                # As in over.*: the pairs see no boundary between windows, an old run has one a minute.
+                more["boundary_ms"] = statistics.median(said["boundary_ms"])
+                value += more["boundary_ms"] / 60_000
+            yield f"peer.{report}.time", value, None, "-", more
         else:
-            yield f"peer.{report}.time", None, None, "-", {"why": s.why(report)}
+            yield f"peer.{report}.time", None, None, "-", {"why": s.why(report, "time")}
         if report == "bare":
             continue
         yield _error(s, report)
@@ -217,10 +222,10 @@ def _better(found):
         if report in ("bare", "flopsprof"):
             continue
         time, error = found[f"peer.{report}.time"], found[f"peer.{report}.error"]
-        if time["value"] is not None and ours["time"]["value"] is not None and time["value"] < ours["time"]["value"]:
+        if None not in (time["value"], ours["time"]["value"]) and time["value"] < ours["time"]["value"]:
             apart = time["quartiles"][2] < ours["time"]["quartiles"][0]
             at.append(f"time ({time['value']:.4g} against {ours['time']['value']:.4g}{'' if apart else ', inside the scatter of the pairs'})")
-        if error["value"] is not None and ours["error"]["value"] is not None and error["value"] < ours["error"]["value"]:
+        if None not in (error["value"], ours["error"]["value"]) and error["value"] < ours["error"]["value"]:
             at.append(f"error ({error['value']:.2g} against {ours['error']['value']:.2g})")
         for feature, head in HEADS.items():
             theirs, our = found[f"peer.{report}.sees_{feature}"], ours[f"sees_{feature}"]
@@ -228,4 +233,7 @@ def _better(found):
                 at.append(f"seeing: {head}")
         if at:
             lines.append(f"- Better than flopsprof: {NAMES[report]}, at {'; '.join(at)}.")
+    unknown = [kind for kind, row in ours.items() if row["value"] is None]
+    if unknown:
+        lines.append(f"- Not told, because flopsprof has no number: who is better at {', '.join(unknown)}.")
     return lines or ["- Nobody was better than flopsprof at any of these."]

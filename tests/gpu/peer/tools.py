@@ -17,11 +17,13 @@ class Tool:
     reports = ()
     #: It cannot be started and stopped inside the process: it is there all the time.
     external = False
+    #: It runs on from block to block: what it does now and then would not fall into one.
+    lasting = False
     #: How long work must last for it to see anything, seconds; 0: a step or two do.
     seconds = 0.0
 
     def __init__(self, work, args):
-        self.work = work
+        self.work, self.running = work, False
 
     def start(self):
         pass
