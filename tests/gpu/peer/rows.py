@@ -204,7 +204,7 @@ def table(results):
         else:
             cells += ["–"] * (len(heads) - 2)
         lines.append("| " + " | ".join(cells) + " |")
-        absent += [f"{NAMES[report]}: {x['why']}" for x in (row, error) if x and x["value"] is None and "why" in x][:1]
+        absent += [f"{NAMES[report]}: {' '.join(x['why'].split())[:160]}" for x in (row, error) if x and x["value"] is None and "why" in x][:1]
     one = found["peer.flopsprof.time"]
     lines += ["", f"({one['device']}, driver {one['driver']}, {one['date']}, commit {one['commit']}. –: no number.)", "", *_better(found)]
     lines += [f"- No number: {said}." for said in absent]
