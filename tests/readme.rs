@@ -1,6 +1,6 @@
 //! README says what was measured, and names the commands that CI runs.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -32,6 +32,20 @@ fn the_table_of_checks_is_what_the_script_wrote() {
         let id = missed["id"].as_str().expect("an id");
         assert!(readme.contains(&format!("**`{id}`**")), "README does not say why {id} missed its mark");
     }
+}
+
+#[test]
+fn the_table_of_peers_is_what_the_command_prints() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let printed = Command::new("python3")
+        .args(["-B", "tests/gpu/peers.py", "table", "tests/gpu/results.json"])
+        .current_dir(root)
+        .output()
+        .expect("python3");
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let table = String::from_utf8(printed.stdout).expect("UTF-8");
+    assert_eq!(!table.is_empty(), read("tests/gpu/results.json").contains("\"peer.flopsprof.time\""));
+    assert!(read("README.md").contains(&table), "README must hold what tests/gpu/peers.py table prints:\n{table}");
 }
 
 #[test]

@@ -29,8 +29,8 @@ BLOCK = {"gpu_bound": 4, "launch_bound": 12, "tiny": 24, "product": 12}
 ALONE = 24
 
 
-def llama(layers, hidden, heads, mlp, vocab=32000):
-    """A decoder of Llama's shape."""
+def llama(layers, hidden, heads, mlp, vocab=32000, device="cuda"):
+    """A decoder of Llama's shape: its training step, which carries the model, and its parameters."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -62,17 +62,18 @@ def llama(layers, hidden, heads, mlp, vocab=32000):
             return self.head(self.norm(x))
 
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device(device):
         model = Model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(ids):
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             loss = F.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    step.model = model
     return step, sum(p.numel() for p in model.parameters())
 
 
