@@ -1,0 +1,136 @@
+//! `flopsprof watch`: the node's witness.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use flopsprof::witness::{
+    probe::Launches,
+    watch::{Options, Watch},
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Nothing can be witnessed here.
+const BLIND: u8 = 3;
+/// Longest pause between two rounds.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Witness who uses the GPUs of this node, metered or not.
+///
+/// Counts, with probes in the kernel (eBPF), who calls the CUDA driver; asks NVML what the devices did and which processes were on them; and appends both to the run's
+/// folder, so that flopsprof report says how much of the devices' work was metered, and whose the rest was. flopsprof run starts it by itself.
+///
+/// All of it needs root, or CAP_SYS_ADMIN, and the host's process ids. With less it says what is missing and does the rest.
+///
+/// Exit status: 0; 1 if the folder cannot be written; 2 for wrong usage; 3 if nothing can be witnessed here.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  flopsprof watch --out run7\n  flopsprof watch --out run7 --launches all --for 60")]
+pub(crate) struct Args {
+    /// The run's folder, to which the witness's evidence goes
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// When launches are counted: a probed launch takes 1 to 2 us longer
+    #[arg(long, value_enum, default_value_t = When::Sampled)]
+    launches: When,
+    /// Length of an interval, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    every: f64,
+    /// End after so many seconds [default: when it is told to, by SIGTERM or Ctrl-C]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<f64>,
+    /// Write command lines as they are: they may hold secrets [default: their SHA-256]
+    #[arg(long)]
+    command_lines: bool,
+    /// Probe this copy of libcuda before anybody uses it, too
+    #[arg(long, value_name = "FILE")]
+    libcuda: Vec<PathBuf>,
+    /// No probes in the kernel: NVML and /proc alone
+    #[arg(long)]
+    no_ebpf: bool,
+    /// The job that this witness is for: its first process (flopsprof run starts it so)
+    #[arg(long, value_name = "PID", hide = true)]
+    job: Option<u32>,
+}
+
+/// When launches are counted.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum When {
+    /// Never
+    Off,
+    /// One second in sixty
+    Sampled,
+    /// Always
+    All,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|s| (0.1..=1e6).contains(s)).ok_or_else(|| format!("`{text}` is not a number of seconds from 0.1 on"))
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone()).context("watching for signals")?;
+    }
+    if args.job.is_some() {
+        // SAFETY: no preconditions. The job comes first.
+        unsafe { libc::nice(10) };
+    }
+    more_files();
+    let options = Options {
+        out: Some(args.out.clone()),
+        launches: match args.launches {
+            When::Off => Launches::Off,
+            When::Sampled => Launches::Sampled,
+            When::All => Launches::All,
+        },
+        every: Duration::from_secs_f64(args.every),
+        plain: args.command_lines,
+        job: args.job,
+        drivers: args.libcuda,
+        probes: !args.no_ebpf,
+    };
+    let mut watch = Watch::new(options);
+    if watch.blind() {
+        eprintln!("flopsprof: not witnessed: {}", watch.missing().unwrap_or_default());
+        return Ok(ExitCode::from(BLIND));
+    }
+    watch.check().with_context(|| args.out.display().to_string())?;
+    if let Some(missing) = watch.missing() {
+        eprintln!("flopsprof: witnessed in part: {missing}");
+    }
+    if args.job.is_none() {
+        eprintln!("flopsprof: witnessing into {}", args.out.display());
+    }
+    // SAFETY: no preconditions.
+    let parent = unsafe { libc::getppid() };
+    let end = args.duration.map(|s| Instant::now() + Duration::from_secs_f64(s));
+    while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+        // SAFETY: no preconditions.
+        if args.job.is_some() && unsafe { libc::getppid() } != parent {
+            break;
+        }
+        watch.step(ROUND);
+    }
+    watch.finish();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each probe is an open file: some forty for each copy of the driver's library.
+fn more_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is ours.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max.min(65_536);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
