@@ -17,6 +17,7 @@ mod seal;
 mod top;
 mod verify;
 mod watch;
+mod witness;
 
 use std::process::ExitCode;
 

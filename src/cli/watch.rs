@@ -120,7 +120,21 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         watch.step(ROUND);
     }
     watch.finish();
+    if args.job.is_some() {
+        farewell();
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells who waits that the evidence is whole. The kernel takes a tenth of a second for each probe that goes, and nobody has to wait for that.
+fn farewell() {
+    // SAFETY: a constant string, and descriptors of ours, which nothing is written to from here on.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for fd in 0..3 {
+            libc::dup2(null, fd);
+        }
+    }
 }
 
 /// Each probe is an open file: some forty for each copy of the driver's library.

@@ -14,6 +14,9 @@ pub mod write;
 
 use sha2::{Digest, Sha256};
 
+/// What the name of a witness's file begins with; what is in it is told by its first line alone.
+pub const WITNESS: &str = "witness-";
+
 /// `prev` of the first line.
 pub const CHAIN_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 

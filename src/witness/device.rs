@@ -13,7 +13,7 @@ use crate::{
 
 /// Looks at clocks and at the list of processes, so often.
 const CLOCK_NS: u64 = 200_000_000;
-const LIST_NS: u64 = 2_000_000_000;
+const LIST_NS: u64 = 1_000_000_000;
 
 /// All devices that NVML shows.
 pub struct Devices {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     evidence::{
+        WITNESS,
         record::{End, Record, Start},
         witness::{Interval, Probed, Source, Sources},
         write::Writer,
@@ -435,8 +436,8 @@ impl Watch {
         let Some(job) = self.options.job else { return true };
         let ours = |s: &crate::evidence::witness::Seen| s.id.pid == job || s.parents.iter().any(|p| p.pid == job);
         let told = |(_, r): &(u64, Record)| if let Record::Seen(seen) = r { ours(seen) } else { false };
-        self.waiting.iter().any(told)
-            || std::fs::read_dir(out).into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|x| x == "jsonl"))
+        let evidence = |e: std::fs::DirEntry| e.path().extension().is_some_and(|x| x == "jsonl");
+        self.waiting.iter().any(told) || std::fs::read_dir(out).into_iter().flatten().flatten().any(evidence)
     }
 
     fn flush(&mut self) {
@@ -458,7 +459,7 @@ impl Watch {
         }
         let (Some(out), Some((_, Record::Start(start)))) = (&self.options.out, self.waiting.front_mut()) else { return false };
         start.simulated = self.simulated;
-        let name = format!("witness-{}.jsonl", own::file_name(start));
+        let name = format!("{WITNESS}{}.jsonl", own::file_name(start));
         self.writer = Writer::create(out, &name).ok();
         self.writer.is_some()
     }
