@@ -163,8 +163,10 @@ pub struct OnDevice {
     pub uuid: String,
     /// Exact product name.
     pub name: String,
-    /// NVML over the interval.
+    /// NVML at the end of the interval.
     pub nvml: NvmlReading,
+    /// Since when GPM's part of it is.
+    pub gpm_since_ns: u64,
     /// SM clock, the mean of many looks in the interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_mhz: Option<f64>,

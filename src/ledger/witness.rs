@@ -16,6 +16,8 @@ use crate::evidence::{
 
 /// Windows of a device that a report shows at most: neighbours are brought together.
 const WINDOWS: usize = 60;
+/// An interval that is shorter is part of the one before, s.
+const SHORT_S: f64 = 1.0;
 
 /// One witness's file, added up.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +116,18 @@ pub struct WindowWitnessed {
     pub metered_tensor_s: f64,
 }
 
+impl WindowWitnessed {
+    /// This one and the next.
+    fn and(&self, next: &Self) -> Self {
+        Self {
+            unix_s: self.unix_s,
+            length_s: self.length_s + next.length_s,
+            device_tensor_s: self.device_tensor_s + next.device_tensor_s,
+            metered_tensor_s: self.metered_tensor_s + next.metered_tensor_s,
+        }
+    }
+}
+
 impl DeviceWitnessed {
     /// Tensor time: the device's, and the metered processes'.
     #[must_use]
@@ -204,8 +218,9 @@ pub(super) fn join(into: &mut Witnessed, host: &str, offset_ns: i64, witnesses: 
     let names = main.intervals.iter().flat_map(|i| &i.devices).map(|d| (d.uuid.clone(), d.name.clone()));
     let mut uuids: BTreeMap<String, String> = names.collect();
     uuids.extend(metered.devices.iter().map(|(uuid, d)| (uuid.clone(), d.name.clone())));
-    let own: BTreeMap<Id, bool> = main.seen.values().map(|(_, s)| (s.id, metered.processes.contains(&(s.own_pid, s.id.start_ticks)))).collect();
-    let is_metered = |id: Id| own.get(&id).copied().unwrap_or_else(|| metered.processes.contains(&(id.pid, id.start_ticks)));
+    let own: BTreeMap<Id, bool> =
+        main.seen.values().map(|(_, s)| (s.id, metered.processes.contains(&(s.own_pid, s.id.start_ticks)))).collect();
+    let is_metered = |id: Id| own.get(&known(main, id)).copied().unwrap_or_else(|| metered.processes.contains(&(id.pid, id.start_ticks)));
     let none = MeteredDevice::default();
     for (uuid, name) in uuids {
         let device = metered.devices.get(&uuid).unwrap_or(&none);
@@ -230,25 +245,28 @@ fn device_joined(
     is_metered: &impl Fn(Id) -> bool,
     unix_s: &impl Fn(u64) -> f64,
 ) -> DeviceWitnessed {
-    let mut joined = DeviceWitnessed { listed: true, probed: witness.sources.ebpf.on, no_peak: metered.no_peak, ..DeviceWitnessed::default() };
+    let mut joined =
+        DeviceWitnessed { listed: true, probed: witness.sources.ebpf.on, no_peak: metered.no_peak, ..DeviceWitnessed::default() };
     joined.metered_ns = metered.spans.length();
     let witnessed = witness.spans().merged();
     joined.covered_ns = metered.spans.merged().iter().flat_map(|m| witnessed.iter().map(move |w| overlap(*m, *w))).sum();
+    // GPM counts from one moment over several intervals: each has what it adds to the one before.
+    let mut before = (0, 0.0);
     for interval in &witness.intervals {
         let Some(on) = interval.devices.iter().find(|d| d.uuid == uuid) else { continue };
         joined.listed &= on.processes.is_some();
         let Some(percent) = on.nvml.gpm_any_tensor_pct else { continue };
         let ns = interval.end_ns - interval.start_ns;
         joined.witnessed_ns += ns;
+        let since = on.gpm_since_ns;
+        let so_far = percent / 100.0 * interval.end_ns.saturating_sub(since) as f64 / 1e9;
+        let device_tensor_s = so_far - if before.0 == since { before.1 } else { 0.0 };
+        before = (since, so_far);
         let others = on.processes.iter().flatten().filter(|p| !is_metered(p.id)).count();
         let here = metered.slices.iter().filter(|s| s.iter().any(|s| part(s, interval) > 0.0)).count();
         let alone = others == 0 && here == 1;
-        let mut window = WindowWitnessed {
-            unix_s: unix_s(interval.start_ns),
-            length_s: ns as f64 / 1e9,
-            device_tensor_s: percent / 100.0 * ns as f64 / 1e9,
-            metered_tensor_s: 0.0,
-        };
+        let length_s = ns as f64 / 1e9;
+        let mut window = WindowWitnessed { unix_s: unix_s(interval.start_ns), length_s, device_tensor_s, metered_tensor_s: 0.0 };
         for slice in metered.slices.iter().flatten() {
             let part = part(slice, interval);
             // The cycles that a context sees pass are the device's as long as nobody shares it; else the clock is NVML's.
@@ -258,7 +276,11 @@ fn device_joined(
                 joined.loose_s += part * slice.loose / (mhz * 1e6);
             }
         }
-        joined.windows.push(window);
+        match joined.windows.last_mut() {
+            // An interval that was cut short tells little by itself.
+            Some(last) if length_s < SHORT_S => *last = last.and(&window),
+            _ => joined.windows.push(window),
+        }
     }
     joined.listed &= !witness.intervals.is_empty();
     joined
@@ -281,28 +303,30 @@ fn coarse(mut windows: Vec<WindowWitnessed>) -> Vec<WindowWitnessed> {
         return windows;
     }
     windows.sort_by(|a, b| a.unix_s.total_cmp(&b.unix_s));
-    let sum = |group: &[WindowWitnessed]| WindowWitnessed {
-        unix_s: group[0].unix_s,
-        length_s: group.iter().map(|w| w.length_s).sum(),
-        device_tensor_s: group.iter().map(|w| w.device_tensor_s).sum(),
-        metered_tensor_s: group.iter().map(|w| w.metered_tensor_s).sum(),
-    };
-    windows.chunks(each).map(sum).collect()
+    windows.chunks(each).map(|group| group[1..].iter().fold(group[0], |sum, w| sum.and(w))).collect()
+}
+
+/// A process that was gone before it was asked who it was: the newest that the witness knows by this id.
+fn known(witness: &FileWitness, id: Id) -> Id {
+    let newest = || witness.seen.keys().filter(|k| k.pid == id.pid).max_by_key(|k| k.start_ticks).copied();
+    if id.start_ticks == 0 { newest().unwrap_or(id) } else { id }
 }
 
 fn processes(witness: &FileWitness, host: &str, is_metered: &impl Fn(Id) -> bool, unix_s: &impl Fn(u64) -> f64) -> Vec<ProcessWitnessed> {
     let mut found: BTreeMap<Id, (ProcessWitnessed, u64, u64)> = BTreeMap::new();
     for (id, (at, seen)) in &witness.seen {
-        let process = ProcessWitnessed { host: host.to_owned(), seen: seen.clone(), metered: is_metered(*id), ..ProcessWitnessed::default() };
+        let process =
+            ProcessWitnessed { host: host.to_owned(), seen: seen.clone(), metered: is_metered(*id), ..ProcessWitnessed::default() };
         found.insert(*id, (process, *at, *at));
     }
     for interval in &witness.intervals {
         let seconds = (interval.end_ns - interval.start_ns) as f64 / 1e9;
         for device in &interval.devices {
             for on in device.processes.iter().flatten() {
-                let (process, _, last) = found.entry(on.id).or_insert_with(|| {
+                let (process, _, last) = found.entry(known(witness, on.id)).or_insert_with(|| {
                     let seen = Seen { id: on.id, own_pid: on.id.pid, how: "nvml".to_owned(), gone: true, ..Seen::default() };
-                    let process = ProcessWitnessed { host: host.to_owned(), seen, metered: is_metered(on.id), ..ProcessWitnessed::default() };
+                    let process =
+                        ProcessWitnessed { host: host.to_owned(), seen, metered: is_metered(on.id), ..ProcessWitnessed::default() };
                     (process, interval.start_ns, interval.end_ns)
                 });
                 *last = (*last).max(interval.end_ns);

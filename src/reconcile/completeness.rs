@@ -200,7 +200,10 @@ fn device(d: &DeviceWitnessed, unmetered: &[&ProcessWitnessed], astray: usize) -
     let workers = unmetered.iter().filter(|p| p.worked()).count();
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let (verdict, why) = if covered < COVERED {
-        (Verdict::NotWitnessed, if covered == 0.0 { "nobody watched".to_owned() } else { format!("watched for {} of the metered time only", percent(covered)) })
+        (
+            Verdict::NotWitnessed,
+            if covered == 0.0 { "nobody watched".to_owned() } else { format!("watched for {} of the metered time only", percent(covered)) },
+        )
     } else if workers > 0 {
         (Verdict::Incomplete, format!("{workers} unmetered process(es) worked on it"))
     } else {
@@ -213,7 +216,9 @@ fn device(d: &DeviceWitnessed, unmetered: &[&ProcessWitnessed], astray: usize) -
                 let what = "neither its activity (GPM: Hopper and later) nor all processes on it are known";
                 (Verdict::NotWitnessed, what.to_owned())
             }
-            None if astray > 0 => (Verdict::Incomplete, format!("{astray} unmetered process(es) launched something, on which device is not known")),
+            None if astray > 0 => {
+                (Verdict::Incomplete, format!("{astray} unmetered process(es) launched something, on which device is not known"))
+            }
             None if witnessed_s > 0.0 => (Verdict::Complete, "its tensor cores did nothing".to_owned()),
             None => (Verdict::Complete, "no unmetered process used it; its activity is not known (GPM: Hopper and later)".to_owned()),
         }
@@ -269,7 +274,8 @@ fn share(p: &ProcessWitnessed, all: &[ProcessWitnessed], devices: &[DeviceWitnes
     let (mut its, mut whole) = (0.0, 0.0);
     for (uuid, busy) in &p.devices {
         let (device_s, metered_s) = devices.iter().find(|d| d.uuid == *uuid)?.tensor_s();
-        let fellows: Vec<Option<f64>> = all.iter().filter(|o| o.metered == p.metered).filter_map(|o| o.devices.get(uuid).copied()).collect();
+        let fellows: Vec<Option<f64>> =
+            all.iter().filter(|o| o.metered == p.metered).filter_map(|o| o.devices.get(uuid).copied()).collect();
         let part = if fellows.len() == 1 {
             1.0
         } else {

@@ -79,7 +79,7 @@ pub fn process(p: &Process) -> String {
         let _ = write!(words, ", kernels ran {}", duration(busy));
     }
     match (p.launches, p.launches_counted_s) {
-        (_, s) if s == 0.0 => {}
+        (_, 0.0) => {}
         (n, s) => {
             let _ = write!(words, ", {n} launches in {} counted", duration(s));
         }

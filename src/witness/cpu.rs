@@ -150,10 +150,11 @@ impl Cpus {
     pub fn add_meter(&mut self, pid: u32) {
         for tid in threads(pid) {
             let comm = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
-            if comm.trim_end() == "flopsprof" && !self.meter.contains_key(&tid) {
-                if let Ok(events) = Events::open(tid.cast_signed(), false) {
-                    self.meter.insert(tid, events);
-                }
+            if comm.trim_end() == "flopsprof"
+                && !self.meter.contains_key(&tid)
+                && let Ok(events) = Events::open(tid.cast_signed(), false)
+            {
+                self.meter.insert(tid, events);
             }
         }
     }

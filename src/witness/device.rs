@@ -8,12 +8,14 @@ use super::{
 };
 use crate::{
     evidence::witness::{DeviceProcess, OnDevice},
-    window::clock::unix_ns,
+    window::clock::{monotonic_ns, unix_ns},
 };
 
 /// Looks at clocks and at the list of processes, so often.
 const CLOCK_NS: u64 = 200_000_000;
 const LIST_NS: u64 = 1_000_000_000;
+/// GPM counts from one moment for so long.
+const GPM_NS: u64 = 30_000_000_000;
 
 /// All devices that NVML shows.
 pub struct Devices {
@@ -32,6 +34,8 @@ struct Device {
     /// Memory by process; none where NVML does not list them.
     listed: Option<BTreeMap<u32, Option<u64>>>,
     used_since_us: u64,
+    /// When GPM's readings count from.
+    gpm_since: u64,
 }
 
 impl Devices {
@@ -47,7 +51,8 @@ impl Devices {
                     // GPM counts from here.
                     nvml.read();
                     let (listed, used_since_us) = (nvml.list().map(|_| BTreeMap::new()), unix_ns() / 1000);
-                    found.devices.push(Device { uuid: seen.uuid, name: seen.name, nvml, clocks: (0.0, 0), listed, used_since_us });
+                    let (uuid, name, gpm_since) = (seen.uuid, seen.name, monotonic_ns());
+                    found.devices.push(Device { uuid, name, nvml, clocks: (0.0, 0), listed, used_since_us, gpm_since });
                 }
             }
             Err(e) => found.why = Some(e.to_string()),
@@ -87,8 +92,8 @@ impl Devices {
     }
 
     /// The interval's devices; lists processes that only NVML knows of.
-    pub fn interval(&mut self, _now: u64, table: &mut Table) -> Vec<OnDevice> {
-        self.devices.iter_mut().map(|d| d.interval(table)).collect()
+    pub fn interval(&mut self, now: u64, table: &mut Table) -> Vec<OnDevice> {
+        self.devices.iter_mut().map(|d| d.interval(now, table)).collect()
     }
 }
 
@@ -108,7 +113,7 @@ impl Device {
         }
     }
 
-    fn interval(&mut self, table: &mut Table) -> OnDevice {
+    fn interval(&mut self, now: u64, table: &mut Table) -> OnDevice {
         self.list();
         let used = self.nvml.used(self.used_since_us);
         self.used_since_us = used.iter().map(|u| u.unix_us).max().unwrap_or(self.used_since_us);
@@ -128,7 +133,7 @@ impl Device {
         let processes = processes.map(|listed| {
             let process = |(pid, memory): (u32, Option<u64>)| {
                 // One that ended in this interval is still in the table.
-                let id = living.get(&pid).copied().or_else(|| table.any(pid)).or_else(|| table.notice(pid, "nvml"));
+                let id = living.get(&pid).copied().or_else(|| table.recent(pid)).or_else(|| table.notice(pid, "nvml"));
                 DeviceProcess {
                     id: id.unwrap_or(crate::evidence::witness::Id { pid, start_ticks: 0 }),
                     sm_pct: sm.get(&pid).copied(),
@@ -138,10 +143,16 @@ impl Device {
             listed.into_iter().map(process).collect()
         });
         let (sum, looks) = std::mem::take(&mut self.clocks);
+        let on = now >= self.gpm_since + GPM_NS;
+        let gpm_since_ns = self.gpm_since;
+        if on {
+            self.gpm_since = now;
+        }
         OnDevice {
             uuid: self.uuid.clone(),
             name: self.name.clone(),
-            nvml: self.nvml.read(),
+            nvml: self.nvml.read_and(on),
+            gpm_since_ns,
             clock_mhz: (looks > 0).then(|| sum / f64::from(looks)),
             processes,
         }

@@ -4,7 +4,9 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use object::{Object, ObjectSegment, ObjectSymbol, read::ReadCache};
@@ -81,20 +83,30 @@ impl Mapped {
         File::open(format!("/proc/{}/map_files/{}", self.pid, range.join("-"))).or_else(|e| {
             // Without CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: by its name in the process's own root, if the name still stands for it.
             let file = File::open(Path::new(&format!("/proc/{}/root", self.pid)).join(self.path.trim_start_matches('/')))?;
-            if file_id(&file).is_some_and(|id| id.1 == self.id.1) { Ok(file) } else { Err(e) }
+            if file_id(&file).as_ref() == Some(&self.id) { Ok(file) } else { Err(e) }
         })
     }
 }
 
-/// A file's device and inode, written as in `/proc/*/maps`.
+/// A file's device and inode as `/proc/*/maps` has them. On layered file systems these are not what `stat` says, so the file is mapped for a moment: two ways to
+/// one file must not get two probes.
 #[must_use]
 pub fn file_id(file: &File) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = file.metadata().ok()?;
-    Some((format!("{:02x}:{:02x}", libc::major(meta.dev()), libc::minor(meta.dev())), meta.ino()))
+    // SAFETY: a new read-only mapping wherever there is room; it is taken away below, and nothing reads it.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 1, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
+    if at == libc::MAP_FAILED {
+        return None;
+    }
+    let text = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    // SAFETY: the mapping that was just made.
+    unsafe { libc::munmap(at, 1) };
+    let line = text.lines().find(|l| l.split('-').next().and_then(|start| usize::from_str_radix(start, 16).ok()) == Some(at as usize))?;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    Some(((*fields.get(3)?).to_owned(), fields.get(4)?.parse().ok()?))
 }
 
-/// Copies that the loader would take, before any process has one: along `LD_LIBRARY_PATH` and where distributions and container tools put them.
+/// Copies that the loader would take, before any process has one: along `LD_LIBRARY_PATH`, by the loader's cache, and where distributions and container tools
+/// put them.
 #[must_use]
 pub fn installed() -> Vec<PathBuf> {
     let ours = std::env::var_os("LD_LIBRARY_PATH").map(|v| std::env::split_paths(&v).collect::<Vec<_>>()).unwrap_or_default();
@@ -107,7 +119,19 @@ pub fn installed() -> Vec<PathBuf> {
         "/usr/lib/wsl/lib",
     ];
     let folders = ours.into_iter().chain(usual.iter().map(PathBuf::from));
-    folders.map(|f| f.join("libcuda.so.1")).filter(|p| p.is_file()).collect()
+    let found = folders.map(|f| f.join("libcuda.so.1")).chain(cached());
+    let mut real: Vec<PathBuf> = found.filter_map(|p| p.canonicalize().ok()).filter(|p| p.is_file()).collect();
+    real.sort();
+    real.dedup();
+    real
+}
+
+/// What the loader's cache has.
+fn cached() -> Vec<PathBuf> {
+    let output = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].iter().find_map(|tool| Command::new(tool).arg("-p").output().ok());
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let lines = text.lines().filter(|l| l.trim_start().starts_with("libcuda.so.1 "));
+    lines.filter_map(|l| Some(PathBuf::from(l.split_once("=> ")?.1.trim()))).collect()
 }
 
 /// Where a copy's probes go.

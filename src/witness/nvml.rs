@@ -209,6 +209,12 @@ impl DeviceWitness {
 
     /// Reads everything. GPM's part is since the reading before; the first has none.
     pub fn read(&mut self) -> NvmlReading {
+        self.read_and(true)
+    }
+
+    /// The same, but GPM's part of the next reading is since the same moment as this one's, unless it is to go `on` from here. The driver brings GPM's
+    /// counters up to date a few times a second: many short stretches, each with its own ends, would add up to something else than one long one.
+    pub fn read_and(&mut self, on: bool) -> NvmlReading {
         let mut reading = NvmlReading {
             energy_mj: self.device.total_energy_consumption().ok(),
             power_mw: self.device.power_usage().ok(),
@@ -229,7 +235,9 @@ impl DeviceWitness {
             reading.gpm_dmma_pct = values.next().flatten();
             reading.gpm_any_tensor_pct = values.next().flatten();
         }
-        self.last = Some(now);
+        if on || self.last.is_none() {
+            self.last = Some(now);
+        }
         reading
     }
 }

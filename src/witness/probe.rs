@@ -175,7 +175,9 @@ impl Probes {
 
     /// Takes a copy's probes away.
     pub fn detach(&mut self, id: &FileId) {
-        self.attached.remove(id);
+        let copy = self.attached.remove(id);
+        // As for launches: it takes long, and nobody has to wait.
+        std::thread::spawn(move || drop(copy));
     }
 
     /// Begins to count launches, or ends it. What a call counts begins and ends at one moment for all copies and entry points.

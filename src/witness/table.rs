@@ -1,11 +1,14 @@
 //! The processes that use a GPU, as they come, call and go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use flopsprof_ebpf::{CALLED, Caller, ENDED, EXECUTED, Event, FORKED};
 
 use super::{entry, identity};
 use crate::evidence::witness::{Calls, Ended, Id, Seen};
+
+/// Processes that ended and are still known by their ids.
+const RECENT: usize = 256;
 
 /// The processes.
 #[derive(Default)]
@@ -15,6 +18,8 @@ pub struct Table {
     /// Newly noticed, to be written.
     fresh: Vec<Seen>,
     ended: Vec<Ended>,
+    /// The last that ended.
+    recent: VecDeque<Id>,
     life: (u64, u64, u64),
     plain: bool,
 }
@@ -125,10 +130,11 @@ impl Table {
         self.listed.values().filter(|l| !l.ended).map(|l| &l.seen)
     }
 
-    /// The newest process with this id, also when it has ended in this interval.
+    /// The newest process with this id, also when it ended a while ago: the driver may list it somewhat longer.
     #[must_use]
-    pub fn any(&self, pid: u32) -> Option<Id> {
-        self.listed.keys().filter(|id| id.pid == pid).max_by_key(|id| id.start_ticks).copied()
+    pub fn recent(&self, pid: u32) -> Option<Id> {
+        let listed = self.listed.keys().chain(&self.recent);
+        listed.filter(|id| id.pid == pid).max_by_key(|id| id.start_ticks).copied()
     }
 
     /// Whether the caller's process has ended.
@@ -164,6 +170,8 @@ impl Table {
                 callers.push(Calls { id: *id, calls });
             }
         }
+        self.recent.extend(self.listed.iter().filter(|(_, l)| l.ended).map(|(id, _)| *id));
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT));
         self.listed.retain(|_, l| !l.ended);
         (callers, std::mem::take(&mut self.ended), std::mem::take(&mut self.life))
     }

@@ -297,7 +297,6 @@ impl Watch {
 
     fn attach_file(&mut self, path: &std::path::Path) {
         let Ok(file) = File::open(path) else { return };
-        // As a process would see it mapped: on an overlay the file's own numbers differ from those in maps, so it may be attached twice, and counts once.
         let Some(id) = library::file_id(&file) else { return };
         if !self.copies.contains_key(&id) {
             self.attach(id, &path.display().to_string(), None, Ok(file));

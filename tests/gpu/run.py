@@ -23,6 +23,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import census as kernels  # noqa: E402  its checks: census, kernel, budget
+import witness  # noqa: E402  its check: witness
 
 PREFIX = "sm__ops_path_tensor_"
 
@@ -323,7 +324,7 @@ def estimate(c):
 
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
 # Those that run only when they are named: they take long, or need more than PyTorch.
-MORE = {"reconcile": reconcile, "estimate": estimate} | kernels.CHECKS
+MORE = {"reconcile": reconcile, "estimate": estimate} | kernels.CHECKS | witness.CHECKS
 
 
 def main():
