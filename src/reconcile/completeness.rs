@@ -22,8 +22,10 @@ const GPM: f64 = 0.02;
 const LOOSE: f64 = 0.34;
 /// The driver brings GPM's counters up to date a few times a second: so much of the first and the last moment may be missing.
 const EDGE_S: f64 = 0.2;
-/// The share of the metered time that has to be witnessed.
+/// The share of the metered time that has to be witnessed...
 const COVERED: f64 = 0.95;
+/// ... or all of it but so much: a witness that starts with its job needs a moment.
+const MISSED_NS: u64 = 500_000_000;
 /// Tensor time below this share of the witnessed time is no work: there is nothing to compare.
 const IDLE: f64 = 1e-4;
 
@@ -98,7 +100,7 @@ pub struct Device {
     /// The one over the other; none where the device's activity is not known, or there was none.
     pub completeness: Option<f64>,
     /// Error of that, from the device-wide number.
-    pub error: f64,
+    pub error: Option<f64>,
     /// The same window by window.
     pub windows: Vec<WindowWitnessed>,
 }
@@ -169,7 +171,7 @@ pub fn completeness(run: &RunTotal) -> Completeness {
     let devices: Vec<Device> = witnessed.devices.iter().map(|d| device(d, &on(&d.uuid), astray(&d.host))).collect();
     let worst = devices.iter().max_by_key(|d| d.verdict);
     let (verdict, why) = match worst {
-        _ if witnessed.files == 0 => (Verdict::NotWitnessed, "no witness ran: flopsprof watch, or flopsprof run by root".to_owned()),
+        _ if witnessed.files == 0 => (Verdict::NotWitnessed, "no witness ran (flopsprof watch; flopsprof run starts one)".to_owned()),
         Some(device) => (device.verdict, device.why.clone()),
         None => (Verdict::NotWitnessed, "no device was seen at work".to_owned()),
     };
@@ -199,7 +201,7 @@ fn device(d: &DeviceWitnessed, unmetered: &[&ProcessWitnessed], astray: usize) -
     let error = GPM + loose * (LOOSE - GPM) + if witnessed_s > 0.0 { EDGE_S / witnessed_s } else { 0.0 };
     let workers = unmetered.iter().filter(|p| p.worked()).count();
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
-    let (verdict, why) = if covered < COVERED {
+    let (verdict, why) = if covered < COVERED && (d.covered_ns == 0 || d.metered_ns - d.covered_ns.min(d.metered_ns) > MISSED_NS) {
         (
             Verdict::NotWitnessed,
             if covered == 0.0 { "nobody watched".to_owned() } else { format!("watched for {} of the metered time only", percent(covered)) },
@@ -234,7 +236,7 @@ fn device(d: &DeviceWitnessed, unmetered: &[&ProcessWitnessed], astray: usize) -
         device_tensor_s: device_s,
         metered_tensor_s: metered_s,
         completeness,
-        error,
+        error: completeness.map(|_| error),
         windows: d.windows.clone(),
     }
 }
@@ -309,7 +311,7 @@ mod tests {
     fn activity_alone_can_show_that_something_is_missing() {
         let whole = device(&witnessed(50.0, 49.8), &[], 0);
         assert_eq!(whole.verdict, Verdict::Complete, "{}", whole.why);
-        assert!((whole.completeness.unwrap() - 0.996).abs() < 1e-9 && (whole.error - 0.022).abs() < 1e-9);
+        assert!((whole.completeness.unwrap() - 0.996).abs() < 1e-9 && (whole.error.unwrap() - 0.022).abs() < 1e-9);
         assert_eq!(device(&witnessed(50.0, 40.0), &[], 0).verdict, Verdict::Incomplete);
         let mut loose = witnessed(50.0, 40.0);
         loose.loose_s = 40.0;

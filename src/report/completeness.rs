@@ -19,7 +19,7 @@ pub fn text(out: &mut String, c: &Completeness, mark: &str) {
             format!(
                 "{:.1} % +- {:.1} %{mark} of {:.2} s tensor time in {} watched, ",
                 100.0 * s,
-                100.0 * d.error,
+                100.0 * d.error.unwrap_or(0.0),
                 d.device_tensor_s,
                 duration(d.witnessed_s)
             )

@@ -146,17 +146,22 @@ impl Cpus {
         }
     }
 
-    /// Begins to count the meter's threads in a process.
-    pub fn add_meter(&mut self, pid: u32) {
+    /// Begins to count the meter's threads in a process. Returns whether it has any.
+    pub fn add_meter(&mut self, pid: u32) -> bool {
+        let mut found = false;
         for tid in threads(pid) {
             let comm = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
-            if comm.trim_end() == "flopsprof"
-                && !self.meter.contains_key(&tid)
+            if comm.trim_end() != "flopsprof" {
+                continue;
+            }
+            found = true;
+            if !self.meter.contains_key(&tid)
                 && let Ok(events) = Events::open(tid.cast_signed(), false)
             {
                 self.meter.insert(tid, events);
             }
         }
+        found
     }
 
     /// What was counted so far: job, meter, witness.

@@ -72,8 +72,8 @@ impl Devices {
         self.simulated
     }
 
-    /// What has to be looked at more often than once an interval.
-    pub fn glance(&mut self, now: u64) {
+    /// What has to be looked at more often than once an interval. Returns processes on the devices, when it looked for them.
+    pub fn glance(&mut self, now: u64) -> Option<Vec<u32>> {
         let (clock, list) = (now >= self.next_clock, now >= self.next_list);
         for device in &mut self.devices {
             if clock && let Some(mhz) = device.nvml.clock() {
@@ -89,6 +89,7 @@ impl Devices {
         if list {
             self.next_list = now + LIST_NS;
         }
+        list.then(|| self.devices.iter().flat_map(|d| d.listed.iter().flatten().map(|(pid, _)| *pid)).collect())
     }
 
     /// The interval's devices; lists processes that only NVML knows of.

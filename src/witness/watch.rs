@@ -1,7 +1,7 @@
 //! The witness's round: brings together what the probes, NVML and `/proc` say, and appends it to the run's folder.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     io,
     path::PathBuf,
@@ -70,6 +70,8 @@ pub struct Watch {
     devices: Devices,
     table: Table,
     cpus: Cpus,
+    /// Processes whose meter's thread is counted.
+    meters: BTreeSet<u32>,
     /// Records not written yet.
     waiting: VecDeque<(u64, Record)>,
     writer: Option<Writer>,
@@ -104,6 +106,7 @@ impl Watch {
             simulated: devices.simulated(),
             devices,
             cpus: Cpus::new(),
+            meters: BTreeSet::new(),
             waiting: VecDeque::from([(now, Record::Start(Box::new(own::start(false, true))))]),
             writer: None,
             lines_lost: 0,
@@ -198,7 +201,7 @@ impl Watch {
         self.wait(wait);
         let now = monotonic_ns();
         self.events(now);
-        self.devices.glance(now);
+        self.look_at_devices(now);
         if now >= self.next_read {
             self.next_read = now + READ_NS;
             self.read_calls();
@@ -282,6 +285,21 @@ impl Watch {
         }
     }
 
+    /// Who is on the devices now may be gone when the interval ends.
+    fn look_at_devices(&mut self, now: u64) {
+        let Some(listed) = self.devices.glance(now) else { return };
+        for pid in listed {
+            if self.table.recent(pid).is_none() {
+                self.table.notice(pid, "nvml");
+            }
+        }
+        if self.probes.is_err() {
+            // Nobody else tells who has ended.
+            self.table.sweep(now);
+        }
+        self.tell_fresh();
+    }
+
     fn tell_fresh(&mut self) {
         for seen in self.table.fresh() {
             self.add(Record::Seen(Box::new(seen)));
@@ -325,7 +343,7 @@ impl Watch {
     /// Looks at all processes: copies of the driver's library, and who of the listed is gone.
     fn sweep(&mut self, now: u64) {
         let first = self.copies.values().all(Option::is_none) && self.table.living().next().is_none();
-        let mut used = std::collections::BTreeSet::new();
+        let mut used = BTreeSet::new();
         for pid in identity::pids().into_iter().filter(|p| *p != std::process::id()) {
             let Some(maps) = library::maps(pid) else { continue };
             for mapped in &maps.drivers {
@@ -357,13 +375,21 @@ impl Watch {
     }
 
     fn read_calls(&mut self) {
-        let Ok(probes) = &mut self.probes else { return };
-        let calls = probes.calls();
-        self.table.counted(&calls);
-        for (caller, _) in calls.iter().filter(|(c, _)| self.table.has_ended(c)) {
-            probes.forget(caller);
+        if let Ok(probes) = &mut self.probes {
+            let calls = probes.calls();
+            self.table.counted(&calls);
+            for (caller, _) in calls.iter().filter(|(c, _)| self.table.has_ended(c)) {
+                probes.forget(caller);
+            }
         }
         self.tell_fresh();
+        let meters = self.table.metered();
+        self.meters.retain(|pid| meters.contains(pid));
+        for pid in meters {
+            if !self.meters.contains(&pid) && self.cpus.add_meter(pid) {
+                self.meters.insert(pid);
+            }
+        }
     }
 
     /// Counts launches one second in sixty, where that is asked for.
@@ -409,7 +435,6 @@ impl Watch {
         }
         let devices = self.devices.interval(now, &mut self.table);
         self.tell_fresh();
-        self.table.metered().into_iter().for_each(|pid| self.cpus.add_meter(pid));
         let (callers, ended, life) = self.table.interval();
         let lost = self.probes.as_ref().map(Probes::lost).unwrap_or_default();
         let interval = Interval {

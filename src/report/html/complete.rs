@@ -31,7 +31,7 @@ pub(super) fn completeness(report: &Report) -> Markup {
                         td.n { (duration(d.witnessed_s)) }
                         td.n { (small(d.device_tensor_s, 4)) " s" }
                         td.n { (small(d.metered_tensor_s, 4)) " s" }
-                        td.n { @match d.completeness { Some(share) => { (plain(100.0 * share, 4)) " % ± " (plain(100.0 * d.error, 2)) " %" }, None => "not known" } }
+                        td.n { @match d.completeness { Some(share) => { (plain(100.0 * share, 4)) " % ± " (plain(100.0 * d.error.unwrap_or(0.0), 2)) " %" }, None => "not known" } }
                         td { (d.verdict.words()) div.dim { (d.why) } }
                     } } }
                 }
