@@ -18,6 +18,8 @@ use crate::evidence::{
 const WINDOWS: usize = 60;
 /// An interval that is shorter is part of the one before, s.
 const SHORT_S: f64 = 1.0;
+/// A context that was alone for part of a stretch only saw fewer cycles pass than there were.
+const PLAUSIBLE: f64 = 0.9;
 
 /// One witness's file, added up.
 #[derive(Clone, Debug, Default)]
@@ -250,6 +252,7 @@ fn device_joined(
     joined.metered_ns = metered.spans.length();
     let witnessed = witness.spans().merged();
     joined.covered_ns = metered.spans.merged().iter().flat_map(|m| witnessed.iter().map(move |w| overlap(*m, *w))).sum();
+    let clocks = clocks(witness, uuid, metered, is_metered);
     // GPM counts from one moment over several intervals: each has what it adds to the one before.
     let mut before = (0, 0.0);
     for interval in &witness.intervals {
@@ -262,18 +265,13 @@ fn device_joined(
         let so_far = percent / 100.0 * interval.end_ns.saturating_sub(since) as f64 / 1e9;
         let device_tensor_s = so_far - if before.0 == since { before.1 } else { 0.0 };
         before = (since, so_far);
-        let others = on.processes.iter().flatten().filter(|p| !is_metered(p.id)).count();
-        let here = metered.slices.iter().filter(|s| s.iter().any(|s| part(s, interval) > 0.0)).count();
-        let alone = others == 0 && here == 1;
         let length_s = ns as f64 / 1e9;
         let mut window = WindowWitnessed { unix_s: unix_s(interval.start_ns), length_s, device_tensor_s, metered_tensor_s: 0.0 };
-        for slice in metered.slices.iter().flatten() {
-            let part = part(slice, interval);
-            // The cycles that a context sees pass are the device's as long as nobody shares it; else the clock is NVML's.
-            let clock = if alone { slice.clock_mhz.or(on.clock_mhz) } else { on.clock_mhz.or(slice.clock_mhz) };
-            if let Some(mhz) = clock.filter(|mhz| part > 0.0 && *mhz > 0.0) {
-                window.metered_tensor_s += part * slice.cycles / (mhz * 1e6);
-                joined.loose_s += part * slice.loose / (mhz * 1e6);
+        if let Some(hertz) = clocks.get(&since) {
+            for slice in metered.slices.iter().flatten() {
+                let part = part(slice, interval);
+                window.metered_tensor_s += part * slice.cycles / hertz;
+                joined.loose_s += part * slice.loose / hertz;
             }
         }
         match joined.windows.last_mut() {
@@ -284,6 +282,33 @@ fn device_joined(
     }
     joined.listed &= !witness.intervals.is_empty();
     joined
+}
+
+/// The mean SM clock, Hz, of each stretch that GPM counts over as one: GPM's share is one of cycles, those of pauses included.
+fn clocks(witness: &FileWitness, uuid: &str, metered: &MeteredDevice, is_metered: &impl Fn(Id) -> bool) -> BTreeMap<u64, f64> {
+    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    for interval in &witness.intervals {
+        let Some(on) = interval.devices.iter().find(|d| d.uuid == uuid) else { continue };
+        let ns = (interval.end_ns - interval.start_ns) as f64;
+        let others = on.processes.iter().flatten().filter(|p| !is_metered(p.id)).count();
+        let here: Vec<&Vec<Slice>> = metered.slices.iter().filter(|s| s.iter().any(|s| part(s, interval) > 0.0)).collect();
+        // The cycles that a context sees pass are the device's as long as nobody shares it; else, and in pauses, the clock is NVML's.
+        let (mut seen_ns, mut cycles) = (0.0, 0.0);
+        if let ([alone], 0) = (&here[..], others) {
+            for slice in *alone {
+                let both = overlap((slice.start_ns, slice.end_ns), (interval.start_ns, interval.end_ns)) as f64;
+                if let Some(mhz) = slice.clock_mhz.filter(|mhz| on.clock_mhz.is_none_or(|nvml| *mhz > PLAUSIBLE * nvml)) {
+                    (seen_ns, cycles) = (seen_ns + both, cycles + both * mhz);
+                }
+            }
+        }
+        let sum = sums.entry(on.gpm_since_ns).or_default();
+        match on.clock_mhz {
+            Some(mhz) => *sum = (sum.0 + ns, sum.1 + cycles + (ns - seen_ns).max(0.0) * mhz),
+            None => *sum = (sum.0 + seen_ns, sum.1 + cycles),
+        }
+    }
+    sums.into_iter().filter(|(_, (ns, _))| *ns > 0.0).map(|(since, (ns, cycles))| (since, cycles / ns * 1e6)).collect()
 }
 
 fn overlap(a: (u64, u64), b: (u64, u64)) -> u64 {

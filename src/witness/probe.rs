@@ -21,6 +21,9 @@ use super::{
     library::{FileId, Points},
 };
 
+/// The first namespace of process ids: its number is part of the kernel's interface.
+const INITIAL_PIDS: &str = "pid:[4026531836]";
+
 /// [`Caller`] as a key of a map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -95,6 +98,14 @@ impl Probes {
     /// # Errors
     /// What is missing for it.
     pub fn load() -> Result<Self, Refused> {
+        // The kernel's events tell of processes by their ids on the host, and /proc has to mean the same by them.
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        if namespace.to_string_lossy() != INITIAL_PIDS {
+            return Err(Refused {
+                what: format!("this process has not the host's process ids ({})", namespace.display()),
+                remedy: "docker run --pid=host; in Kubernetes hostPID: true".to_owned(),
+            });
+        }
         // Without the kernel's own types the loader would place nothing, and the probes would read what happens to lie there.
         let btf = Btf::from_sys_fs().map_err(|e| Refused {
             what: format!("the kernel does not tell its types (/sys/kernel/btf/vmlinux: {})", short(&e)),
