@@ -4,16 +4,23 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use flopsprof::witness::{
-    probe::Launches,
-    watch::{Options, Watch},
+use anyhow::{Context, Result, anyhow};
+use flopsprof::{
+    reconcile::completeness::completeness,
+    report::make,
+    witness::{
+        metrics::{Metrics, runs},
+        probe::Launches,
+        serve::serve,
+        watch::{Options, Watch},
+    },
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -21,6 +28,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 const BLIND: u8 = 3;
 /// Longest pause between two rounds.
 const ROUND: Duration = Duration::from_millis(100);
+/// How often --listen works out how much was metered.
+const COMPLETENESS: Duration = Duration::from_secs(15);
 
 /// Witness who uses the GPUs of this node, metered or not.
 ///
@@ -31,7 +40,8 @@ const ROUND: Duration = Duration::from_millis(100);
 ///
 /// Exit status: 0; 1 if the folder cannot be written; 2 for wrong usage; 3 if nothing can be witnessed here.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  flopsprof watch --out run7\n  flopsprof watch --out run7 --launches all --for 60")]
+#[command(after_help = "Examples:\n  flopsprof watch --out run7\n  flopsprof watch --out run7 --launches all --for 60\n  \
+                  flopsprof watch --out /var/lib/flopsprof --listen --runs /data/runs")]
 pub(crate) struct Args {
     /// The run's folder, to which the witness's evidence goes
     #[arg(long, value_name = "DIR")]
@@ -54,6 +64,12 @@ pub(crate) struct Args {
     /// No probes in the kernel: NVML and /proc alone
     #[arg(long)]
     no_ebpf: bool,
+    /// Answer Prometheus at /metrics there [default, with no address: 127.0.0.1:9417]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9417")]
+    listen: Option<String>,
+    /// Of which runs --listen tells: a run's folder, or one in which runs' folders are [default: that of --out]
+    #[arg(long, value_name = "DIR", requires = "listen")]
+    runs: Vec<PathBuf>,
     /// The job that this witness is for: its first process (flopsprof run starts it so)
     #[arg(long, value_name = "PID", hide = true)]
     job: Option<u32>,
@@ -94,7 +110,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         every: Duration::from_secs_f64(args.every),
         plain: args.command_lines,
         job: args.job,
-        drivers: args.libcuda,
+        drivers: args.libcuda.clone(),
         probes: !args.no_ebpf,
     };
     let mut watch = Watch::new(options);
@@ -106,6 +122,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if let Some(missing) = watch.missing() {
         eprintln!("flopsprof: witnessed in part: {missing}");
     }
+    let metrics = args.listen.as_deref().map(|address| listen(address, &args)).transpose()?;
     if args.job.is_none() {
         eprintln!("flopsprof: witnessing into {}", args.out.display());
     }
@@ -118,6 +135,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             break;
         }
         watch.step(ROUND);
+        if let (Some(metrics), Some(interval)) = (&metrics, watch.take_last()) {
+            let simulated = watch.simulated();
+            lock(metrics).interval(&interval, watch.living(), simulated);
+        }
     }
     watch.finish();
     if args.job.is_some() {
@@ -135,6 +156,31 @@ fn farewell() {
             libc::dup2(null, fd);
         }
     }
+}
+
+/// Begins to answer Prometheus; works out from time to time how much was metered.
+fn listen(address: &str, args: &Args) -> Result<Arc<Mutex<Metrics>>> {
+    let places: Vec<PathBuf> = [&args.out].into_iter().chain(&args.runs).cloned().collect();
+    let metrics = Arc::new(Mutex::new(Metrics::new(&places)));
+    let address = serve(address, metrics.clone()).map_err(|e| anyhow!("--listen {address}: {e}"))?;
+    eprintln!("flopsprof: metrics at http://{address}/metrics");
+    let shared = metrics.clone();
+    thread::spawn(move || {
+        loop {
+            let folders = runs(&places);
+            let began = Instant::now();
+            if let Ok(total) = make::total(&folders) {
+                lock(&shared).completeness(completeness(&total));
+            }
+            // Of a node with much evidence it is worked out less often: it is no work that anybody should notice.
+            thread::sleep((began.elapsed() * 100).max(COMPLETENESS));
+        }
+    });
+    Ok(metrics)
+}
+
+fn lock(metrics: &Mutex<Metrics>) -> MutexGuard<'_, Metrics> {
+    metrics.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Each probe is an open file: some forty for each copy of the driver's library.

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     evidence::{
         WITNESS,
-        record::{End, Record, Start},
-        witness::{Interval, Probed, Source, Sources},
+        record::{End, Record},
+        witness::{Interval, Probed, Seen, Source, Sources},
         write::Writer,
     },
     inject::identity as own,
@@ -78,6 +78,8 @@ pub struct Watch {
     lines_lost: u64,
     simulated: bool,
     lost: Lost,
+    /// The first copy that could not be probed, and what would help.
+    failed: Option<String>,
     copies: BTreeMap<FileId, Option<u32>>,
     young: VecDeque<(u64, usize, u32)>,
     looks: (u64, u32),
@@ -111,6 +113,7 @@ impl Watch {
             writer: None,
             lines_lost: 0,
             lost: Lost::default(),
+            failed: None,
             copies: BTreeMap::new(),
             young: VecDeque::new(),
             looks: (0, 0),
@@ -144,7 +147,7 @@ impl Watch {
     pub fn missing(&self) -> Option<String> {
         let probes = self.probes.as_ref().err().map(|e| format!("no probes in the kernel ({}): {}", e.what, e.remedy));
         let nvml = self.devices.why().map(|why| format!("no NVML ({why}): what devices did is not known"));
-        let missing: Vec<String> = probes.into_iter().chain(nvml).collect();
+        let missing: Vec<String> = probes.into_iter().chain(self.failed.clone()).chain(nvml).collect();
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 
@@ -160,10 +163,14 @@ impl Watch {
         self.simulated
     }
 
-    /// The newest whole interval.
-    #[must_use]
-    pub fn last(&self) -> Option<&Interval> {
-        self.last.as_ref()
+    /// The newest whole interval, once.
+    pub fn take_last(&mut self) -> Option<Interval> {
+        self.last.take()
+    }
+
+    /// Processes that use a GPU and live.
+    pub fn living(&self) -> impl Iterator<Item = &Seen> {
+        self.table.living()
     }
 
     fn sources(&mut self) {
@@ -331,7 +338,10 @@ impl Watch {
                 probed.simulated = points.simulated;
                 match probes.attach(id.clone(), file, points, self.options.launches) {
                     Ok(report) => (probed.probed, probed.expensive) = (report.probed, report.expensive),
-                    Err(e) => probed.why = e.what,
+                    Err(e) => {
+                        self.failed.get_or_insert_with(|| format!("{path} has no probes ({}): {}", e.what, e.remedy));
+                        probed.why = e.what;
+                    }
                 }
             }
             Err(e) => probed.why = e.to_string(),
@@ -458,7 +468,7 @@ impl Watch {
     fn wanted(&self) -> bool {
         let Some(out) = &self.options.out else { return false };
         let Some(job) = self.options.job else { return true };
-        let ours = |s: &crate::evidence::witness::Seen| s.id.pid == job || s.parents.iter().any(|p| p.pid == job);
+        let ours = |s: &Seen| s.id.pid == job || s.parents.iter().any(|p| p.pid == job);
         let told = |(_, r): &(u64, Record)| if let Record::Seen(seen) = r { ours(seen) } else { false };
         let evidence = |e: std::fs::DirEntry| e.path().extension().is_some_and(|x| x == "jsonl");
         self.waiting.iter().any(told) || std::fs::read_dir(out).into_iter().flatten().flatten().any(evidence)
@@ -498,11 +508,5 @@ impl Watch {
         let probe = out.join(format!(".witness.{}", std::process::id()));
         File::create(&probe)?;
         std::fs::remove_file(probe)
-    }
-
-    /// Who is writing: the first record.
-    #[must_use]
-    pub fn start(&self) -> Start {
-        own::start(self.simulated, true)
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 mod badluck;
 mod count;
 mod held;
+mod metrics;
 mod object;
 mod run;
 mod watch;

@@ -76,6 +76,12 @@ impl Watch {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Where it answers Prometheus.
+    pub(crate) fn address(&self) -> String {
+        let words = self.said.iter().find_map(|l| l.strip_prefix("flopsprof: metrics at http://")?.strip_suffix("/metrics"));
+        words.unwrap_or_else(|| panic!("{:?}", self.said)).to_owned()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: i32) {
         // SAFETY: a signal to our own child.
