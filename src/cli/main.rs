@@ -16,6 +16,8 @@ mod run;
 mod seal;
 mod top;
 mod verify;
+mod watch;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ enum Verb {
     Run(run::Args),
     Report(Box<report::Args>),
     Top(top::Args),
+    Watch(watch::Args),
     Estimate(Box<estimate::Args>),
     Ledger(ledger::Args),
     Verify(verify::Args),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Report(args) => report::run(*args),
         Verb::Top(args) => top::run(args),
+        Verb::Watch(args) => watch::run(args),
         Verb::Estimate(args) => estimate::run(*args),
         Verb::Ledger(args) => ledger::run(args),
         Verb::Verify(args) => verify::run(args),

@@ -23,7 +23,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{library, recipe::Recipe};
+use super::{library, recipe::Recipe, witness::Witness};
 
 /// As `env` and `timeout` have it: their own failure, and the shell's codes for a command that is not there or cannot be run.
 const NO_RECIPE: u8 = 125;
@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// A training recipe (YAML) with the flag compute_flops
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
+    /// Start no witness of who else uses the GPUs (flopsprof watch) [env: FLOPSPROF_WITNESS=0]
+    #[arg(long)]
+    no_witness: bool,
     /// No live line and no closing words
     #[arg(long, short)]
     quiet: bool,
@@ -102,6 +105,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
     };
     let pid = child.id().cast_signed();
+    let witness = (metered && !args.no_witness).then(|| Witness::start(&out, child.id(), args.quiet)).flatten();
     let forwarding = signals.handle();
     let forwarder = thread::spawn(move || {
         for signal in signals.forever() {
@@ -114,6 +118,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     });
     let mut live = Live::new(&out, !args.quiet && std::io::stderr().is_terminal());
     let status = wait(child, &mut live).context("waiting for the command")?;
+    if let Some(witness) = witness {
+        witness.end();
+    }
     forwarding.close();
     let _ = forwarder.join();
     if !args.quiet && metered {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::record::Line;
+use super::{WITNESS, record::Line};
 
 /// A run's folder being followed.
 #[derive(Debug)]
@@ -24,12 +24,13 @@ impl Follow {
         Self { folder: folder.to_owned(), read: BTreeMap::new() }
     }
 
-    /// The whole lines that were appended since the last look, with the file each is from. What cannot be read or understood is left out: a live
+    /// The whole lines that metered processes appended since the last look, with the file each is from. What cannot be read or understood is left out: a live
     /// display is no place to judge evidence.
     pub fn look(&mut self) -> Vec<(PathBuf, Line)> {
         let mut lines = Vec::new();
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        for path in entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "jsonl")) {
+        let metered = |e: &fs::DirEntry| !e.file_name().to_string_lossy().starts_with(WITNESS);
+        for path in entries.filter(metered).map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "jsonl")) {
             let from = self.read.get(&path).copied().unwrap_or(0);
             let Some(bytes) = tail(&path, from) else { continue };
             let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);

@@ -4,14 +4,18 @@
 //! window, so that `kill -9` costs at most the window that was open. Each line carries the hash of the one before it, and since format 2 its own as well, so that
 //! a change in the last line is found too. The format has a version; old versions stay readable.
 //!
-//! [`record`] says what a line says, [`write`] appends, [`read`] reads and checks the chain, [`follow`] reads along while a run is written. Nothing here computes with what it carries.
+//! [`record`] says what a line says ([`witness`]: what one of a witness does), [`write`] appends, [`read`] reads and checks the chain, [`follow`] reads along while a run is written. Nothing here computes with what it carries.
 
 pub mod follow;
 pub mod read;
 pub mod record;
+pub mod witness;
 pub mod write;
 
 use sha2::{Digest, Sha256};
+
+/// What the name of a witness's file begins with; what is in it is told by its first line alone.
+pub const WITNESS: &str = "witness-";
 
 /// `prev` of the first line.
 pub const CHAIN_START: &str = "0000000000000000000000000000000000000000000000000000000000000000";

@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the format that this program writes. It reads this one and every older one. 2: each line carries its own hash.
-pub const FORMAT: u32 = 2;
+use super::witness::{Interval, Probed, Seen, Sources};
+
+/// The version of the format that this program writes. It reads this one and every older one. 2: each line carries its own hash. 3: a witness's records.
+pub const FORMAT: u32 = 3;
 
 /// One line: its place in the chain, and what it says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +83,14 @@ pub enum Record {
     Work(Declared),
     /// The program does something else from here on.
     Phase(Phase),
+    /// Of a witness: what it can see.
+    Sources(Sources),
+    /// Of a witness: a copy of the driver's library is probed, or is not.
+    Probed(Probed),
+    /// Of a witness: a process that uses a GPU.
+    Seen(Box<Seen>),
+    /// Of a witness: one interval.
+    Interval(Box<Interval>),
     /// The last line: it ended, and how.
     End(End),
 }
@@ -94,6 +104,9 @@ pub struct Start {
     pub version: String,
     /// The GPU is a stand-in: no number in this file is a measurement.
     pub simulated: bool,
+    /// The file is a witness's, not a metered process's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
     /// `CLOCK_REALTIME` at the same moment as `at_ns`, nanoseconds since 1970.
     pub unix_ns: u64,
     /// The machine.

@@ -13,12 +13,13 @@ use crate::{
     window::clock::unix_ns,
 };
 
-/// The first record.
-pub(super) fn start(simulated: bool) -> Start {
+/// The first record, of a metered process or of a witness.
+pub(crate) fn start(simulated: bool, witness: bool) -> Start {
     Start {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         simulated,
+        witness,
         unix_ns: unix_ns(),
         host: host(),
         process: process(),
@@ -28,7 +29,7 @@ pub(super) fn start(simulated: bool) -> Start {
 }
 
 /// A name for the file, without its ending: no two processes of a run have the same.
-pub(super) fn file_name(start: &Start) -> String {
+pub(crate) fn file_name(start: &Start) -> String {
     let host: String = start.host.hostname.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     format!("{host}-{}-{}", start.process.pid, start.process.start_ticks)
 }

@@ -90,7 +90,7 @@ impl Journal {
             self.fault = Some(fault.clone());
         }
         if !self.begun() {
-            self.waiting.push_back((monotonic_ns(), Record::Start(Box::new(identity::start(self.simulated)))));
+            self.waiting.push_back((monotonic_ns(), Record::Start(Box::new(identity::start(self.simulated, false)))));
         }
         if let Record::Fault(fault) = &record {
             self.tell(fault);

@@ -19,7 +19,7 @@ mod driver;
 mod entry;
 mod gate;
 mod guard;
-mod identity;
+pub(crate) mod identity;
 mod journal;
 mod launch;
 mod meter;

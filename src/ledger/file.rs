@@ -9,8 +9,10 @@ use super::{
     job::Place,
     kernel::{KernelTotals, Overhead},
     span::Spans,
+    tensor::{Slice, Work},
     timeline::Timeline,
     track::{Track, tracks},
+    witness::FileWitness,
 };
 use crate::evidence::{
     read::ProcessEvidence,
@@ -46,6 +48,10 @@ pub struct FileTotal {
     pub(super) kernels: KernelTotals,
     pub(super) cores: Cores,
     pub(super) overhead: Option<Overhead>,
+    /// How a witness knows the process: its id, as it knows itself, and its start.
+    pub(super) own: (u32, u64),
+    /// The file is a witness's: the rest says only whose, and whether it was changed.
+    pub(super) witness: Option<Box<FileWitness>>,
 }
 
 /// A device as one process saw it.
@@ -59,6 +65,9 @@ pub(super) struct FileDevice {
     pub(super) metered: Spans,
     /// First and last reading of the energy counter in each stretch of metered time: when, mJ.
     pub(super) energy: Vec<(u64, u64)>,
+    /// What was executed when, as tensor time.
+    pub(super) slices: Vec<Slice>,
+    pub(super) no_peak: bool,
 }
 
 impl FileTotal {
@@ -86,6 +95,11 @@ impl FileTotal {
             breaks: file.breaks.iter().map(|b| format!("{}:{}: {}", file.path.display(), b.line, b.what)).collect(),
             ..Self::default()
         };
+        total.own = (start.process.pid, start.process.start_ticks);
+        if start.witness {
+            total.witness = Some(Box::new(FileWitness::of(file)));
+            return total;
+        }
         total.process.rank = total.place.rank.map(|r| r.to_string());
         total.gather(file);
         tracks(file).iter().for_each(|track| total.add(track));
@@ -93,7 +107,8 @@ impl FileTotal {
     }
 
     fn add(&mut self, track: &Track) {
-        let paths = track.paths(&mut self.timeline);
+        let mut work = Work::default();
+        let paths = track.paths(&mut self.timeline, &mut work);
         self.kernels.add(&KernelTotals::of(track, &paths));
         self.cores.add(&Cores::of(track, &paths));
         if let Some(overhead) = Overhead::of(track) {
@@ -129,7 +144,8 @@ impl FileTotal {
         let core_peak = hertz * f64::from(track.device.sm_count) * CORE_FLOP_PER_SM_CYCLE;
         let (uuid, name) = (track.device.uuid.clone(), track.device.name.clone());
         self.energy(track);
-        self.devices.push(FileDevice { uuid, name, paths, peak, core_peak, energy: edges(&track.energy, &metered), metered });
+        let (energy, no_peak) = (edges(&track.energy, &metered), work.no_peak);
+        self.devices.push(FileDevice { uuid, name, paths, peak, core_peak, energy, metered, slices: work.slices(), no_peak });
     }
 
     /// Puts a device's energy where it was used, reading to reading.

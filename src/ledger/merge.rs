@@ -12,6 +12,7 @@ use super::{
     job::Runs,
     span::Spans,
     timeline::Timeline,
+    witness::{FileWitness, Metered, join},
 };
 
 /// Clocks of a job's machines may differ by this much unsaid: ranks do not begin at the same instant either.
@@ -43,6 +44,8 @@ struct Machine {
     offset_ns: (u64, i64),
     offsets: Option<(i64, i64)>,
     timeline: Timeline,
+    witnesses: Vec<FileWitness>,
+    metered: Metered,
 }
 
 impl Ledger {
@@ -55,6 +58,17 @@ impl Ledger {
         self.seen.insert(file.identity, file.process.file.clone());
         let run = &mut self.run;
         run.simulated |= file.simulated;
+        if let Some(witness) = file.witness {
+            run.breaks.extend(file.breaks);
+            let machine = self.machines.entry(file.boot).or_default();
+            if machine.host.is_empty() {
+                machine.host = file.process.host;
+            }
+            // Only where no metered process says it.
+            machine.offset_ns = machine.offset_ns.max((0, file.offset_ns));
+            machine.witnesses.push(*witness);
+            return;
+        }
         let began = file.wall.range().map_or(0, |(start, _)| start);
         self.runs.add(&file.place, &file.boot, file.wall);
         run.breaks.extend(file.breaks);
@@ -92,9 +106,16 @@ impl Ledger {
             total.core_peak = total.core_peak.max(seen.core_peak);
             // A device moves with its machine's clock: on one machine there is nothing to shift.
             device.metered.add_shifted(&seen.metered, 0);
+            let metered = &mut self.machines.entry(file.boot.clone()).or_default().metered;
+            let on = metered.devices.entry(total.uuid.clone()).or_default();
+            on.name.clone_from(&total.name);
+            on.spans.add_shifted(&seen.metered, 0);
+            on.no_peak |= seen.no_peak;
+            on.slices.push(seen.slices);
             device.energy.extend(seen.energy);
         }
         let machine = self.machines.entry(file.boot).or_default();
+        machine.metered.processes.insert(file.own);
         if machine.host.is_empty() {
             machine.host.clone_from(&file.process.host);
         }
@@ -136,6 +157,7 @@ impl Ledger {
         }
         for (boot, machine) in &self.machines {
             self.run.timeline.add(&machine.timeline, offsets[boot]);
+            join(&mut self.run.witnessed, &machine.host, offsets[boot], &machine.witnesses, &machine.metered);
         }
         self.run.wall_ns = wall.length();
         (self.run.began_unix_ns, self.run.ended_unix_ns) = wall.range().unwrap_or_default();

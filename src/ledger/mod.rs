@@ -15,8 +15,10 @@ pub mod job;
 pub mod kernel;
 mod merge;
 pub mod span;
+pub mod tensor;
 pub mod timeline;
 pub mod track;
+pub mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +33,7 @@ use estimated::Estimated;
 use job::Run;
 use kernel::{KernelTotals, Overhead};
 use timeline::Timeline;
+use witness::Witnessed;
 
 pub use file::FileTotal;
 pub use merge::Ledger;
@@ -240,6 +243,8 @@ pub struct RunTotal {
     pub duplicates: Vec<String>,
     /// Files in a run's folder that hold no evidence: their process's operations are missing.
     pub unreadable: Vec<String>,
+    /// What witnesses saw, beside what was metered.
+    pub witnessed: Witnessed,
 }
 
 impl RunTotal {

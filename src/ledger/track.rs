@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     PathTotal, Paths,
     interpolate::{Interval, interpolate},
+    tensor::Work,
     timeline::Timeline,
 };
 use crate::evidence::{
@@ -66,14 +67,17 @@ pub fn tracks(file: &ProcessEvidence) -> Vec<Track> {
 }
 
 impl Track {
-    /// Totals by path, and what was executed when. Empty when nothing was counted here at all.
+    /// Totals by path, and what was executed when, as operations and as tensor time. Empty when nothing was counted here at all.
     #[must_use]
-    pub fn paths(&self, timeline: &mut Timeline) -> Paths {
+    pub fn paths(&self, timeline: &mut Timeline, work: &mut Work) -> Paths {
         let seen: BTreeSet<&String> = self.windows.iter().flat_map(|w| w.counts.keys()).collect();
-        seen.into_iter().map(|path| (path.clone(), self.path(path, timeline))).collect()
+        let paths = seen.into_iter().map(|path| (path.clone(), self.path(path, timeline, work))).collect();
+        self.windows.iter().for_each(|w| work.clock(w.start_ns, w.end_ns, w.cycles));
+        paths
     }
 
-    fn path(&self, path: &str, timeline: &mut Timeline) -> PathTotal {
+    fn path(&self, path: &str, timeline: &mut Timeline, work: &mut Work) -> PathTotal {
+        let peak = self.device.peak_flop_per_cycle.get(path).copied();
         let mut intervals = Vec::with_capacity(self.windows.len());
         let mut began = Vec::with_capacity(self.windows.len());
         let (mut known, mut off_ns) = (0, 0);
@@ -101,6 +105,7 @@ impl Track {
         for (i, (interval, start)) in intervals.iter().zip(began).enumerate() {
             let flop = interval.flop.map_or_else(|| interpolated.each.get(i).copied().unwrap_or(0.0), |f| f as f64);
             timeline.add_flop(path, start, start + interval.ns, flop);
+            work.add(path, peak, (start, start + interval.ns), flop);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^128")]
         let flop = interpolated.flop.max(0.0).round() as u128;

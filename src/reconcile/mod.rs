@@ -1,9 +1,10 @@
 //! The measurement beside the formula.
 //!
 //! [`six_nd`] is one ratio, with where N and D are from. Where the program said what it trains and on which rows ([`declared`]), [`lines`] go from
-//! 6·N·D to the measurement, and [`rates`] sets the three numbers that are called utilisation beside each other.
+//! 6·N·D to the measurement, and [`rates`] sets the three numbers that are called utilisation beside each other. [`completeness`] says how much of what the devices did was metered, and whose the rest was.
 
 mod case;
+pub mod completeness;
 pub mod compute;
 pub mod declared;
 pub mod lines;

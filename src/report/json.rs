@@ -10,7 +10,11 @@ use crate::{
     counter::plan::PREFIX,
     evidence::record::{Fault, Tier},
     ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, kernel::Overhead},
-    reconcile::{SixNd, declared::Told},
+    reconcile::{
+        SixNd,
+        completeness::{self, Completeness},
+        declared::Told,
+    },
     rule::Assessment,
 };
 
@@ -93,6 +97,8 @@ pub struct Report {
     /// What the meter made the program wait for; left out where the evidence does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overhead: Option<OverheadRow>,
+    /// How much of what the devices did was metered, and whose the rest was.
+    pub completeness: Completeness,
     /// What is not metered, and what stands in doubt.
     pub not_metered: NotMetered,
     /// Libraries and their versions.
@@ -388,6 +394,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
             })
             .collect(),
         nodes: run.nodes.iter().map(|(host, paths)| NodeRow { host: host.clone(), operations: operations(paths) }).collect(),
+        completeness: completeness::completeness(run),
         not_metered: NotMetered {
             faults: run.faults.clone(),
             uncounted_s: run.uncounted.clone(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    core,
+    completeness, core,
     figure::duration,
     json::{Operations, Report},
     verdict,
@@ -38,6 +38,7 @@ pub fn text(report: &Report) -> String {
     resources(&mut out, report, mark);
     places(&mut out, report, mark);
     estimates(&mut out, report, mark);
+    completeness::text(&mut out, &report.completeness, mark);
     not_metered(&mut out, report);
     let libraries: Vec<String> = report.libraries.iter().map(|(name, versions)| format!("{name} {}", versions.join(", "))).collect();
     let _ = writeln!(out, "\nflopsprof {}; {}", report.flopsprof, libraries.join("; "));

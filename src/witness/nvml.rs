@@ -6,7 +6,7 @@
 use nvml_wrapper::{
     Device, Nvml,
     enum_wrappers::device::Clock,
-    enums::gpm::GpmMetricId,
+    enums::{device::UsedGpuMemory, gpm::GpmMetricId},
     error::NvmlError,
     gpm::{GpmSample, gpm_metrics_get},
 };
@@ -39,6 +39,12 @@ impl Witness {
     /// NVML's or the loader's words.
     pub fn load() -> Result<Self, NvmlError> {
         Ok(Self { nvml: Box::leak(Box::new(Nvml::init()?)) })
+    }
+
+    /// Whether it is the stand-in's.
+    #[must_use]
+    pub fn simulated(self) -> bool {
+        self.driver().ends_with("stand-in")
     }
 
     /// Driver release (`580.159.04`), empty where NVML does not say.
@@ -97,6 +103,26 @@ pub struct DeviceWitness {
     glanced: Option<GpmSample<'static>>,
 }
 
+/// A process on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDevice {
+    /// Process id, on the host.
+    pub pid: u32,
+    /// Device memory, bytes.
+    pub memory: Option<u64>,
+}
+
+/// What a process used of a device for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Process id, on the host.
+    pub pid: u32,
+    /// When, Unix time in microseconds.
+    pub unix_us: u64,
+    /// Per cent of the time in which a kernel of it ran.
+    pub sm_pct: u32,
+}
+
 /// Tensor activity, percent, above which a device is at work. A model that is being loaded showed 0.004 on an H200, a training step 44.
 const AT_WORK_TENSOR: f64 = 0.1;
 /// Busy time, percent, where there is no GPM: loading a model showed 2 on an H200.
@@ -147,6 +173,29 @@ impl DeviceWitness {
         self.device.running_compute_processes().ok().map(|p| p.len())
     }
 
+    /// The compute processes on the device; none where NVML does not say.
+    #[must_use]
+    pub fn list(&self) -> Option<Vec<OnDevice>> {
+        let listed = self.device.running_compute_processes().ok()?;
+        let memory = |used| if let UsedGpuMemory::Used(bytes) = used { Some(bytes) } else { None };
+        Some(listed.into_iter().map(|p| OnDevice { pid: p.pid, memory: memory(p.used_gpu_memory) }).collect())
+    }
+
+    /// What each process used since a moment (Unix time in microseconds). NVML samples a few times a second, and keeps some of it.
+    #[must_use]
+    pub fn used(&self, since_unix_us: u64) -> Vec<Used> {
+        // "Not found": nobody used anything.
+        let samples = self.device.process_utilization_stats(since_unix_us).unwrap_or_default();
+        let used = samples.into_iter().filter(|s| s.timestamp > since_unix_us);
+        used.map(|s| Used { pid: s.pid, unix_us: s.timestamp, sm_pct: s.sm_util.min(100) }).collect()
+    }
+
+    /// The SM clock at the moment, MHz.
+    #[must_use]
+    pub fn clock(&self) -> Option<u32> {
+        self.device.clock_info(Clock::SM).ok()
+    }
+
     /// Whether the device, whoever uses it, has been at work since this was asked last. None the first time, and where NVML does not say. A sample takes 33 us.
     pub fn at_work(&mut self) -> Option<bool> {
         if !self.gpm {
@@ -160,6 +209,12 @@ impl DeviceWitness {
 
     /// Reads everything. GPM's part is since the reading before; the first has none.
     pub fn read(&mut self) -> NvmlReading {
+        self.read_and(true)
+    }
+
+    /// The same, but GPM's part of the next reading is since the same moment as this one's, unless it is to go `on` from here. The driver brings GPM's
+    /// counters up to date a few times a second: many short stretches, each with its own ends, would add up to something else than one long one.
+    pub fn read_and(&mut self, on: bool) -> NvmlReading {
         let mut reading = NvmlReading {
             energy_mj: self.device.total_energy_consumption().ok(),
             power_mw: self.device.power_usage().ok(),
@@ -180,7 +235,9 @@ impl DeviceWitness {
             reading.gpm_dmma_pct = values.next().flatten();
             reading.gpm_any_tensor_pct = values.next().flatten();
         }
-        self.last = Some(now);
+        if on || self.last.is_none() {
+            self.last = Some(now);
+        }
         reading
     }
 }

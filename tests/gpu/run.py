@@ -24,6 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import census as kernels  # noqa: E402  its checks: census, kernel, budget
 import peers  # noqa: E402  its check: peer
+import witness  # noqa: E402  its check: witness
 
 PREFIX = "sm__ops_path_tensor_"
 
@@ -342,7 +343,7 @@ def estimate(c):
 
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
 # Those that run only when they are named: they take long, or need more than PyTorch.
-MORE = {"reconcile": reconcile, "callback": callback, "estimate": estimate, "peer": peer} | kernels.CHECKS
+MORE = {"reconcile": reconcile, "callback": callback, "estimate": estimate} | kernels.CHECKS | peers.CHECKS | witness.CHECKS
 
 
 def main():

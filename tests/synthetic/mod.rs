@@ -78,6 +78,7 @@ impl Evidence {
                 format: FORMAT,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 simulated: true,
+                witness: false,
                 unix_ns: BEGAN_UNIX_NS,
                 host: Host { hostname: host.to_owned(), boot_id: format!("boot-of-{host}"), kernel: "6.1.0".to_owned() },
                 process: Process {

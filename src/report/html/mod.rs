@@ -6,6 +6,7 @@
 mod act;
 mod axis;
 mod chart;
+mod complete;
 mod table;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -53,6 +54,7 @@ pub fn page(report: &Report) -> String {
                     (chart::charts(report))
                     (act::rule(report))
                     (act::forms(report))
+                    (complete::completeness(report))
                     (table::doubts(report))
                     (table::paths(report))
                     (table::places(report))

@@ -13,6 +13,9 @@ fn make(state: &mut State, device: usize) -> usize {
     let handle = state.handle();
     let id = handle as u64;
     state.contexts.insert(handle, Context { device, id, range: None, launches: None });
+    if let Some(own) = crate::shared::own() {
+        own.contexts.fetch_or(1 << device, std::sync::atomic::Ordering::Relaxed);
+    }
     handle
 }
 

@@ -122,7 +122,12 @@ fn execute(ctx: usize, kernels: Vec<Work>) -> R {
     let Some((device, queued, each)) = found else { return INVALID_CONTEXT };
     let activity = &shared::activity()[device];
     activity.mflop.fetch_add(flop >> 20, Ordering::Relaxed);
-    activity.busy_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(0), Ordering::Relaxed);
+    let busy = u64::try_from(took.as_nanos()).unwrap_or(0);
+    activity.busy_ns.fetch_add(busy, Ordering::Relaxed);
+    if let Some(own) = shared::own() {
+        own.contexts.fetch_or(1 << device, Ordering::Relaxed);
+        own.busy_ns[device].fetch_add(busy, Ordering::Relaxed);
+    }
     if each {
         // Kernels run one after the other, and each costs 1.1 ms.
         let fast = std::env::var_os("FLOPSPROF_SIM_FAST").is_some();

@@ -4,7 +4,10 @@ use std::{
     fs::{self, OpenOptions},
     os::fd::AsRawFd,
     path::PathBuf,
-    sync::{OnceLock, atomic::AtomicU64},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 /// Devices that a stand-in can have.
@@ -40,11 +43,67 @@ pub(crate) fn folder() -> PathBuf {
     folder
 }
 
+/// Processes that can be on the devices at once; more are not listed.
+const PROCESSES: usize = 256;
+
+/// One process.
+#[repr(C)]
+pub(crate) struct Process {
+    /// Its id, as it sees it; 0: the place is free.
+    pub(crate) pid: AtomicU32,
+    /// Devices on which it has a context: a bit each.
+    pub(crate) contexts: AtomicU32,
+    /// Nanoseconds busy, by device.
+    pub(crate) busy_ns: [AtomicU64; DEVICES],
+}
+
+/// What is shared.
+#[repr(C)]
+struct All {
+    devices: [Activity; DEVICES],
+    processes: [Process; PROCESSES],
+}
+
 /// The devices' activity.
 pub(crate) fn activity() -> &'static [Activity; DEVICES] {
-    static MAP: OnceLock<&'static [Activity; DEVICES]> = OnceLock::new();
+    &all().devices
+}
+
+/// The processes, those that are gone included.
+#[allow(dead_code, reason = "NVML lists them")]
+pub(crate) fn processes() -> &'static [Process; PROCESSES] {
+    &all().processes
+}
+
+pub(crate) fn alive(pid: u32) -> bool {
+    // SAFETY: signal 0 only asks.
+    unsafe { libc::kill(pid.cast_signed(), 0) == 0 || *libc::__errno_location() == libc::EPERM }
+}
+
+/// This process's place; none where too many others live.
+#[allow(dead_code, reason = "libcuda fills it")]
+pub(crate) fn own() -> Option<&'static Process> {
+    let pid = std::process::id();
+    let places = &all().processes;
+    if let Some(place) = places.iter().find(|p| p.pid.load(Ordering::Relaxed) == pid) {
+        return Some(place);
+    }
+    places.iter().find(|place| {
+        let before = place.pid.load(Ordering::Relaxed);
+        let free = before == 0 || !alive(before);
+        if !free || place.pid.compare_exchange(before, pid, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        place.contexts.store(0, Ordering::Relaxed);
+        place.busy_ns.iter().for_each(|b| b.store(0, Ordering::Relaxed));
+        true
+    })
+}
+
+fn all() -> &'static All {
+    static MAP: OnceLock<&'static All> = OnceLock::new();
     MAP.get_or_init(|| {
-        let size = size_of::<[Activity; DEVICES]>();
+        let size = size_of::<All>();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -52,7 +111,9 @@ pub(crate) fn activity() -> &'static [Activity; DEVICES] {
             .truncate(false)
             .open(folder().join("activity"))
             .expect("the stand-in's folder");
-        file.set_len(size as u64).expect("the stand-in's folder");
+        if file.metadata().map_or(0, |m| m.len()) < size as u64 {
+            file.set_len(size as u64).expect("the stand-in's folder");
+        }
         // SAFETY: a shared mapping of a file that is long enough and never shrinks; atomics are valid for any bytes.
         unsafe {
             let map = libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0);

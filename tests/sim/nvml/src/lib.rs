@@ -3,6 +3,8 @@
     non_snake_case,
     clippy::missing_safety_doc,
     clippy::undocumented_unsafe_blocks,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     unsafe_op_in_unsafe_fn,
     missing_docs,
     unreachable_pub,
@@ -15,13 +17,14 @@ mod fault;
 mod shared;
 
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, c_char, c_uint},
-    sync::atomic::Ordering,
+    sync::{Mutex, atomic::Ordering},
 };
 
 use nvml_wrapper_sys::bindings::{
     nvmlConfComputeSystemState_t, nvmlDevice_t, nvmlGpmMetricsGet_t, nvmlGpmSample_t, nvmlGpmSupport_t, nvmlProcessInfo_t,
-    nvmlUtilization_t,
+    nvmlProcessUtilizationSample_t, nvmlUtilization_t,
 };
 
 /// Marks the stand-in.
@@ -32,6 +35,7 @@ type R = u32;
 const OK: R = 0;
 const INVALID_ARGUMENT: R = 2;
 const NOT_FOUND: R = 6;
+const INSUFFICIENT_SIZE: R = 7;
 /// Power, mW, idle and busy; a busy device's energy is reckoned with the latter.
 const IDLE_MW: u64 = 75_000;
 const BUSY_MW: u64 = 700_000;
@@ -68,6 +72,16 @@ fn ordinal(device: nvmlDevice_t) -> usize {
 fn uuid(device: usize) -> String {
     let hex: String = shared::uuid(device).iter().map(|b| format!("{b:02x}")).collect();
     format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// By device and process: when its busy time was asked for, and what it was.
+static BEFORE: Mutex<BTreeMap<(usize, u32), (u64, u64)>> = Mutex::new(BTreeMap::new());
+
+/// The processes on a device that live: id and busy time.
+fn on(device: usize) -> Vec<(u32, u64)> {
+    let all = shared::processes().iter().map(|p| (p.pid.load(Ordering::Relaxed), p));
+    let here = all.filter(|(pid, p)| *pid != 0 && p.contexts.load(Ordering::Relaxed) & (1 << device) != 0 && shared::alive(*pid));
+    here.map(|(pid, p)| (pid, p.busy_ns[device].load(Ordering::Relaxed))).collect()
 }
 
 fn busy_ns(device: usize) -> u64 {
@@ -122,7 +136,33 @@ nvml! {
     fn nvmlDeviceGetMaxClockInfo(_device: nvmlDevice_t, _clock: c_uint, mhz: *mut c_uint) { *mhz = 1980; OK }
     fn nvmlDeviceGetCurrentClocksThrottleReasons(_device: nvmlDevice_t, reasons: *mut u64) { *reasons = 0; OK }
     fn nvmlDeviceGetUtilizationRates(_device: nvmlDevice_t, rates: *mut nvmlUtilization_t) { *rates = nvmlUtilization_t { gpu: 80, memory: 10 }; OK }
-    fn nvmlDeviceGetComputeRunningProcesses_v3(_device: nvmlDevice_t, count: *mut c_uint, _infos: *mut nvmlProcessInfo_t) { *count = 0; OK }
+    fn nvmlDeviceGetComputeRunningProcesses_v3(device: nvmlDevice_t, count: *mut c_uint, infos: *mut nvmlProcessInfo_t) {
+        let on = on(ordinal(device));
+        let room = std::mem::replace(&mut *count, on.len() as c_uint) as usize;
+        if infos.is_null() || room < on.len() { return if on.is_empty() { OK } else { INSUFFICIENT_SIZE }; }
+        for (i, process) in on.iter().enumerate() {
+            *infos.add(i) = nvmlProcessInfo_t { pid: process.0, usedGpuMemory: 1 << 30, gpuInstanceId: u32::MAX, computeInstanceId: u32::MAX };
+        }
+        OK
+    }
+    fn nvmlDeviceGetProcessUtilization(device: nvmlDevice_t, samples: *mut nvmlProcessUtilizationSample_t, count: *mut c_uint, _since: u64) {
+        let on = on(ordinal(device));
+        let room = std::mem::replace(&mut *count, on.len() as c_uint) as usize;
+        if on.is_empty() { return NOT_FOUND; }
+        if samples.is_null() || room < on.len() { return INSUFFICIENT_SIZE; }
+        let mut before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = now_ns();
+        let unix_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        for (i, (pid, busy)) in on.iter().enumerate() {
+            // Since it was asked for last; at first, since a second before.
+            let (then, was) = before.insert((ordinal(device), *pid), (now, *busy)).unwrap_or((now - 1_000_000_000, 0));
+            let percent = (busy.saturating_sub(was) as f64 / (now - then).max(1) as f64 * 100.0).ceil().min(100.0);
+            let mut sample: nvmlProcessUtilizationSample_t = std::mem::zeroed();
+            (sample.pid, sample.timeStamp, sample.smUtil) = (*pid, unix_us, percent as c_uint);
+            *samples.add(i) = sample;
+        }
+        OK
+    }
     fn nvmlGpmQueryDeviceSupport(_device: nvmlDevice_t, support: *mut nvmlGpmSupport_t) { (*support).isSupportedDevice = 1; OK }
     fn nvmlGpmSampleAlloc(sample: *mut nvmlGpmSample_t) { *sample = Box::into_raw(Box::new(Sample::default())).cast(); OK }
     fn nvmlGpmSampleFree(sample: nvmlGpmSample_t) { drop(Box::from_raw(sample.cast::<Sample>())); OK }

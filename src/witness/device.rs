@@ -1,0 +1,161 @@
+//! The devices in an interval: what NVML says of each, and of the processes on it.
+
+use std::collections::BTreeMap;
+
+use super::{
+    nvml::{DeviceWitness, Witness},
+    table::Table,
+};
+use crate::{
+    evidence::witness::{DeviceProcess, OnDevice},
+    window::clock::{monotonic_ns, unix_ns},
+};
+
+/// Looks at clocks and at the list of processes, so often.
+const CLOCK_NS: u64 = 200_000_000;
+const LIST_NS: u64 = 1_000_000_000;
+/// GPM counts from one moment for so long.
+const GPM_NS: u64 = 30_000_000_000;
+
+/// All devices that NVML shows.
+pub struct Devices {
+    devices: Vec<Device>,
+    why: Option<String>,
+    simulated: bool,
+    next_clock: u64,
+    next_list: u64,
+}
+
+struct Device {
+    uuid: String,
+    name: String,
+    nvml: DeviceWitness,
+    clocks: (f64, u32),
+    /// Memory by process; none where NVML does not list them.
+    listed: Option<BTreeMap<u32, Option<u64>>>,
+    used_since_us: u64,
+    /// When GPM's readings count from.
+    gpm_since: u64,
+}
+
+impl Devices {
+    /// Finds them.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut found = Self { devices: Vec::new(), why: None, simulated: false, next_clock: 0, next_list: 0 };
+        match Witness::load() {
+            Ok(witness) => {
+                found.simulated = witness.simulated();
+                for seen in witness.devices() {
+                    let Ok(mut nvml) = witness.device(&seen.uuid) else { continue };
+                    // GPM counts from here.
+                    nvml.read();
+                    let (listed, used_since_us) = (nvml.list().map(|_| BTreeMap::new()), unix_ns() / 1000);
+                    let (uuid, name, gpm_since) = (seen.uuid, seen.name, monotonic_ns());
+                    found.devices.push(Device { uuid, name, nvml, clocks: (0.0, 0), listed, used_since_us, gpm_since });
+                }
+            }
+            Err(e) => found.why = Some(e.to_string()),
+        }
+        found
+    }
+
+    /// Why there are none.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// They are the stand-in's.
+    #[must_use]
+    pub fn simulated(&self) -> bool {
+        self.simulated
+    }
+
+    /// What has to be looked at more often than once an interval. Returns processes on the devices, when it looked for them.
+    pub fn glance(&mut self, now: u64) -> Option<Vec<u32>> {
+        let (clock, list) = (now >= self.next_clock, now >= self.next_list);
+        for device in &mut self.devices {
+            if clock && let Some(mhz) = device.nvml.clock() {
+                device.clocks = (device.clocks.0 + f64::from(mhz), device.clocks.1 + 1);
+            }
+            if list {
+                device.list();
+            }
+        }
+        if clock {
+            self.next_clock = now + CLOCK_NS;
+        }
+        if list {
+            self.next_list = now + LIST_NS;
+        }
+        list.then(|| self.devices.iter().flat_map(|d| d.listed.iter().flatten().map(|(pid, _)| *pid)).collect())
+    }
+
+    /// The interval's devices; lists processes that only NVML knows of.
+    pub fn interval(&mut self, now: u64, table: &mut Table) -> Vec<OnDevice> {
+        self.devices.iter_mut().map(|d| d.interval(now, table)).collect()
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Device {
+    fn list(&mut self) {
+        if let (Some(into), Some(listed)) = (&mut self.listed, self.nvml.list()) {
+            for process in listed {
+                let memory = into.entry(process.pid).or_default();
+                *memory = (*memory).max(process.memory);
+            }
+        }
+    }
+
+    fn interval(&mut self, now: u64, table: &mut Table) -> OnDevice {
+        self.list();
+        let used = self.nvml.used(self.used_since_us);
+        self.used_since_us = used.iter().map(|u| u.unix_us).max().unwrap_or(self.used_since_us);
+        // Samples of one moment are of all processes: their number is the number of moments, and a process that is in few of them used the device seldom.
+        let moments = used.iter().map(|u| u.unix_us).collect::<std::collections::BTreeSet<_>>().len();
+        let mut sm: BTreeMap<u32, f64> = BTreeMap::new();
+        for u in &used {
+            *sm.entry(u.pid).or_default() += f64::from(u.sm_pct) / moments as f64;
+        }
+        let processes = self.listed.as_mut().map(|listed| {
+            for pid in sm.keys() {
+                listed.entry(*pid).or_default();
+            }
+            std::mem::take(listed)
+        });
+        let living: BTreeMap<u32, _> = table.living().map(|s| (s.id.pid, s.id)).collect();
+        let processes = processes.map(|listed| {
+            let process = |(pid, memory): (u32, Option<u64>)| {
+                // One that ended in this interval is still in the table.
+                let id = living.get(&pid).copied().or_else(|| table.recent(pid)).or_else(|| table.notice(pid, "nvml"));
+                DeviceProcess {
+                    id: id.unwrap_or(crate::evidence::witness::Id { pid, start_ticks: 0 }),
+                    sm_pct: sm.get(&pid).copied(),
+                    memory,
+                }
+            };
+            listed.into_iter().map(process).collect()
+        });
+        let (sum, looks) = std::mem::take(&mut self.clocks);
+        let on = now >= self.gpm_since + GPM_NS;
+        let gpm_since_ns = self.gpm_since;
+        if on {
+            self.gpm_since = now;
+        }
+        OnDevice {
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+            nvml: self.nvml.read_and(on),
+            gpm_since_ns,
+            clock_mhz: (looks > 0).then(|| sum / f64::from(looks)),
+            processes,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Whose a process is: what `/proc` says of it.
+
+use std::{ffi::CStr, fs};
+
+use sha2::{Digest, Sha256};
+
+use super::library;
+use crate::evidence::{
+    hex,
+    witness::{Id, Parent, Seen},
+};
+
+/// How many parents are named.
+const PARENTS: usize = 16;
+
+/// What `/proc/PID/stat` says that matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Which process.
+    pub id: Id,
+    /// Its parent.
+    pub parent: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// Reads it; none when the process is gone.
+#[must_use]
+pub fn stat(pid: u32) -> Option<Stat> {
+    parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// A name may hold anything, a parenthesis and a newline too: what follows the last one is field 3 on.
+fn parse_stat(pid: u32, text: &str) -> Option<Stat> {
+    let (head, rest) = text.rsplit_once(')')?;
+    let comm = head.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok());
+    let start_ticks = field(22)?;
+    Some(Stat { id: Id { pid, start_ticks }, parent: u32::try_from(field(4)?).ok()?, comm })
+}
+
+/// All processes.
+#[must_use]
+pub fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Looks at a process; what the events said of it stands in `seen` already, and stays where it is gone.
+pub fn look(seen: &mut Seen, plain: bool) {
+    let pid = seen.id.pid;
+    let file = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
+    let Some(stat) = stat(pid).filter(|s| seen.id.start_ticks == 0 || s.id == seen.id) else {
+        seen.gone = true;
+        return;
+    };
+    let parent = stat.parent;
+    (seen.id, seen.comm) = (stat.id, stat.comm);
+    let status = String::from_utf8_lossy(&file("status").unwrap_or_default()).into_owned();
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+    seen.own_pid = field("NSpid:").and_then(|f| f.split_whitespace().last()).and_then(|f| f.parse().ok()).unwrap_or(pid);
+    seen.uid = field("Uid:").and_then(|f| f.split_whitespace().next()).and_then(|f| f.parse().ok()).unwrap_or(seen.uid);
+    seen.user = user(seen.uid).unwrap_or_default();
+    if let Ok(line) = file("cmdline") {
+        seen.cmdline_sha256 = hex(&Sha256::digest(&line));
+        let words = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
+        seen.cmdline = plain.then(|| words.trim_end().to_owned());
+    }
+    seen.cgroup = cgroup(&String::from_utf8_lossy(&file("cgroup").unwrap_or_default()));
+    let place = place(&seen.cgroup);
+    (seen.container, seen.pod, seen.slurm_job) = (place.container, place.pod, place.slurm_job);
+    if seen.slurm_job.is_none() {
+        let environment = file("environ").unwrap_or_default();
+        let job = environment.split(|b| *b == 0).find_map(|v| v.strip_prefix(b"SLURM_JOB_ID="));
+        seen.slurm_job = job.map(|v| String::from_utf8_lossy(v).into_owned());
+    }
+    seen.library = library::maps(pid).is_some_and(|m| m.metered);
+    seen.parents = parents(parent);
+}
+
+/// The parents of a process, from its first on.
+#[must_use]
+pub fn parents(first: u32) -> Vec<Parent> {
+    let (mut parents, mut next) = (Vec::new(), first);
+    while next != 0 && parents.len() < PARENTS {
+        let Some(stat) = stat(next) else { break };
+        parents.push(Parent { pid: next, comm: stat.comm });
+        next = stat.parent;
+    }
+    parents
+}
+
+/// The control group's path: the version 2 one, unless that is the root and an older hierarchy says more.
+fn cgroup(text: &str) -> String {
+    let lines: Vec<(&str, &str)> = text.lines().filter_map(|l| l.split_once(':')?.1.split_once(':')).collect();
+    let unified = lines.iter().find(|(controllers, _)| controllers.is_empty()).map_or("", |(_, path)| path);
+    if unified.len() > 1 {
+        return unified.to_owned();
+    }
+    lines.iter().map(|(_, path)| *path).max_by_key(|p| p.len()).unwrap_or_default().to_owned()
+}
+
+/// What a control group's path tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Place {
+    container: Option<String>,
+    pod: Option<String>,
+    slurm_job: Option<String>,
+}
+
+/// Reads names that container engines, Kubernetes and Slurm give control groups.
+fn place(cgroup: &str) -> Place {
+    let mut place = Place::default();
+    for part in cgroup.split('/') {
+        let bare = part.strip_suffix(".scope").or_else(|| part.strip_suffix(".slice")).unwrap_or(part);
+        // `docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>`, `libpod-<id>`, or the id alone.
+        let id = bare.rsplit(['-', ':']).next().unwrap_or_default();
+        if id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            place.container = Some(id.to_owned());
+        }
+        // `kubepods-burstable-pod<uid>.slice`, with `_` for `-` there, or `pod<uid>`.
+        let pod = bare.rsplit_once("pod").map(|(_, uid)| uid.replace('_', "-"));
+        if let Some(uid) = pod.filter(|u| u.len() == 36 && u.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')) {
+            place.pod = Some(uid);
+        }
+        if let Some(job) = part.strip_prefix("job_").filter(|j| !j.is_empty() && j.bytes().all(|b| b.is_ascii_digit())) {
+            place.slurm_job = Some(job.to_owned());
+        }
+    }
+    place
+}
+
+/// A user's name, as the system knows it.
+#[must_use]
+pub fn user(uid: u32) -> Option<String> {
+    let mut buffer = vec![0; 4096];
+    // SAFETY: zeros are a valid `passwd`; the call fills it with pointers into the buffer, which lives until the name is copied.
+    unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut found = std::ptr::null_mut();
+        let code = libc::getpwuid_r(uid, &raw mut entry, buffer.as_mut_ptr(), buffer.len(), &raw mut found);
+        (code == 0 && !found.is_null()).then(|| CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_is_no_trap() {
+        let stat = parse_stat(7, "7 (a) b (c) S 3 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0\n").unwrap();
+        assert_eq!((stat.id.start_ticks, stat.parent, stat.comm.as_str()), (4711, 3, "a) b (c"));
+    }
+
+    #[test]
+    fn control_groups_tell_where_a_process_belongs() {
+        let id = "0123456789abcdef".repeat(4);
+        let k8s =
+            place(&format!("/kubepods.slice/kubepods-burstable-pod01234567_89ab_cdef_0123_456789abcdef.slice/cri-containerd-{id}.scope"));
+        assert_eq!((k8s.container.as_deref(), k8s.pod.as_deref()), (Some(id.as_str()), Some("01234567-89ab-cdef-0123-456789abcdef")));
+        assert_eq!(place(&format!("/docker/{id}")).container, Some(id));
+        assert_eq!(place("/system.slice/slurmstepd.scope/job_4711/step_0/user").slurm_job.as_deref(), Some("4711"));
+        assert_eq!(place("/user.slice/user-1000.slice/session-3.scope"), Place::default());
+    }
+
+    #[test]
+    fn the_hierarchy_that_says_most_is_taken() {
+        assert_eq!(cgroup("1:name=systemd:/a\n0::/user.slice\n"), "/user.slice");
+        assert_eq!(cgroup("8:pids:/slurm/uid_0/job_1\n1:name=systemd:/\n0::/\n"), "/slurm/uid_0/job_1");
+        assert_eq!(cgroup(""), "");
+    }
+}

@@ -1,0 +1,108 @@
+//! `flopsprof run` brings its witness along, and the report says how much was metered.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{
+    alone,
+    harness::{Bench, zoo},
+    held::{Held, command},
+    watch::{flopsprof, records},
+};
+
+fn report(bench: &Bench) -> Value {
+    let output = flopsprof(bench).args(["report", "--json"]).arg(bench.out()).output().expect("the command");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// `flopsprof run` with a program that works for some seconds.
+fn wrapped(bench: &Bench, options: &[&str]) -> Command {
+    let mut run = flopsprof(bench);
+    // At a speed at which the GPU is busy for a good part of the time.
+    run.env("FLOPSPROF_SIM_FLOPS", "1e14").env("FLOPSPROF_LIB", crate::harness::library("flopsprof"));
+    run.current_dir(bench.dir.path()).stdin(Stdio::null()).arg("run").args(options).arg(zoo("plain")).args(["2000", "1000"]);
+    run
+}
+
+#[test]
+fn a_job_alone_is_complete() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let output = wrapped(&bench, &[]).output().expect("the command");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(!said.contains("witness"), "nothing is missing here: {said}");
+    let report = report(&bench);
+    let c = &report["completeness"];
+    let [device] = &c["devices"].as_array().expect("devices")[..] else { panic!("{c:#}") };
+    let share = device["completeness"].as_f64().expect("a share");
+    assert!((share - 1.0).abs() < 0.03 && device["verdict"] == "complete" && c["verdict"] == "complete", "{c:#}");
+    let mine = |p: &&Value| p["program"] == "plain" && p["devices"].as_array().is_some_and(|d| !d.is_empty());
+    let [process] = c["processes"].as_array().expect("processes").iter().filter(mine).collect::<Vec<_>>()[..] else { panic!("{c:#}") };
+    assert_eq!((&process["metered"], &process["library"]), (&true.into(), &true.into()));
+    // The CPUs' side: of the job, of the meter's thread in it, and of the witness.
+    for who in ["job", "meter", "witness"] {
+        assert!(c["cpu"][who]["task_clock_ns"].as_u64().is_some_and(|ns| ns > 0), "{who}: {:#}", c["cpu"]);
+    }
+    assert!(c["cpu"]["job"]["flop"].is_u64() || c["no_pmu"].as_str().is_some_and(|w| !w.is_empty()), "{:#}", c["cpu"]);
+    // Its evidence is evidence.
+    let verify = flopsprof(&bench).arg("verify").arg(bench.out()).output().expect("the command");
+    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+    assert_eq!(report["processes"].as_array().expect("processes").len(), 1, "the witness is no metered process");
+}
+
+#[test]
+fn an_unmetered_process_beside_it_is_named() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let mut other = bench.command(false, "plain", &["1000", "2000"]);
+    let mut other = other.env("FLOPSPROF_SIM_FLOPS", "1e14").stdout(Stdio::null()).spawn().expect("another program");
+    let output = wrapped(&bench, &["-q"]).output().expect("the command");
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(7), 0));
+    assert_eq!(other.wait().expect("waiting").code(), Some(7));
+    let report = report(&bench);
+    let c = &report["completeness"];
+    assert_eq!(c["verdict"], "incomplete", "{c:#}");
+    let processes = c["processes"].as_array().expect("processes");
+    let found = processes.iter().find(|p| p["pid"] == other.id()).unwrap_or_else(|| panic!("{c:#}"));
+    assert_eq!((&found["metered"], &found["worked"], &found["program"]), (&false.into(), &true.into(), &"plain".into()));
+    // It made a third of the launches, some of them before the witness was there or after it had gone.
+    let share = found["share"].as_f64().expect("a share");
+    assert!((0.15..0.40).contains(&share), "{share}");
+    let text = flopsprof(&bench).arg("report").arg(bench.out()).output().expect("the command").stdout;
+    let text = String::from_utf8(text).expect("UTF-8");
+    assert!(
+        text.contains("completeness: incomplete (simulated): ") && text.contains(&format!("unmetered: plain {} on ", other.id())),
+        "{text}"
+    );
+}
+
+#[test]
+fn who_wants_no_witness_gets_none() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let output = wrapped(&bench, &["--no-witness"]).output().expect("the command");
+    assert_eq!((output.status.code(), records(&bench.out()).len()), (Some(7), 0));
+    assert_eq!(report(&bench)["completeness"]["verdict"], "not_witnessed");
+    let bench = Bench::new();
+    let output = wrapped(&bench, &["-q"]).env("FLOPSPROF_WITNESS", "0").output().expect("the command");
+    assert_eq!((output.status.code(), records(&bench.out()).len()), (Some(7), 0));
+}
+
+/// A command that uses no GPU leaves nothing behind, whoever else uses one.
+#[test]
+fn without_cuda_there_is_nothing_to_witness() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let held = Held::start(command(&bench, "", &["1"]));
+    let output = flopsprof(&bench)
+        .env("FLOPSPROF_LIB", crate::harness::library("flopsprof"))
+        .args(["run", "--quiet", "sleep", "0.5"])
+        .output()
+        .expect("the command");
+    held.work();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!bench.out().exists());
+}
