@@ -66,11 +66,11 @@ def profile(path, *_):
 
 
 def train(path, seconds, shape="whole", lengths="one", settle="0"):
-    """Trains for so long; says steps, and the time of those after `settle` seconds."""
+    """Trains for so long; says steps and their time, and those after `settle` seconds."""
     import torch
 
     step, order, steps = trained(shape), random.Random(1), 0
-    cycle, began, late = [], time.monotonic(), []
+    cycle, began, late, all_s = [], time.monotonic(), [], 0.0
     while time.monotonic() - began < float(seconds):
         if not cycle:
             cycle = [1024] if lengths == "one" else LENGTHS[:]
@@ -80,9 +80,11 @@ def train(path, seconds, shape="whole", lengths="one", settle="0"):
         step(cycle.pop())
         torch.cuda.synchronize()
         steps += 1
+        took = time.monotonic() - begun
+        all_s += took
         if begun - began > float(settle):
-            late.append(time.monotonic() - begun)
-    write(path, steps=steps, late_s=sum(late), late_steps=len(late), median_s=statistics.median(late))
+            late.append(took)
+    write(path, steps=steps, all_s=all_s, late_s=sum(late), late_steps=len(late), median_s=statistics.median(late))
 
 
 def products(path, seconds):
@@ -401,13 +403,14 @@ def profilers(c):
 
 
 def paired(c, name, seconds, bare_s, overhead):
-    """Seconds a step under the meter over those bare: the whole metered run, from its first step to its last, against bare runs just before and just after it."""
-    before = Run(c, f"{name}-bare", "train", bare_s, "big", metered=False).said
-    run = Run(c, name, "train", seconds, "big", **({"FLOPSPROF_OVERHEAD": overhead} if overhead else {}))
-    after = Run(c, f"{name}-bare", "train", bare_s, "big", metered=False).said
-    of = lambda said: said["late_s"] / said["late_steps"]
-    bare = [of(before), of(after)]
-    return run, of(run.said) / statistics.mean(bare), dict(bare_s=bare, steps=run.said["late_steps"], median=run.said["median_s"] / statistics.mean([before["median_s"], after["median_s"]]))
+    """What a whole metered run lost against bare ones just before and just after it, over the rest of its time: from the first step to the last, the meter's survey and bursts
+    in it. A bare run of as many steps is made of the bare runs: their own time, and for the steps that they have fewer the time of one after their first five seconds."""
+    before = Run(c, f"{name}-bare", "train", bare_s, "big", "one", 5, metered=False).said
+    run = Run(c, name, "train", seconds, "big", "one", 5, **({"FLOPSPROF_OVERHEAD": overhead} if overhead else {}))
+    after = Run(c, f"{name}-bare", "train", bare_s, "big", "one", 5, metered=False).said
+    bare = statistics.mean(b["all_s"] + (run.said["steps"] - b["steps"]) * b["late_s"] / b["late_steps"] for b in (before, after))
+    steady = [b["late_s"] / b["late_steps"] for b in (before, run.said, after)]
+    return run, run.said["all_s"] / bare, dict(steps=run.said["steps"], all_s=run.said["all_s"], bare_s=bare, steady_s=steady, medians_s=[b["median_s"] for b in (before, run.said, after)])
 
 
 def budget(c):

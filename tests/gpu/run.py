@@ -32,8 +32,10 @@ PREFIX = "sm__ops_path_tensor_"
 class Checks:
     def __init__(self, args):
         self.args = args
-        # A row of a later file takes the place of the one with its id.
-        self.rows = list({row["id"]: row for file in args.onto for row in json.load(open(file))}.values())
+        # A row of a later file takes the place of the one with its id; of those after the first file only what is asked for.
+        wanted = tuple(filter(None, args.rows.split(",")))
+        read = [(i, row) for i, file in enumerate(args.onto) for row in json.load(open(file))]
+        self.rows = list({row["id"]: row for i, row in read if i == 0 or not wanted or row["id"].startswith(wanted)}.values())
         self.device = {"device": "", "driver": "", "cupti": ""}
         self.evidence = os.path.join(args.out, "evidence")
         os.makedirs(self.evidence, exist_ok=True)
@@ -354,6 +356,7 @@ def main():
     parser.add_argument("--commit", required=True)
     parser.add_argument("--only", default=",".join(ALL), help="these checks; none for an empty list (besides: " + ",".join(MORE) + ")")
     parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
+    parser.add_argument("--rows", default="", help="of all files of --onto but the first: rows whose ids begin so")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
