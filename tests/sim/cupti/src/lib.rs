@@ -1,6 +1,6 @@
 //! The stand-in GPU's `libcupti.so.13`: CUPTI's real ABI over the stand-in's libcuda, with the behaviour that was measured on an H200.
 //!
-//! Order is enforced, one process owns a GPU's counters at a time (a lock file that `kill -9` frees), a config of more passes than one reads NaN, a range
+//! Order is enforced, one process owns a GPU's counters at a time (which `kill -9` frees), a config of more passes than one reads NaN, a range
 //! profiler keeps its first configuration for life, launches outside an open range are not counted, values are readable after Stop and Decode,
 //! there is one subscriber. A Push without a Start that worked kills the context on the real GPU; here it aborts the process.
 #![allow(
@@ -20,6 +20,9 @@ mod host;
 mod link;
 mod metric;
 mod range;
+#[path = "../../cuda/src/shared.rs"]
+#[allow(dead_code, reason = "shared with the other stand-ins")]
+mod shared;
 
 /// Marks the stand-in.
 #[unsafe(no_mangle)]
