@@ -4,21 +4,23 @@
 //! written stays out of the chain, so that it can be appended again when the disk has recovered.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use super::{
-    CHAIN_START, add_own_hash, line_hash,
+    CHAIN_START, add_own_hash,
+    held::Held,
+    line_hash,
     record::{Line, Record},
 };
 
 /// An evidence file being written.
 #[derive(Debug)]
 pub struct Writer {
-    file: File,
+    file: Held,
     path: PathBuf,
     prev: String,
     seq: u64,
@@ -27,21 +29,28 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Makes the run's folder if it is not there (mode 0700) and a new file in it (mode 0600, never one that exists, never through a link).
+    /// Makes the run's folder if it is not there (mode 0700) and a new file in it (mode 0600, never one that exists, never through a link), whatever the
+    /// process's umask is.
     ///
     /// # Errors
     /// What the file system says, with the path.
     pub fn create(folder: &Path, file_name: &str) -> io::Result<Self> {
         let named = |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| named(folder, e))?;
+        make_folder(folder).map_err(|e| named(folder, e))?;
         let path = folder.join(file_name);
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&path)
-            .map_err(|e| named(&path, e))?;
+        let open = || {
+            let file = OpenOptions::new()
+                .create_new(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .append(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Held::new(file)
+        };
+        let file = open().map_err(|e| named(&path, e))?;
+        // The program may change its directory.
+        let path = std::path::absolute(&path).unwrap_or(path);
         Ok(Self { file, path, prev: CHAIN_START.to_owned(), seq: 0, torn: false })
     }
 
@@ -64,6 +73,7 @@ impl Writer {
         if self.torn {
             bytes.insert(0, b'\n');
         }
+        self.have_file()?;
         self.write_whole(&bytes)?;
         self.prev = hash;
         self.seq += 1;
@@ -71,9 +81,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Sees to it that the descriptor is the evidence's: the process that it is written in may have closed it, and opened another file under its number.
+    fn have_file(&mut self) -> io::Result<()> {
+        if self.file.file().is_some() {
+            return Ok(());
+        }
+        let again = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&self.path)?;
+        let again = Held::new(again)?;
+        if again.is() != self.file.is() {
+            return Err(io::Error::other("another file is in its place"));
+        }
+        self.file = again;
+        Ok(())
+    }
+
     fn write_whole(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.file.file().ok_or(io::ErrorKind::NotFound)?;
         while !bytes.is_empty() {
-            match self.file.write(bytes) {
+            match file.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     bytes = &bytes[n..];
@@ -85,4 +110,39 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Makes a folder and those above it that are missing, each for its owner alone. One that is there stays as it is.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        // The umask may have taken the owner's own rights away.
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).ok_or(e)?;
+            make_folder(above)?;
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700)),
+                Err(_) if folder.is_dir() => Ok(()),
+                Err(e) => Err(e),
+            }
+        }
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// A folder of this user's in one that everybody may write in, as `/tmp`: made if it is not there, and refused if somebody else made it, may write in it, or put a
+/// link in its place.
+///
+/// # Errors
+/// What the file system says, or that it is not ours, with the path.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    make_folder(folder)?;
+    let at = fs::symlink_metadata(folder)?;
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    if !at.is_dir() || at.uid() != uid || at.mode() & 0o022 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{}: others may write in it", folder.display())));
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@
 
 use std::{
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,13 +17,16 @@ use std::{
 
 use cupti_sys::raw::CallbackData;
 
-use super::launch::{self, Launch};
+use super::{
+    bell::Bell,
+    launch::{self, Launch},
+};
 use crate::window::clock::monotonic_ns;
 
 /// Whether a callback has anything to do here.
 static ON: AtomicBool = AtomicBool::new(false);
 static BURST: Mutex<Option<Burst>> = Mutex::new(None);
-static CHANGED: Condvar = Condvar::new();
+static CHANGED: Bell = Bell::new();
 
 thread_local! {
     /// Its address names the thread.
@@ -83,15 +86,21 @@ pub(super) fn allow(launches: usize) {
     if let Some(burst) = &mut *burst() {
         burst.allowed = launches;
     }
-    CHANGED.notify_all();
+    CHANGED.ring();
 }
 
 /// Waits until what was allowed is used up and done, at the most so long. True if it is.
 pub(super) fn used_up(wait: Duration) -> bool {
-    let (guard, _) = CHANGED
-        .wait_timeout_while(burst(), wait, |b| b.as_ref().is_some_and(|b| b.allowed > 0 || b.under_way.is_some()))
-        .unwrap_or_else(PoisonError::into_inner);
-    guard.as_ref().is_none_or(|b| b.allowed == 0 && b.under_way.is_none())
+    let since = monotonic_ns();
+    loop {
+        let seen = CHANGED.seen();
+        let done = burst().as_ref().is_none_or(|b| b.allowed == 0 && b.under_way.is_none());
+        let left = wait.saturating_sub(Duration::from_nanos(monotonic_ns().saturating_sub(since)));
+        if done || left.is_zero() {
+            return done;
+        }
+        CHANGED.wait(seen, left);
+    }
 }
 
 /// Allows none, and waits until the launch that is under way is done: false if it is not in time. From then on launches wait.
@@ -109,7 +118,7 @@ pub(super) fn take() -> Vec<Launch> {
 pub(super) fn end() -> (u64, Vec<usize>) {
     ON.store(false, Ordering::SeqCst);
     let ended = burst().take().unwrap_or_default();
-    CHANGED.notify_all();
+    CHANGED.ring();
     (ended.slipped, ended.heard)
 }
 
@@ -126,8 +135,9 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
         return Enter::Off;
     }
     let (me, since) = (me(), monotonic_ns());
-    let mut guard = burst();
     loop {
+        let seen = CHANGED.seen();
+        let mut guard = burst();
         let Some(burst) = &mut *guard else { return Enter::Off };
         if let Some(most) = burst.listen {
             if burst.heard.len() < most {
@@ -153,12 +163,13 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
             }
             _ => {}
         }
-        let wait = burst.patience.saturating_sub(Duration::from_nanos(monotonic_ns() - since));
+        let wait = burst.patience.saturating_sub(Duration::from_nanos(monotonic_ns().saturating_sub(since)));
         if wait.is_zero() {
             burst.slipped += 1;
             return Enter::Pass;
         }
-        guard = CHANGED.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner).0;
+        drop(guard);
+        CHANGED.wait(seen, wait);
     }
 }
 
@@ -182,5 +193,5 @@ pub(super) unsafe fn exit(data: &CallbackData) {
             burst.allowed += 1;
         }
     }
-    CHANGED.notify_all();
+    CHANGED.ring();
 }

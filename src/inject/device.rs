@@ -16,6 +16,7 @@ use cupti_sys::{Cupti, Error};
 
 use super::{
     api,
+    claim::Claim,
     config::Config,
     driver::{Context, Driver, DriverError},
     gate, meter,
@@ -23,10 +24,7 @@ use super::{
     refusal::{HELD_ELSEWHERE, Refused, refusal},
 };
 use crate::{
-    counter::{
-        session::{Counts, Group, RangeProfiler, Ranges},
-        turn::Turn,
-    },
+    counter::session::{Counts, Group, RangeProfiler, Ranges},
     evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record, Tier, Window},
     window::{
         budget::{Budget, Cost},
@@ -88,6 +86,8 @@ pub(super) struct Metered {
     ordinal: u32,
     handle: std::ffi::c_int,
     ctx: Context,
+    /// Its number, by which it is told from one that came after it.
+    ctx_id: u64,
     driver: Driver,
     cupti: Option<Cupti>,
     planned: Option<Arc<Planned>>,
@@ -97,7 +97,7 @@ pub(super) struct Metered {
     schedule: Option<Schedule>,
     /// When a phase ended a window the last time.
     phase_ns: u64,
-    turn: Turn,
+    turn: Claim,
     witness: Option<DeviceWitness>,
     mode: Mode,
     /// When NVML was read last.
@@ -143,11 +143,13 @@ impl Metered {
     pub(super) fn attach(driver: Driver, ordinal: u32, config: &Config) -> Result<Self, DriverError> {
         let handle = driver.device(ordinal)?;
         let ctx = driver.primary_retain(handle)?;
+        let ctx_id = driver.primary(handle).map_or(0, |(_, id)| id);
         let now = monotonic_ns();
         Ok(Self {
             ordinal,
             handle,
             ctx,
+            ctx_id,
             driver,
             cupti: None,
             planned: None,
@@ -155,7 +157,7 @@ impl Metered {
             groups: Vec::new(),
             schedule: None,
             phase_ns: 0,
-            turn: Turn::of(&driver.uuid(handle)),
+            turn: Claim::default(),
             witness: None,
             mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
             read_ns: now,
@@ -182,7 +184,7 @@ impl Metered {
 
     /// Whether the context is the one that was attached: a program may reset its device, and a dead context must not be touched.
     pub(super) fn alive(&self) -> bool {
-        self.driver.primary_active(self.handle)
+        self.driver.primary(self.handle) == Some((self.ctx, self.ctx_id))
     }
 
     /// Closes the gate of this device's first window.
@@ -192,6 +194,8 @@ impl Metered {
 
     /// Opens the first window. `gate` is the gate that was closed when the context was seen, at `seen_ns`.
     pub(super) fn begin(&mut self, counters: Result<Counters, NoCounters>, gate: Result<gate::Closed, String>, seen_ns: u64) {
+        // Not sooner: launches had to be held first.
+        self.turn = Claim::of(self.driver.uuid(self.handle));
         let opened = match counters {
             Err(NoCounters::Said(why)) => Err((Refused::Busy(why), false)),
             Err(NoCounters::Refused(e)) => Err((refusal(&e, self.ordinal), false)),
@@ -601,14 +605,25 @@ impl Metered {
         self.begin(counters, Err("counters moved to another copy of libcupti".to_owned()), monotonic_ns());
     }
 
-    /// Lets go of a context that the program destroyed, without touching it.
-    pub(super) fn lost(mut self) -> Vec<Record> {
+    /// Lets go of a context that the program destroyed, without touching it; `often`: it does so all the time.
+    pub(super) fn lost(mut self, often: bool) -> Vec<Record> {
         self.turn.give();
+        let (what, remedy) = if often {
+            (
+                "the program resets its device again and again: contexts between the resets are not metered",
+                "reset the device less often, or not at all",
+            )
+        } else {
+            (
+                "the program reset its device: the window that was open is lost",
+                "none needed if the program does so once at its end; its next context is metered again",
+            )
+        };
         self.out.push(Record::Fault(Fault {
             kind: "context-lost".to_owned(),
             device: Some(self.ordinal),
-            what: "the program reset its device: the window that was open is lost".to_owned(),
-            remedy: "none needed if the program does so once at its end; its next context is metered again".to_owned(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
         }));
         self.out
     }

@@ -29,15 +29,15 @@ use crate::{
     },
     evidence::record::{Boundary, Kernel, Kernels, Kind, Record, Tier, Window},
     inject::{
-        burst,
-        config::{self, Asked, Config},
+        apart, burst,
+        config::{Asked, Config},
         gate,
         launch::{Launch, What},
         meter, subscribe,
     },
     window::{
         budget::{self, Cost},
-        clock::monotonic_ns,
+        clock::{self, monotonic_ns},
         period,
     },
 };
@@ -50,6 +50,8 @@ const SPACING: Duration = Duration::from_secs(30);
 const LISTEN: (usize, Duration) = (8192, Duration::from_secs(3));
 /// How often the meter looks up while it waits for launches.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long a launch that is under way is waited for when the program ends.
+const LAST: Duration = Duration::from_millis(200);
 /// A program that hardly launches is not waited for: so long, and this for each launch.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
 /// Censuses that failed after which no more are tried.
@@ -70,7 +72,7 @@ pub(super) struct Censuses {
 
 impl Censuses {
     pub(super) fn new(config: &Config, now: u64) -> Self {
-        let processes = config::job_processes();
+        let processes = config.processes;
         let never = (processes > 1 && config.census.is_none()).then(|| {
             format!("no census in a job of {processes} processes: a kernel that waits for another process could wait for ever while kernels run one by one")
         });
@@ -116,7 +118,7 @@ impl Metered {
             self.skip("no census in a process that uses several GPUs: kernels that wait for each other could wait for ever".to_owned());
             return;
         }
-        if find::torch_is_mapped() && !subscribe::stands_between() {
+        if apart::run(find::torch_is_mapped).unwrap_or(true) && !subscribe::stands_between() {
             self.skip("no census: torch.profiler could not be let in while it lasts; load the library by LD_PRELOAD".to_owned());
             return;
         }
@@ -151,7 +153,7 @@ impl Metered {
         burst::listen(LISTEN.0);
         let until = later(monotonic_ns(), LISTEN.1);
         while monotonic_ns() < until && !burst::heard_all() && !meter::draining() && !subscribe::wanted() {
-            std::thread::sleep(LOOK);
+            clock::sleep(LOOK);
         }
         drop(watched);
         Ok(period::period(&burst::end().1))
@@ -289,7 +291,8 @@ impl Metered {
         let limit_ns = later(monotonic_ns(), patience);
         loop {
             let mut why = self.await_chunk(limit_ns);
-            if !burst::pause(GATE) {
+            // A program that is on its way out may be so inside a launch: from a signal's handler.
+            if !burst::pause(if meter::draining() { LAST } else { GATE }) {
                 why = "a launch did not return".to_owned();
             }
             if !self.alive() {
