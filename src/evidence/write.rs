@@ -101,7 +101,7 @@ impl Writer {
             match file.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
-                    bytes = &bytes[n..];
+                    bytes = bytes.get(n..).unwrap_or_default();
                     self.torn = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -122,7 +122,7 @@ impl Driver {
         let mut ctx = std::ptr::null_mut();
         // SAFETY: the pointer is to a handle of ours.
         check("cuDevicePrimaryCtxRetain", unsafe { (self.primary_retain)(&raw mut ctx, device) })?;
-        Ok(ctx)
+        if ctx.is_null() { Err(DriverError("cuDevicePrimaryCtxRetain", 0)) } else { Ok(ctx) }
     }
 
     /// What the primary context of a device is at the moment: its handle, and its number where the driver gives each context one. None when there is none.
