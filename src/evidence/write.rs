@@ -24,7 +24,7 @@ pub struct Writer {
     path: PathBuf,
     prev: String,
     seq: u64,
-    /// Bytes of a line that reached the file without its newline (disk full): the next line starts behind a newline of its own.
+    /// Bytes of a line, or a whole one, reached the file without the newline (disk full): the next line starts behind a newline of its own.
     torn: bool,
 }
 
@@ -74,10 +74,15 @@ impl Writer {
             bytes.insert(0, b'\n');
         }
         self.have_file()?;
-        self.write_whole(&bytes)?;
+        let missing = self.write_whole(&bytes);
+        // A line of which the newline alone found no room is there; written again it would be there twice.
+        match missing {
+            Ok(()) => self.torn = false,
+            Err((1, _)) => self.torn = true,
+            Err((_, e)) => return Err(e),
+        }
         self.prev = hash;
         self.seq += 1;
-        self.torn = false;
         Ok(())
     }
 
@@ -95,17 +100,18 @@ impl Writer {
         Ok(())
     }
 
-    fn write_whole(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let mut file = self.file.file().ok_or(io::ErrorKind::NotFound)?;
+    /// Writes all, or says how many bytes of it are missing, and why.
+    fn write_whole(&mut self, mut bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut file = self.file.file().ok_or_else(|| (bytes.len(), io::ErrorKind::NotFound.into()))?;
         while !bytes.is_empty() {
             match file.write(bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err((bytes.len(), io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     bytes = bytes.get(n..).unwrap_or_default();
                     self.torn = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err((bytes.len(), e)),
             }
         }
         Ok(())

@@ -25,13 +25,16 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
     guard::shield(|| {
+        if own_name().is_none() {
+            return;
+        }
+        memory::be_careful();
         let Some(own) = own_path() else { return };
         Ends::find();
         say::know_stderr();
         if config::disabled() {
             return;
         }
-        memory::be_careful();
         name_run();
         // SAFETY: constructors run before the program's threads.
         let taken = unsafe { libc::getenv(INJECTION.as_ptr()) };
@@ -196,8 +199,8 @@ pub(super) unsafe extern "C" fn _Exit(status: c_int) -> ! {
     unsafe { EXIT_OF_C.end(status) }
 }
 
-/// The path of this library; none when this code is part of a program (the command, a test), which must not inject itself.
-pub(super) fn own_path() -> Option<CString> {
+/// The name under which this library was loaded; none when this code is part of a program (the command, a test), which must not inject itself.
+fn own_name() -> Option<&'static CStr> {
     // SAFETY: all zeros is a Dl_info.
     let mut info: libc::Dl_info = unsafe { mem::zeroed() };
     // SAFETY: the address is of our own code; the answer goes into a struct of ours.
@@ -206,11 +209,13 @@ pub(super) fn own_path() -> Option<CString> {
     }
     // SAFETY: no preconditions; the program headers lie behind the ELF header of the main program, 64 bytes into its first page.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } & !0xfff;
-    if info.dli_fbase as u64 == program {
-        return None;
-    }
-    // SAFETY: the loader's string ends in NUL.
-    let path = std::path::Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes()));
+    // SAFETY: the loader's string ends in NUL, and stays: this library is never unloaded.
+    (info.dli_fbase as u64 != program).then(|| unsafe { CStr::from_ptr(info.dli_fname) })
+}
+
+/// The path of this library, where it is one.
+pub(super) fn own_path() -> Option<CString> {
+    let path = std::path::Path::new(OsStr::from_bytes(own_name()?.to_bytes()));
     // A relative LD_PRELOAD must still be found after the program changes its directory.
     let absolute = std::path::absolute(path).ok()?;
     CString::new(absolute.as_os_str().as_bytes()).ok()

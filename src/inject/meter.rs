@@ -31,7 +31,7 @@ use super::{
     left,
     planner::{self, Planned, Ready},
     reporter::Reporter,
-    say::say,
+    say::{self, say},
 };
 use crate::{
     counter::find::{self, Found},
@@ -125,6 +125,11 @@ pub(super) fn drain(reason: &str) {
     while STATE.load(Ordering::Acquire) != DONE && monotonic_ns() < deadline {
         clock::sleep(Duration::from_micros(200));
     }
+    if STATE.load(Ordering::Acquire) != DONE {
+        say::write(
+            "flopsprof: the evidence could not be finished in time: what is missing is not counted; FLOPSPROF_DRAIN says how long the end may be held\n",
+        );
+    }
 }
 
 /// Lets the thread look around now. A no-op where there is none.
@@ -194,6 +199,8 @@ struct Meter {
     resets: Vec<(u32, u64)>,
     /// When it is looked next whether the program has left.
     left_ns: u64,
+    /// The exit handler is registered.
+    at_exit: bool,
     declared: Declare,
     /// Marks that stand in no evidence yet.
     phases: Vec<Phase>,
@@ -218,13 +225,14 @@ impl Meter {
             reporter: Apart::new(move || reporter),
             resets: vec![(0, 0); devices as usize],
             left_ns: now + nanos(left::LOOK),
+            at_exit: false,
             driver,
             devices: (0..devices).map(|_| None).collect(),
             config,
             ready,
             cupti,
             plans: BTreeMap::new(),
-            copies: apart::run(find::mapped).unwrap_or_default(),
+            copies: Vec::new(),
             witness: None,
             declared: Declare::default(),
             phases: Vec::new(),
@@ -291,12 +299,13 @@ impl Meter {
             Err(_) => return,
         };
         let gate = self.copy().map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
+        self.drain_at_exit();
         self.await_plan(ordinal);
         metered.begin(self.counters(ordinal), gate, seen_ns);
 
         // From here on the program runs; what follows may take its time.
         if !self.begun() {
-            entry::drain_at_exit();
+            self.copies = apart::run(find::mapped).unwrap_or_default();
             self.introduce();
         }
         let witness = *self.witness.get_or_insert_with(|| match Witness::load() {
@@ -315,6 +324,13 @@ impl Meter {
         metered.meet(witness);
         self.devices[ordinal as usize] = Some(metered);
         self.collect();
+    }
+
+    /// Sees to it that the program's end waits for the evidence, once there is something to be written.
+    fn drain_at_exit(&mut self) {
+        if !std::mem::replace(&mut self.at_exit, true) {
+            entry::drain_at_exit();
+        }
     }
 
     fn begun(&mut self) -> bool {
@@ -525,8 +541,8 @@ impl Meter {
             return;
         }
         self.foreign = true;
+        self.drain_at_exit();
         if !self.begun() {
-            entry::drain_at_exit();
             self.introduce();
         }
         self.add(Record::Fault(Fault {

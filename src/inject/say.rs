@@ -53,11 +53,15 @@ pub(super) fn say(text: &str) {
         WAITING.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
         return;
     }
+    write(&format!("flopsprof: {}\n", text.replace('\n', " ")));
+}
+
+/// The same with a whole line, from wherever a program may call us: a signal's handler, where no memory can be had.
+pub(super) fn write(line: &str) {
     let known = STDERR.load(Ordering::Relaxed);
     if known == 0 || stderr() != Some(known) {
         return;
     }
-    let line = format!("flopsprof: {}\n", text.replace('\n', " "));
     without_signals(|| {
         let mut ready = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one descriptor; the buffer is as long as said; errors are the reader's loss.

@@ -9,4 +9,5 @@ mod harness;
 mod hosts;
 mod others;
 mod race;
+mod system;
 mod table;
