@@ -8,10 +8,10 @@
 //! The locks are files of one user in `/dev/shm`: users and containers that do not share it do not see each other, and fall back to that.
 
 use std::{
-    fs::OpenOptions,
+    fs::{OpenOptions, Permissions},
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     },
 };
 
@@ -74,7 +74,15 @@ fn open(uuid: &str, kind: &str) -> Option<Held> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(format!("/dev/shm/flopsprof-{uid}-{name}.{kind}"))
         .ok()?;
-    (file.metadata().ok()?.uid() == uid).then(|| Held::new(file).ok()).flatten()
+    let at = file.metadata().ok()?;
+    if at.uid() != uid {
+        return None;
+    }
+    // The process's umask may have taken the owner's own rights away, and the next of this user's could not open it.
+    if at.mode() & 0o7777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600)).ok()?;
+    }
+    Held::new(file).ok()
 }
 
 #[cfg(test)]

@@ -19,13 +19,13 @@ use crate::{
 /// cores are busy with eight hosts.
 const SLIPS: u128 = 60;
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     // SAFETY: no preconditions.
     unsafe { libc::geteuid() == 0 }
 }
 
 /// A bench that other users may use too.
-fn open_to_all() -> Bench {
+pub(crate) fn open_to_all() -> Bench {
     let bench = Bench::below(&std::env::temp_dir());
     for folder in ["", "gpu", "gpu/activity", "tmp"] {
         fs::set_permissions(bench.dir.path().join(folder), fs::Permissions::from_mode(0o777)).expect("permissions");

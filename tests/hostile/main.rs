@@ -9,5 +9,6 @@ mod harness;
 mod hosts;
 mod others;
 mod race;
+mod security;
 mod system;
 mod table;

@@ -235,14 +235,24 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// What the UUIDs of its GPUs have in common.
+    fn uuid(&self) -> String {
+        format!("666c6f7073696d{:016x}", self.serial)
+    }
+
+    /// The locks by which metered processes take turns at this bench's GPUs, which are named after them.
+    pub(crate) fn locks(&self) -> Vec<PathBuf> {
+        let ours = |path: &PathBuf| path.to_string_lossy().replace('-', "").contains(&self.uuid());
+        fs::read_dir("/dev/shm").into_iter().flatten().flatten().map(|e| e.path()).filter(ours).collect()
+    }
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
-        // The locks by which metered processes take turns at this bench's GPUs outlive them; they are named after the GPUs' UUIDs.
-        let uuid = format!("666c6f7073696d{:016x}", self.serial);
-        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().replace('-', "").contains(&uuid) {
-                let _ = fs::remove_file(entry.path());
-            }
+        // They outlive the processes.
+        for lock in self.locks() {
+            let _ = fs::remove_file(lock);
         }
     }
 }
