@@ -145,7 +145,8 @@ pub(super) fn draining() -> bool {
 fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>) {
     let Some(driver) = Driver::find() else { return };
     DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    let (began, mut left_ns) = (monotonic_ns(), 0);
+    let began = monotonic_ns();
+    let mut left_ns = began + nanos(left::LOOK);
     let devices = loop {
         let seen = BELL.seen();
         // Until cuInit is through the driver answers that it is not initialised.

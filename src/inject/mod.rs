@@ -1,7 +1,7 @@
 //! The part that runs inside the training process.
 //!
 //! ```text
-//! entry ── constructor, InitializeInjection, exit and fork fences ──> meter (one thread)
+//! entry ── constructor, InitializeInjection, exit and fork fences ──> meter (its thread)
 //!   api ── tokens, steps, phases, model from the program ─────────────>   │ polls for primary contexts (driver)
 //!                                                                       │ plans, counts, cuts windows (device)
 //!  gate <── holds launches for the moment between two windows ──────────┤

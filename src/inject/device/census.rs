@@ -84,6 +84,17 @@ impl Censuses {
     }
 }
 
+/// What came of a burst.
+struct Through {
+    chunks: Vec<Chunk>,
+    /// None when the context is gone.
+    profiler: Option<RangeProfiler>,
+    /// Why it ended early, if it did.
+    why: String,
+    /// Launches went through that nobody counted.
+    lost: bool,
+}
+
 /// What came of the launches of one chunk.
 struct Chunk {
     ranges: Launches,
@@ -217,7 +228,7 @@ impl Metered {
         let opened = Boundary { took_ns: start_ns - before_ns, exposed_ns: start_ns - before_ns, ..closed.let_through() };
         // The program goes on: there is time for what the window before counted.
         self.write_counted(before_ns, collected);
-        let (chunks, profiler, mut why) = self.chunks(profiler, &mut counters, launches, chunk);
+        let Through { chunks, profiler, mut why, lost } = self.chunks(profiler, &mut counters, launches, chunk);
         closed.hold(GATE);
         let end_ns = monotonic_ns();
         let (slipped, _) = burst::end();
@@ -248,7 +259,7 @@ impl Metered {
                 let slips = slipped > 0;
                 let why_ungated = if slips { why.clone() } else { opened.why_ungated.clone() };
                 let opened = Boundary { slipped: opened.slipped + slipped, gated: opened.gated && !slips, why_ungated, ..opened };
-                self.tell_census(group, chunks, why, step, (start_ns, end_ns), opened);
+                self.tell_census(group, chunks, (why, lost), step, (start_ns, end_ns), opened);
             }
             Err(e) => {
                 let why = format!("the census's counts could not be read: {e}");
@@ -276,15 +287,9 @@ impl Metered {
         }
     }
 
-    /// Lets launches through, chunk by chunk; the first has begun. Returns what was counted, the profiler (none when the context is gone), and why it ended
-    /// early, if it did. No launch goes through when it returns.
-    fn chunks(
-        &mut self,
-        mut profiler: RangeProfiler,
-        counters: &mut Group,
-        launches: usize,
-        chunk: usize,
-    ) -> (Vec<Chunk>, Option<RangeProfiler>, String) {
+    /// Lets launches through, chunk by chunk; the first has begun. No launch goes through when it
+    /// returns.
+    fn chunks(&mut self, mut profiler: RangeProfiler, counters: &mut Group, launches: usize, chunk: usize) -> Through {
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut left = launches;
         let patience = PATIENCE.0 + PATIENCE.1 * u32::try_from(launches).unwrap_or(u32::MAX);
@@ -296,7 +301,7 @@ impl Metered {
                 why = "a launch did not return".to_owned();
             }
             if !self.alive() {
-                return (chunks, None, why);
+                return Through { chunks, profiler: None, why, lost: true };
             }
             // What was launched is counted when it has run.
             let _ = self.driver.synchronize();
@@ -307,14 +312,14 @@ impl Metered {
                 Ok(ranges) => chunks.push(Chunk { ranges, launches: taken }),
                 Err(e) => {
                     self.failed(e.to_string());
-                    return (chunks, Some(profiler), format!("a part of the census was lost: {e}"));
+                    return Through { chunks, profiler: Some(profiler), why: format!("a part of the census was lost: {e}"), lost: true };
                 }
             }
             if left == 0 || !why.is_empty() || chunks.iter().any(|c| c.ranges.dropped > 0) {
-                return (chunks, Some(profiler), why);
+                return Through { chunks, profiler: Some(profiler), why, lost: false };
             }
             if let Err(e) = profiler.start(counters) {
-                return (chunks, Some(profiler), e.to_string());
+                return Through { chunks, profiler: Some(profiler), why: e.to_string(), lost: false };
             }
             burst::allow(chunk.min(left));
         }
@@ -361,7 +366,7 @@ impl Metered {
         &mut self,
         group: usize,
         chunks: Vec<(Chunk, Vec<Counts>)>,
-        why: String,
+        (why, lost): (String, bool),
         step: Option<usize>,
         (start_ns, end_ns): (u64, u64),
         opened: Boundary,
@@ -379,7 +384,9 @@ impl Metered {
             why: if why.is_empty() { told.why.clone() } else { why },
             kernels: Vec::new(),
         };
-        if dropped > 0 {
+        if lost {
+            window = Window { tier: Tier::Utilization, why: kernels.why.clone(), ..window };
+        } else if dropped > 0 {
             kernels.why = format!("{dropped} launches of the census found no room and were not counted");
             window = Window { tier: Tier::Utilization, why: kernels.why.clone(), ..window };
             self.censuses.next_ns = None;
