@@ -9,16 +9,24 @@
 
 use std::{
     mem::ManuallyDrop,
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
 };
 
 use super::{guard, say};
+use crate::window::clock::thread_cpu_ns;
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Where the thread takes its work from; none before it is started and after it was stopped.
 static WORK: Mutex<Option<(mpsc::Sender<Work>, JoinHandle<()>)>> = Mutex::new(None);
+
+/// CPU time of the thread so far.
+static CPU_NS: AtomicU64 = AtomicU64::new(0);
 
 /// Its stack: it writes lines of JSON.
 const STACK: usize = 512 << 10;
@@ -38,11 +46,17 @@ pub(super) fn start() {
         let _ = ready.send(());
         while let Ok(work) = work.recv() {
             guard::shield(work);
+            CPU_NS.store(thread_cpu_ns(), Ordering::Relaxed);
         }
     });
     if let (Ok(thread), Ok(())) = (spawned, started.recv()) {
         *WORK.lock().unwrap_or_else(PoisonError::into_inner) = Some((send, thread));
     }
+}
+
+/// CPU time of the calling thread, which is the meter's, and of this one: what the meter costs.
+pub(super) fn meter_cpu_ns() -> u64 {
+    thread_cpu_ns() + CPU_NS.load(Ordering::Relaxed)
 }
 
 /// Ends the thread when it has done what it was given, and waits for that: if it was the last of the process, the C library would have the program's exit handlers

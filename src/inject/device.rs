@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use cupti_sys::{Cupti, Error};
 
 use super::{
-    api,
+    apart, api,
     claim::Claim,
     config::Config,
     driver::{Context, Driver, DriverError},
@@ -28,7 +28,7 @@ use crate::{
     evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record, Tier, Window},
     window::{
         budget::{Budget, Cost},
-        clock::{monotonic_ns, thread_cpu_ns},
+        clock::monotonic_ns,
         schedule::{self, Schedule},
     },
     witness::nvml::{self, DeviceWitness, Witness},
@@ -700,7 +700,7 @@ impl Metered {
             nvml,
             tokens,
             steps,
-            meter_cpu_ns: thread_cpu_ns(),
+            meter_cpu_ns: apart::meter_cpu_ns(),
             spent: Some(self.budget.spent()),
         }
     }

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     counter::find::{self, Found},
     evidence::record::{Declare, Declared, End, Fault, Library, Phase, Record},
-    window::clock::{self, monotonic_ns, thread_cpu_ns},
+    window::clock::{self, monotonic_ns},
     witness::nvml::Witness,
 };
 
@@ -572,7 +572,7 @@ impl Meter {
         self.hear();
         let (tokens, steps) = api::progress();
         let reason = if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned();
-        let meter_cpu_ns = thread_cpu_ns();
+        let meter_cpu_ns = apart::meter_cpu_ns();
         self.journal.with(move |journal| {
             journal.add(Record::End(End { reason, lines_lost: journal.dropped(), tokens, steps, meter_cpu_ns }));
             journal.close();

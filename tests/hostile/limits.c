@@ -30,7 +30,11 @@ static void on_trap(int number, siginfo_t *info, void *context) {
     (void)number;
     (void)info;
     /* As sandboxes do: the call has failed. */
+#ifdef __aarch64__
+    ((ucontext_t *)context)->uc_mcontext.regs[0] = (unsigned long long)-EPERM;
+#else
     ((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = -EPERM;
+#endif
     trapped++;
 }
 
