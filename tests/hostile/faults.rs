@@ -11,7 +11,7 @@ use std::{
 use flopsprof::evidence::record::Record;
 
 use crate::{
-    harness::{BF16, Bench, FP8, Outcome},
+    harness::{BF16, Bench, FP8, Outcome, compiled},
     race,
 };
 
@@ -195,4 +195,21 @@ fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
     assert!(took < alone + Duration::from_secs(14), "{took:?}, and {alone:?} alone");
     assert!(outcome.counted().iter().all(|(path, flop)| flop <= &outcome.truth()[path]));
     eprintln!("faults: 1 call hung for 10 s, survived in {took:.1?} ({alone:.1?} without the meter)");
+}
+
+/// A signal ends the program from its handler, in the midst of launches that a census lets through one by one: the launch that is under way never returns, and the
+/// end does not wait for it.
+#[test]
+fn an_end_inside_a_launch_of_a_census_is_not_held() {
+    for how in ["sigterm-exits", "sigterm-_exits"] {
+        let bench = Bench::new().env("FLOPSPROF_CENSUS", "0.3:100000");
+        let program = compiled("hostile", "ends");
+        let timed = |metered: bool| {
+            let began = Instant::now();
+            (race::output(&mut bench.start(metered, &program, &[how])), began.elapsed())
+        };
+        let ((bare, alone), (metered, took)) = (timed(false), timed(true));
+        bench.compare(&bare, metered);
+        assert!(took < alone + Duration::from_secs(4), "{how}: {took:?}, and {alone:?} alone");
+    }
 }
