@@ -134,7 +134,8 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
     if !ON.load(Ordering::Acquire) {
         return Enter::Off;
     }
-    let (me, since) = (me(), monotonic_ns());
+    // A launch that goes through at once asks for no time.
+    let (me, mut since) = (me(), None);
     loop {
         let seen = CHANGED.seen();
         let mut guard = burst();
@@ -163,7 +164,8 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
             }
             _ => {}
         }
-        let wait = burst.patience.saturating_sub(Duration::from_nanos(monotonic_ns().saturating_sub(since)));
+        let wait =
+            burst.patience.saturating_sub(Duration::from_nanos(monotonic_ns().saturating_sub(*since.get_or_insert_with(monotonic_ns))));
         if wait.is_zero() {
             burst.slipped += 1;
             return Enter::Pass;

@@ -23,6 +23,16 @@ pub fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
+/// The same by the C library, without a system call: for measuring what a launch spends in us. What others may have put in its place spoils the measurement, and nothing
+/// that waits.
+#[must_use]
+pub fn stopwatch_ns() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the struct is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(t.tv_nsec).unwrap_or(0))
+}
+
 /// `CLOCK_REALTIME`: nanoseconds since 1970.
 #[must_use]
 pub fn unix_ns() -> u64 {
