@@ -31,6 +31,11 @@ pub enum Error {
         /// The function.
         call: &'static str,
     },
+    /// It answered success, and beside it what cannot be: a size of nothing, or of more than there is memory. For the caller to say.
+    Nonsense {
+        /// The function.
+        call: &'static str,
+    },
 }
 
 impl Error {
@@ -39,7 +44,7 @@ impl Error {
     pub const fn result(self) -> Option<CuptiResult> {
         match self {
             Self::Refused { result, .. } => Some(result),
-            Self::Absent { .. } => None,
+            Self::Absent { .. } | Self::Nonsense { .. } => None,
         }
     }
 
@@ -53,7 +58,7 @@ impl Error {
     #[must_use]
     pub const fn call(self) -> &'static str {
         match self {
-            Self::Refused { call, .. } | Self::Absent { call } => call,
+            Self::Refused { call, .. } | Self::Absent { call } | Self::Nonsense { call } => call,
         }
     }
 }
@@ -63,6 +68,7 @@ impl std::fmt::Display for Error {
         match self {
             Self::Refused { call, result } => write!(f, "{call}: {result:?}"),
             Self::Absent { call } => write!(f, "this libcupti has no {call}"),
+            Self::Nonsense { call } => write!(f, "{call}: its answer cannot be"),
         }
     }
 }

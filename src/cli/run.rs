@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io::{ErrorKind, IsTerminal, Write},
-    os::unix::process::ExitStatusExt,
+    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus},
     sync::mpsc,
@@ -84,7 +84,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut command = Command::new(&args.command[0]);
     command.args(&args.command[1..]);
     if metered {
-        command.env("LD_PRELOAD", preload(&library)).env(config::OUT, &out);
+        load(&library, &mut command);
+        command.env(config::OUT, &out);
     } else if !args.quiet {
         eprintln!("flopsprof: not metered: the recipe does not say compute_flops: true");
     }
@@ -164,14 +165,23 @@ fn default_folder() -> PathBuf {
     PathBuf::from(format!("flopsprof-{}-{}", unix_ns() / 1_000_000_000, std::process::id()))
 }
 
-/// Our library, before whatever else is preloaded.
-fn preload(library: &Path) -> OsString {
+/// Has the command loaded with our library, before whatever else is preloaded. Where its path has a space or a colon in it, which end a name in `LD_PRELOAD`, the
+/// driver loads it instead: all is counted then but the last window of a process that ends by `_exit`.
+fn load(library: &Path, command: &mut Command) {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    if library.as_os_str().as_bytes().iter().any(|b| b" :".contains(b)) {
+        if let Some(other) = set("CUDA_INJECTION64_PATH").filter(|other| other != library.as_os_str()) {
+            command.env("FLOPSPROF_INJECTION_BEFORE", other);
+        }
+        command.env("CUDA_INJECTION64_PATH", library);
+        return;
+    }
     let mut preload = library.as_os_str().to_owned();
-    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|v| !v.is_empty()) {
+    if let Some(others) = set("LD_PRELOAD") {
         preload.push(OsStr::new(":"));
         preload.push(others);
     }
-    preload
+    command.env("LD_PRELOAD", preload);
 }
 
 /// What the evidence says so far.

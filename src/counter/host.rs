@@ -85,7 +85,7 @@ impl Host {
         p.host_object = object.object;
         // SAFETY: the object is live.
         unsafe { self.cupti.host_get_config_image_size(&mut p)? };
-        let mut image = vec![0; p.config_image_size];
+        let mut image = vec![0; sensible("cuptiProfilerHostGetConfigImageSize", p.config_image_size, MOST_CONFIG)?];
 
         let mut p = raw::HostGetConfigImage::sized();
         p.host_object = object.object;
@@ -134,8 +134,21 @@ impl Host {
         p.counter_data_image_size = counter_data.len();
         // SAFETY: the image is as long as said.
         unsafe { self.cupti.range_profiler_get_counter_data_info(&mut p)? };
-        Ok(p.num_total_ranges)
+        sensible("cuptiRangeProfilerGetCounterDataInfo", p.num_total_ranges.saturating_add(1), MOST_RANGES).map(|n| n - 1)
     }
+}
+
+/// The largest sizes that are believed: some thousand times what was seen.
+const MOST_CONFIG: usize = 64 << 20;
+pub(super) const MOST_IMAGE: usize = 1 << 30;
+const MOST_RANGES: usize = 1 << 20;
+
+/// A number that can be: not nothing, and no more than this.
+///
+/// # Errors
+/// [`Error::Nonsense`].
+pub(super) fn sensible(call: &'static str, size: usize, most: usize) -> Result<usize, Error> {
+    if (1..=most).contains(&size) { Ok(size) } else { Err(Error::Nonsense { call }) }
 }
 
 /// A profiler host object.

@@ -29,7 +29,7 @@ use cupti_sys::{
 };
 
 use super::{
-    host::{Config, Host, c_string, pointers},
+    host::{Config, Host, MOST_IMAGE, c_string, pointers, sensible},
     plan::{CORES, CYCLES, DURATION, SPARSE},
 };
 use crate::window::clock::monotonic_ns;
@@ -300,7 +300,7 @@ impl RangeProfiler {
             p.max_num_range_tree_nodes = u32::try_from(self.ranges.most()).unwrap_or(u32::MAX);
             // SAFETY: the object is live, the names outlive the call.
             unsafe { self.cupti.range_profiler_get_counter_data_size(&mut p)? };
-            self.image_size = p.counter_data_size;
+            self.image_size = sensible("cuptiRangeProfilerGetCounterDataSize", p.counter_data_size, MOST_IMAGE)?;
         }
         group.image = std::mem::take(&mut group.free);
         group.image.resize(self.image_size, 0);
@@ -381,8 +381,11 @@ impl Group {
     }
 }
 
+/// What no GPU executes in the longest window, a day: ten times the largest of today's in their fastest format. More is no count.
+const MOST: f64 = 1e23;
+
 /// A counter's value as an integer. CUPTI hands out doubles: exact up to 2^53, and beyond that still the nearest double to the true count.
 fn whole(value: f64) -> Option<u128> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: finite, not negative, and far below 2^128")]
-    (value.is_finite() && (0.0..1e38).contains(&value)).then(|| value.round() as u128)
+    (value.is_finite() && (0.0..MOST).contains(&value)).then(|| value.round() as u128)
 }

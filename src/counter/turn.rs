@@ -8,18 +8,20 @@
 //! The locks are files of one user in `/dev/shm`: users and containers that do not share it do not see each other, and fall back to that.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{OpenOptions, Permissions},
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     },
 };
+
+use crate::evidence::held::Held;
 
 /// The two locks of one GPU. Without a place for them, every turn is granted and nobody is seen waiting.
 #[derive(Debug, Default)]
 pub struct Turn {
-    turn: Option<File>,
-    wanted: Option<File>,
+    turn: Option<Held>,
+    wanted: Option<Held>,
 }
 
 impl Turn {
@@ -52,13 +54,14 @@ impl Turn {
 }
 
 /// A lock that cannot be had for lack of a file counts as had.
-fn lock(file: Option<&File>, operation: i32) -> bool {
+fn lock(file: Option<&Held>, operation: i32) -> bool {
+    let file = file.and_then(Held::file);
     // SAFETY: the descriptor is open.
     file.is_none_or(|f| unsafe { libc::flock(f.as_raw_fd(), operation | libc::LOCK_NB) } == 0)
 }
 
 /// Opens a lock file of this user, never one that another user put there.
-fn open(uuid: &str, kind: &str) -> Option<File> {
+fn open(uuid: &str, kind: &str) -> Option<Held> {
     // SAFETY: no preconditions.
     let uid = unsafe { libc::geteuid() };
     let name: String = uuid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
@@ -71,7 +74,15 @@ fn open(uuid: &str, kind: &str) -> Option<File> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(format!("/dev/shm/flopsprof-{uid}-{name}.{kind}"))
         .ok()?;
-    (file.metadata().ok()?.uid() == uid).then_some(file)
+    let at = file.metadata().ok()?;
+    if at.uid() != uid {
+        return None;
+    }
+    // The process's umask may have taken the owner's own rights away, and the next of this user's could not open it.
+    if at.mode() & 0o7777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600)).ok()?;
+    }
+    Held::new(file).ok()
 }
 
 #[cfg(test)]

@@ -179,11 +179,15 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let mut before_changed = false;
     while !rest.is_empty() {
         number += 1;
-        let Some(end) = rest.iter().position(|&b| b == b'\n') else {
-            torn_tail = true;
-            break;
+        let (text, after) = match rest.iter().position(|&b| b == b'\n') {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            // A whole line of which only the newline found no room.
+            None if own_hash_holds(rest) == Some(true) => (rest, &[][..]),
+            None => {
+                torn_tail = true;
+                break;
+            }
         };
-        let (text, after) = (&rest[..end], &rest[end + 1..]);
         rest = after;
         if lines.is_empty() {
             check_format(path, text)?;
@@ -215,7 +219,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
             }
             // A line cut short by a full disk: the writer starts the next one behind a newline and chains it to the last whole line. With no next one the
             // file ends in it.
-            Err(e) if e.is_eof() && !lines.is_empty() && own_hash_holds(text).is_none() => torn_tail = true,
+            Err(e) if e.is_eof() && !text.is_empty() && own_hash_holds(text).is_none() => torn_tail = true,
             Err(e) if lines.is_empty() => return Err(not_evidence(format!("first line: {e}"))),
             Err(e) => wrong(format!("cannot be read: {e}")),
         }
@@ -226,7 +230,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
     let Record::Start(start) = &first.record else {
         return Err(not_evidence("its first line is not a start record".to_owned()));
     };
-    let identity = bytes.split(|b| *b == b'\n').next().map(line_hash).unwrap_or_default();
+    let identity = hashes.first().cloned().unwrap_or_default();
     let ended = matches!(lines.last().map(|l| &l.record), Some(Record::End(_)));
     Ok(ProcessEvidence {
         path: path.to_owned(),

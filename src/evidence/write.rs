@@ -4,44 +4,53 @@
 //! written stays out of the chain, so that it can be appended again when the disk has recovered.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use super::{
-    CHAIN_START, add_own_hash, line_hash,
+    CHAIN_START, add_own_hash,
+    held::Held,
+    line_hash,
     record::{Line, Record},
 };
 
 /// An evidence file being written.
 #[derive(Debug)]
 pub struct Writer {
-    file: File,
+    file: Held,
     path: PathBuf,
     prev: String,
     seq: u64,
-    /// Bytes of a line that reached the file without its newline (disk full): the next line starts behind a newline of its own.
+    /// Bytes of a line, or a whole one, reached the file without the newline (disk full): the next line starts behind a newline of its own.
     torn: bool,
 }
 
 impl Writer {
-    /// Makes the run's folder if it is not there (mode 0700) and a new file in it (mode 0600, never one that exists, never through a link).
+    /// Makes the run's folder if it is not there (mode 0700) and a new file in it (mode 0600, never one that exists, never through a link), whatever the
+    /// process's umask is.
     ///
     /// # Errors
     /// What the file system says, with the path.
     pub fn create(folder: &Path, file_name: &str) -> io::Result<Self> {
         let named = |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| named(folder, e))?;
+        make_folder(folder).map_err(|e| named(folder, e))?;
         let path = folder.join(file_name);
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&path)
-            .map_err(|e| named(&path, e))?;
+        let open = || {
+            let file = OpenOptions::new()
+                .create_new(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .append(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Held::new(file)
+        };
+        let file = open().map_err(|e| named(&path, e))?;
+        // The program may change its directory.
+        let path = std::path::absolute(&path).unwrap_or(path);
         Ok(Self { file, path, prev: CHAIN_START.to_owned(), seq: 0, torn: false })
     }
 
@@ -64,25 +73,82 @@ impl Writer {
         if self.torn {
             bytes.insert(0, b'\n');
         }
-        self.write_whole(&bytes)?;
+        self.have_file()?;
+        let missing = self.write_whole(&bytes);
+        // A line of which the newline alone found no room is there; written again it would be there twice.
+        match missing {
+            Ok(()) => self.torn = false,
+            Err((1, _)) => self.torn = true,
+            Err((_, e)) => return Err(e),
+        }
         self.prev = hash;
         self.seq += 1;
-        self.torn = false;
         Ok(())
     }
 
-    fn write_whole(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Sees to it that the descriptor is the evidence's: the process that it is written in may have closed it, and opened another file under its number.
+    fn have_file(&mut self) -> io::Result<()> {
+        if self.file.file().is_some() {
+            return Ok(());
+        }
+        let again = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&self.path)?;
+        let again = Held::new(again)?;
+        if again.is() != self.file.is() {
+            return Err(io::Error::other("another file is in its place"));
+        }
+        self.file = again;
+        Ok(())
+    }
+
+    /// Writes all, or says how many bytes of it are missing, and why.
+    fn write_whole(&mut self, mut bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut file = self.file.file().ok_or_else(|| (bytes.len(), io::ErrorKind::NotFound.into()))?;
         while !bytes.is_empty() {
-            match self.file.write(bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            match file.write(bytes) {
+                Ok(0) => return Err((bytes.len(), io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
-                    bytes = &bytes[n..];
+                    bytes = bytes.get(n..).unwrap_or_default();
                     self.torn = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err((bytes.len(), e)),
             }
         }
         Ok(())
     }
+}
+
+/// Makes a folder and those above it that are missing, each for its owner alone. One that is there stays as it is.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        // The umask may have taken the owner's own rights away.
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let above = folder.parent().filter(|p| !p.as_os_str().is_empty()).ok_or(e)?;
+            make_folder(above)?;
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700)),
+                Err(_) if folder.is_dir() => Ok(()),
+                Err(e) => Err(e),
+            }
+        }
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// A folder of this user's in one that everybody may write in, as `/tmp`: made if it is not there, and refused if somebody else made it, may write in it, or put a
+/// link in its place.
+///
+/// # Errors
+/// What the file system says, or that it is not ours, with the path.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    make_folder(folder)?;
+    let at = fs::symlink_metadata(folder)?;
+    // SAFETY: no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    if !at.is_dir() || at.uid() != uid || at.mode() & 0o022 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{}: others may write in it", folder.display())));
+    }
+    Ok(())
 }

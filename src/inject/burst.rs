@@ -13,7 +13,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use std::{
 use cupti_sys::raw::CallbackData;
 
 use super::{
+    bell::Bell,
     launch::{self, Launch},
     meter,
     roster::{Place, Roster, Trail},
@@ -39,7 +40,7 @@ const HEARS: u8 = 1;
 /// It lets launches through one by one, and must know when each is done.
 const HOLDS: u8 = 2;
 static BURST: Mutex<Option<Burst>> = Mutex::new(None);
-static CHANGED: Condvar = Condvar::new();
+static CHANGED: Bell = Bell::new();
 
 thread_local! {
     /// Its address names the thread.
@@ -159,7 +160,7 @@ pub(super) fn stranger() -> bool {
 pub(super) fn hang_up() -> Option<Roll> {
     ON.store(OFF, Ordering::SeqCst);
     let roll = burst().take().and_then(|b| b.roll);
-    CHANGED.notify_all();
+    CHANGED.ring();
     roll
 }
 
@@ -173,15 +174,21 @@ pub(super) fn allow(launches: usize) {
     if let Some(burst) = &mut *burst() {
         burst.allowed = launches;
     }
-    CHANGED.notify_all();
+    CHANGED.ring();
 }
 
 /// Waits until what was allowed is used up and done, at the most so long. True if it is.
 pub(super) fn used_up(wait: Duration) -> bool {
-    let (guard, _) = CHANGED
-        .wait_timeout_while(burst(), wait, |b| b.as_ref().is_some_and(|b| b.allowed > 0 || b.under_way.is_some()))
-        .unwrap_or_else(PoisonError::into_inner);
-    guard.as_ref().is_none_or(|b| b.allowed == 0 && b.under_way.is_none())
+    let since = monotonic_ns();
+    loop {
+        let seen = CHANGED.seen();
+        let done = burst().as_ref().is_none_or(|b| b.allowed == 0 && b.under_way.is_none());
+        let left = wait.saturating_sub(Duration::from_nanos(monotonic_ns().saturating_sub(since)));
+        if done || left.is_zero() {
+            return done;
+        }
+        CHANGED.wait(seen, left);
+    }
 }
 
 /// Allows none, and waits until the launch that is under way is done: false if it is not in time. From then on launches wait.
@@ -199,7 +206,7 @@ pub(super) fn take() -> Vec<Launch> {
 pub(super) fn end() -> (u64, Vec<usize>) {
     ON.store(OFF, Ordering::SeqCst);
     let ended = burst().take().unwrap_or_default();
-    CHANGED.notify_all();
+    CHANGED.ring();
     (ended.slipped, ended.heard)
 }
 
@@ -215,9 +222,11 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
     if ON.load(Ordering::Acquire) == OFF {
         return Enter::Off;
     }
-    let (me, since) = (me(), monotonic_ns());
-    let mut guard = burst();
+    // A launch that goes through at once asks for no time.
+    let (me, mut since) = (me(), None);
     loop {
+        let seen = CHANGED.seen();
+        let mut guard = burst();
         let Some(burst) = &mut *guard else { return Enter::Off };
         if let Some(most) = burst.listen {
             if burst.heard.len() < most {
@@ -231,9 +240,10 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
         if let Some(roll) = &mut burst.roll
             && !burst.stranger
         {
+            let begun = monotonic_ns();
             // SAFETY: the caller's promise.
             let goes_on = roll.call(&unsafe { launch::place(cbid, data) });
-            roll.inside_ns += monotonic_ns() - since;
+            roll.inside_ns += monotonic_ns().saturating_sub(begun);
             if goes_on {
                 return Enter::Pass;
             }
@@ -257,20 +267,22 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
             _ => {}
         }
         let patience = if burst.roll.is_some() { STRANGER } else { burst.patience };
-        let wait = patience.saturating_sub(Duration::from_nanos(monotonic_ns() - since));
+        let wait = patience.saturating_sub(Duration::from_nanos(monotonic_ns().saturating_sub(*since.get_or_insert_with(monotonic_ns))));
         if wait.is_zero()
             && let Some(roll) = &mut burst.roll
         {
             // The meter has other things to do: the roll call goes on, and holds nobody again.
             (burst.stranger, roll.armed) = (false, false);
-            CHANGED.notify_all();
+            drop(guard);
+            CHANGED.ring();
             return Enter::Pass;
         }
         if wait.is_zero() {
             burst.slipped += 1;
             return Enter::Pass;
         }
-        guard = CHANGED.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner).0;
+        drop(guard);
+        CHANGED.wait(seen, wait);
     }
 }
 
@@ -294,5 +306,5 @@ pub(super) unsafe fn exit(data: &CallbackData) {
             burst.allowed += 1;
         }
     }
-    CHANGED.notify_all();
+    CHANGED.ring();
 }

@@ -1,4 +1,6 @@
 //! Every setting of the injected library: one table, read once, written into the evidence.
+//!
+//! All of the environment that is needed is read here, on the thread that starts CUDA: another thread that read it later could do so while the program changes it.
 
 use std::{
     collections::BTreeMap,
@@ -80,8 +82,31 @@ pub struct Config {
     pub overhead: f64,
     /// Censuses at definite moments.
     pub census: Option<Asked>,
+    /// How many processes the launcher says the job has; 1 where it says nothing.
+    pub processes: u64,
+    /// Where evidence goes when it cannot go where it should.
+    pub temporary: PathBuf,
+    /// What the evidence says of all this.
+    pub said: Said,
     /// Settings that could not be understood, each with what is used instead.
     pub complaints: Vec<String>,
+}
+
+/// Variables as they are set, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// The settings of this library.
+    pub settings: BTreeMap<String, String>,
+    /// What the launcher says of the job.
+    pub job: BTreeMap<String, String>,
+}
+
+impl Said {
+    /// By this process's environment.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { settings: present(&ALL), job: present(&JOB_IDS).into_iter().chain(present(&JOB_PLACE)).collect() }
+    }
 }
 
 /// A census that is asked for, instead of one that the budget pays.
@@ -161,6 +186,9 @@ impl Config {
             drain,
             overhead,
             census,
+            processes: job_processes(),
+            temporary: env::temp_dir(),
+            said: Said::read(),
             complaints,
         }
     }
@@ -186,23 +214,7 @@ pub fn first_of_node() -> bool {
     numbers.iter().find_map(|n| env::var(n).ok()).is_none_or(|n| n.trim() == "0")
 }
 
-/// The settings that are set, by name, for the evidence.
-#[must_use]
-pub fn in_force() -> BTreeMap<String, String> {
-    present(&ALL)
-}
-
-/// What the launcher says of the job, by name, for the evidence.
-#[must_use]
-pub fn job() -> BTreeMap<String, String> {
-    let mut job = present(&JOB_IDS);
-    job.extend(present(&JOB_PLACE));
-    job
-}
-
-/// How many processes the launcher says the job has; 1 where it says nothing.
-#[must_use]
-pub fn job_processes() -> u64 {
+fn job_processes() -> u64 {
     let said = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"].iter().filter_map(|n| env::var(n).ok()?.trim().parse().ok());
     said.max().unwrap_or(1)
 }

@@ -17,7 +17,8 @@ use std::{sync::Arc, time::Duration};
 use cupti_sys::{Cupti, Error};
 
 use super::{
-    api,
+    apart, api,
+    claim::Claim,
     config::Config,
     driver::{Context, Driver, DriverError},
     gate, meter,
@@ -25,14 +26,11 @@ use super::{
     refusal::{HELD_ELSEWHERE, Refused, refusal},
 };
 use crate::{
-    counter::{
-        session::{Counts, Group, RangeProfiler, Ranges},
-        turn::Turn,
-    },
+    counter::session::{Counts, Group, RangeProfiler, Ranges},
     evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record, Tier, Window},
     window::{
         budget::{Budget, Cost},
-        clock::{monotonic_ns, thread_cpu_ns},
+        clock::monotonic_ns,
         schedule::{self, Schedule},
     },
     witness::nvml::{self, DeviceWitness, Witness},
@@ -93,6 +91,8 @@ pub(super) struct Metered {
     ordinal: u32,
     handle: std::ffi::c_int,
     ctx: Context,
+    /// Its number, by which it is told from one that came after it.
+    ctx_id: u64,
     driver: Driver,
     cupti: Option<Cupti>,
     planned: Option<Arc<Planned>>,
@@ -102,7 +102,7 @@ pub(super) struct Metered {
     schedule: Option<Schedule>,
     /// When a phase ended a window the last time.
     phase_ns: u64,
-    turn: Turn,
+    turn: Claim,
     witness: Option<DeviceWitness>,
     mode: Mode,
     /// When it was looked after last.
@@ -151,11 +151,13 @@ impl Metered {
     pub(super) fn attach(driver: Driver, ordinal: u32, config: &Config) -> Result<Self, DriverError> {
         let handle = driver.device(ordinal)?;
         let ctx = driver.primary_retain(handle)?;
+        let ctx_id = driver.primary(handle).map_or(0, |(_, id)| id);
         let now = monotonic_ns();
         Ok(Self {
             ordinal,
             handle,
             ctx,
+            ctx_id,
             driver,
             cupti: None,
             planned: None,
@@ -163,7 +165,7 @@ impl Metered {
             groups: Vec::new(),
             schedule: None,
             phase_ns: 0,
-            turn: Turn::of(&driver.uuid(handle)),
+            turn: Claim::default(),
             witness: None,
             mode: Mode::Uncounted { start_ns: now, until_ns: now, retry_ns: None, why: String::new(), opened: Boundary::default() },
             tended_ns: now,
@@ -192,7 +194,7 @@ impl Metered {
 
     /// Whether the context is the one that was attached: a program may reset its device, and a dead context must not be touched.
     pub(super) fn alive(&self) -> bool {
-        self.driver.primary_active(self.handle)
+        self.driver.primary(self.handle) == Some((self.ctx, self.ctx_id))
     }
 
     /// Closes the gate of this device's first window.
@@ -202,6 +204,8 @@ impl Metered {
 
     /// Opens the first window. `gate` is the gate that was closed when the context was seen, at `seen_ns`.
     pub(super) fn begin(&mut self, counters: Result<Counters, NoCounters>, gate: Result<gate::Closed, String>, seen_ns: u64) {
+        // Not sooner: launches had to be held first.
+        self.turn = Claim::of(self.driver.uuid(self.handle));
         let opened = match counters {
             Err(NoCounters::Said(why)) => Err((Refused::Busy(why), false)),
             Err(NoCounters::Refused(e)) => Err((refusal(&e, self.ordinal), false)),
@@ -617,16 +621,27 @@ impl Metered {
         self.begin(counters, Err("counters moved to another copy of libcupti".to_owned()), monotonic_ns());
     }
 
-    /// Lets go of a context that the program destroyed, without touching it.
-    pub(super) fn lost(mut self) -> Vec<Record> {
+    /// Lets go of a context that the program destroyed, without touching it; `often`: it does so all the time.
+    pub(super) fn lost(mut self, often: bool) -> Vec<Record> {
         self.pause_roll();
         self.tell_roll();
         self.turn.give();
+        let (what, remedy) = if often {
+            (
+                "the program resets its device again and again: contexts between the resets are not metered",
+                "reset the device less often, or not at all",
+            )
+        } else {
+            (
+                "the program reset its device: the window that was open is lost",
+                "none needed if the program does so once at its end; its next context is metered again",
+            )
+        };
         self.out.push(Record::Fault(Fault {
             kind: "context-lost".to_owned(),
             device: Some(self.ordinal),
-            what: "the program reset its device: the window that was open is lost".to_owned(),
-            remedy: "none needed if the program does so once at its end; its next context is metered again".to_owned(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
         }));
         self.out
     }
@@ -700,7 +715,7 @@ impl Metered {
             nvml,
             tokens,
             steps,
-            meter_cpu_ns: thread_cpu_ns(),
+            meter_cpu_ns: apart::meter_cpu_ns(),
             spent: Some(self.budget.spent()),
             ..Window::default()
         }

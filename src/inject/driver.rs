@@ -32,11 +32,19 @@ impl std::fmt::Display for DriverError {
     }
 }
 
+/// The most devices that are looked at, whatever the driver says.
+const MOST_DEVICES: u32 = 256;
+
 macro_rules! driver {
     ($($name:ident = $symbol:literal($($arg:ty),*);)*) => {
         /// libcuda, as the program has it.
         #[derive(Clone, Copy)]
-        pub(super) struct Driver { $($name: unsafe extern "C" fn($($arg),*) -> c_int,)* stand_in: bool }
+        pub(super) struct Driver {
+            $($name: unsafe extern "C" fn($($arg),*) -> c_int,)*
+            /// `cuCtxGetId`, CUDA 12.0.
+            context_id: Option<unsafe extern "C" fn(Context, *mut u64) -> c_int>,
+            stand_in: bool,
+        }
 
         impl Driver {
             /// Finds the copy that is in the process. None when there is none, or it lacks a function (older than CUDA 11.4).
@@ -47,6 +55,7 @@ macro_rules! driver {
                 let driver = unsafe {
                     Self {
                         $($name: *library.get($symbol).ok()?,)*
+                        context_id: library.get(c"cuCtxGetId").ok().map(|s| *s),
                         stand_in: library.get::<*const c_void>(c"flopsprof_stand_in").is_ok(),
                     }
                 };
@@ -68,6 +77,7 @@ driver! {
     device_attribute = c"cuDeviceGetAttribute"(*mut c_int, c_int, c_int);
     primary_state = c"cuDevicePrimaryCtxGetState"(c_int, *mut c_uint, *mut c_int);
     primary_retain = c"cuDevicePrimaryCtxRetain"(*mut Context, c_int);
+    primary_release = c"cuDevicePrimaryCtxRelease_v2"(c_int);
     set_current = c"cuCtxSetCurrent"(Context);
     synchronize = c"cuCtxSynchronize"();
     exchange_capture_mode = c"cuThreadExchangeStreamCaptureMode"(*mut c_uint);
@@ -96,7 +106,7 @@ impl Driver {
         let mut count = 0;
         // SAFETY: the pointer is to an int of ours.
         check("cuDeviceGetCount", unsafe { (self.device_count)(&raw mut count) })?;
-        Ok(u32::try_from(count).unwrap_or(0))
+        Ok(u32::try_from(count).unwrap_or(0).min(MOST_DEVICES))
     }
 
     /// Whether the primary context of a device is active. Does not make one.
@@ -112,7 +122,23 @@ impl Driver {
         let mut ctx = std::ptr::null_mut();
         // SAFETY: the pointer is to a handle of ours.
         check("cuDevicePrimaryCtxRetain", unsafe { (self.primary_retain)(&raw mut ctx, device) })?;
-        Ok(ctx)
+        if ctx.is_null() { Err(DriverError("cuDevicePrimaryCtxRetain", 0)) } else { Ok(ctx) }
+    }
+
+    /// What the primary context of a device is at the moment: its handle, and its number where the driver gives each context one. None when there is none.
+    pub(super) fn primary(&self, device: c_int) -> Option<(Context, u64)> {
+        if !self.primary_active(device) {
+            return None;
+        }
+        let ctx = self.primary_retain(device).ok()?;
+        let mut id = 0;
+        if let Some(context_id) = self.context_id {
+            // SAFETY: the context is retained; the number goes into an integer of ours.
+            let _ = unsafe { context_id(ctx, &raw mut id) };
+        }
+        // SAFETY: the reference that was taken just now.
+        let _ = unsafe { (self.primary_release)(device) };
+        Some((ctx, id))
     }
 
     /// Makes a context current on this thread.

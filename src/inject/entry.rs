@@ -2,22 +2,22 @@
 //!
 //! `LD_PRELOAD` brings this file into every process of a job, shells and data loaders included. The constructor does nothing there but point
 //! `CUDA_INJECTION64_PATH` at this file; the driver loads it by that at `cuInit` and calls `InitializeInjection`, in this process or in a child
-//! that starts CUDA later. Where another tool has taken the variable, a thread looks for libcuda now and then instead.
+//! that starts CUDA later. Where another tool has the variable, it is kept under another name, and the tool is injected from here, before the meter.
 
 use std::{
     ffi::{CStr, CString, OsStr, c_int, c_void},
+    mem,
     os::unix::ffi::OsStrExt,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    panic, ptr,
+    sync::atomic::{AtomicBool, AtomicPtr, Ordering},
 };
 
-use super::{config, guard, meter};
+use super::{config, guard, memory, meter, say};
 
 /// The driver's variable: a library it loads at `cuInit`.
 const INJECTION: &CStr = c"CUDA_INJECTION64_PATH";
-
-/// How often a process whose injection variable is taken looks for libcuda.
-const POLL: Duration = Duration::from_millis(100);
+/// What another tool had in it.
+const INJECTION_BEFORE: &CStr = c"FLOPSPROF_INJECTION_BEFORE";
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -25,29 +25,31 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
     guard::shield(|| {
+        if own_name().is_none() {
+            return;
+        }
+        memory::be_careful();
         let Some(own) = own_path() else { return };
+        Ends::find();
+        say::know_stderr();
         if config::disabled() {
             return;
         }
         name_run();
         // SAFETY: constructors run before the program's threads.
         let taken = unsafe { libc::getenv(INJECTION.as_ptr()) };
-        if taken.is_null() {
-            // SAFETY: as above; both strings end in NUL.
-            unsafe { libc::setenv(INJECTION.as_ptr(), own.as_ptr(), 0) };
+        // SAFETY: getenv's answer ends in NUL.
+        if !taken.is_null() && unsafe { CStr::from_ptr(taken) } == own.as_c_str() {
             return;
         }
-        // SAFETY: getenv's answer ends in NUL.
-        if unsafe { CStr::from_ptr(taken) } != own.as_c_str() {
-            let _ = std::thread::Builder::new().name("flopsprof".to_owned()).spawn(|| {
-                guard::shield(|| {
-                    meter::block_signals();
-                    while !meter::libcuda_is_here() {
-                        std::thread::sleep(POLL);
-                    }
-                    start();
-                })
-            });
+        // SAFETY: as above; all strings end in NUL.
+        unsafe {
+            if taken.is_null() || *taken == 0 {
+                libc::unsetenv(INJECTION_BEFORE.as_ptr());
+            } else {
+                libc::setenv(INJECTION_BEFORE.as_ptr(), taken, 1);
+            }
+            libc::setenv(INJECTION.as_ptr(), own.as_ptr(), 1);
         }
     });
 }
@@ -55,12 +57,36 @@ extern "C" fn constructor() {
 /// The driver calls this at `cuInit`, on the program's thread. 1 is success; what it answers changes nothing for the program.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn InitializeInjection() -> c_int {
+    let other = guard::shield(inject_other).flatten();
     guard::shield(|| {
         if !config::disabled() {
             start();
         }
     });
-    1
+    other.unwrap_or(1)
+}
+
+/// Injects the tool that had the variable, as the driver would: before the meter, so that it gets what there is one of.
+fn inject_other() -> Option<c_int> {
+    // SAFETY: the program's thread, inside `cuInit`, which reads the environment too; the answer ends in NUL and is used at once.
+    let library = unsafe {
+        let path = libc::getenv(INJECTION_BEFORE.as_ptr());
+        if path.is_null() {
+            return None;
+        }
+        libc::dlopen(path, libc::RTLD_NOW)
+    };
+    if library.is_null() {
+        return None;
+    }
+    // SAFETY: the library stays; the name ends in NUL.
+    let entry = unsafe { libc::dlsym(library, c"InitializeInjection".as_ptr()) };
+    if entry.is_null() || entry == InitializeInjection as *mut c_void {
+        return None;
+    }
+    // SAFETY: an injected library's function of this name has this type.
+    let entry = unsafe { mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(entry) };
+    Some(entry())
 }
 
 /// Starts the meter, once a process.
@@ -71,23 +97,86 @@ fn start() {
         return;
     }
     guard::own();
-    // SAFETY: the handler only stores to an atomic.
-    unsafe { libc::pthread_atfork(None, None, Some(atfork_child)) };
+    // Of this library's own copy of the standard library alone: the program's panics are its own.
+    panic::set_hook(Box::new(|trouble| {
+        let place = trouble.location().map(ToString::to_string).unwrap_or_default();
+        say::say(&format!("an error of its own at {place}: report it with the output of `flopsprof doctor`; the program is not concerned"));
+    }));
+    at_fork();
     meter::start();
 }
 
-extern "C" fn atfork_child() {
-    guard::forked();
+/// Has a forked child told that it has no meter. By whichever name the C library has for it: `pthread_atfork` is glibc's under another name, and the library must
+/// load where it has neither.
+fn at_fork() {
+    type Handler = Option<extern "C" fn()>;
+    // SAFETY: the names end in NUL; functions of these names have these types in every C library. The handler only stores to an atomic.
+    unsafe {
+        let glibc = libc::dlsym(libc::RTLD_DEFAULT, c"__register_atfork".as_ptr());
+        let other = libc::dlsym(libc::RTLD_DEFAULT, c"pthread_atfork".as_ptr());
+        if !glibc.is_null() {
+            let register = mem::transmute::<*mut c_void, unsafe extern "C" fn(Handler, Handler, Handler, *mut c_void) -> c_int>(glibc);
+            register(None, None, Some(guard::forked), ptr::null_mut());
+        } else if !other.is_null() {
+            let register = mem::transmute::<*mut c_void, unsafe extern "C" fn(Handler, Handler, Handler) -> c_int>(other);
+            register(None, None, Some(guard::forked));
+        }
+    }
 }
 
 /// Registers the drain at exit. Called when the first context has been seen: handlers run in reverse order, so it runs before CUDA's own.
 pub(super) fn drain_at_exit() {
-    // SAFETY: the handler is ours and this library is never unloaded.
-    unsafe { libc::atexit(at_exit) };
+    // SAFETY: the handlers are ours and this library is never unloaded. `at_quick_exit` itself is a function that every library has a copy of; what it calls is
+    // not in every C library.
+    unsafe {
+        libc::atexit(at_exit);
+        let quick = libc::dlsym(libc::RTLD_DEFAULT, c"__cxa_at_quick_exit".as_ptr());
+        if !quick.is_null() {
+            let quick = mem::transmute::<*mut c_void, unsafe extern "C" fn(extern "C" fn(), *mut c_void) -> c_int>(quick);
+            quick(at_exit, ptr::null_mut());
+        }
+    }
 }
 
 extern "C" fn at_exit() {
     guard::shield(|| meter::drain("exit"));
+}
+
+type End = unsafe extern "C" fn(c_int) -> !;
+
+/// The next function of a name: the C library's, or that of another preloaded library, which must have its turn.
+struct Ends {
+    name: &'static CStr,
+    next: AtomicPtr<c_void>,
+}
+
+static EXIT: Ends = Ends { name: c"_exit", next: AtomicPtr::new(ptr::null_mut()) };
+static EXIT_OF_C: Ends = Ends { name: c"_Exit", next: AtomicPtr::new(ptr::null_mut()) };
+
+impl Ends {
+    /// Looked for at the start: `_exit` may be called where the loader must not.
+    fn find() {
+        for end in [&EXIT, &EXIT_OF_C] {
+            // SAFETY: the name ends in NUL.
+            end.next.store(unsafe { libc::dlsym(libc::RTLD_NEXT, end.name.as_ptr()) }, Ordering::Relaxed);
+        }
+    }
+
+    /// Drains, and ends the process.
+    unsafe fn end(&self, status: c_int) -> ! {
+        guard::shield(|| meter::drain("_exit"));
+        let next = self.next.load(Ordering::Relaxed);
+        if !next.is_null() {
+            // SAFETY: functions of these names have this type.
+            unsafe { mem::transmute::<*mut c_void, End>(next)(status) };
+        }
+        // SAFETY: what libc's own does: ends all threads of the process.
+        unsafe { libc::syscall(libc::SYS_exit_group, status) };
+        // Not reached; `exit_group` does not fail.
+        loop {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 /// Python's multiprocessing ends its children by `_exit`, which runs no handlers: without this their last window would be lost.
@@ -96,13 +185,8 @@ extern "C" fn at_exit() {
 /// As libc's: it does not return.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn _exit(status: c_int) -> ! {
-    guard::shield(|| meter::drain("_exit"));
-    // SAFETY: what libc's own does: ends all threads of the process.
-    unsafe { libc::syscall(libc::SYS_exit_group, status) };
-    // Not reached; `exit_group` does not fail.
-    loop {
-        std::hint::spin_loop();
-    }
+    // SAFETY: the same contract.
+    unsafe { EXIT.end(status) }
 }
 
 /// The C standard's name for `_exit`.
@@ -112,24 +196,26 @@ pub(super) unsafe extern "C" fn _exit(status: c_int) -> ! {
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn _Exit(status: c_int) -> ! {
     // SAFETY: the same contract.
-    unsafe { _exit(status) }
+    unsafe { EXIT_OF_C.end(status) }
 }
 
-/// The path of this library; none when this code is part of a program (the command, a test), which must not inject itself.
-pub(super) fn own_path() -> Option<CString> {
+/// The name under which this library was loaded; none when this code is part of a program (the command, a test), which must not inject itself.
+fn own_name() -> Option<&'static CStr> {
     // SAFETY: all zeros is a Dl_info.
-    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    let mut info: libc::Dl_info = unsafe { mem::zeroed() };
     // SAFETY: the address is of our own code; the answer goes into a struct of ours.
     if unsafe { libc::dladdr(constructor as *const c_void, &raw mut info) } == 0 || info.dli_fname.is_null() {
         return None;
     }
     // SAFETY: no preconditions; the program headers lie behind the ELF header of the main program, 64 bytes into its first page.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } & !0xfff;
-    if info.dli_fbase as u64 == program {
-        return None;
-    }
-    // SAFETY: the loader's string ends in NUL.
-    let path = std::path::Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes()));
+    // SAFETY: the loader's string ends in NUL, and stays: this library is never unloaded.
+    (info.dli_fbase as u64 != program).then(|| unsafe { CStr::from_ptr(info.dli_fname) })
+}
+
+/// The path of this library, where it is one.
+pub(super) fn own_path() -> Option<CString> {
+    let path = std::path::Path::new(OsStr::from_bytes(own_name()?.to_bytes()));
     // A relative LD_PRELOAD must still be found after the program changes its directory.
     let absolute = std::path::absolute(path).ok()?;
     CString::new(absolute.as_os_str().as_bytes()).ok()

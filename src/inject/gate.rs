@@ -10,13 +10,9 @@
 //! Measured on one H200: 0.3 ms a boundary for subscribing, switching on nine callbacks and unsubscribing.
 
 use std::{
-    cell::Cell,
     ffi::c_void,
     ptr,
-    sync::{
-        Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -26,11 +22,15 @@ use cupti_sys::{
 };
 
 use super::{
+    bell::Bell,
     burst::{self, Enter},
     driver::Context,
     guard, subscribe,
 };
-use crate::{evidence::record::Boundary, window::clock::monotonic_ns};
+use crate::{
+    evidence::record::Boundary,
+    window::clock::{self, monotonic_ns},
+};
 
 /// Time between switching the callbacks on and closing the range: a launch that was past its callback's place when they were switched on gets this long
 /// to reach the GPU. A launch call takes a few microseconds.
@@ -49,23 +49,7 @@ static HELD: AtomicU64 = AtomicU64::new(0);
 static SLIPPED: AtomicU64 = AtomicU64::new(0);
 /// When the first launch began to wait; 0 while none does.
 static WAITING_SINCE_NS: AtomicU64 = AtomicU64::new(0);
-static LOCK: Mutex<()> = Mutex::new(());
-static OPENED: Condvar = Condvar::new();
-
-thread_local! {
-    /// The meter's own thread: what it calls must never wait for itself.
-    static IS_METER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks the calling thread as the meter's.
-pub(super) fn this_is_the_meter() {
-    IS_METER.set(true);
-}
-
-/// Whether the calling thread is the meter's.
-pub(super) fn on_the_meter() -> bool {
-    IS_METER.get()
-}
+static OPENED: Bell = Bell::new();
 
 /// A gate that is closed. Open it by [`Closed::open`]; dropping it opens it too.
 pub(super) struct Closed {
@@ -95,7 +79,7 @@ pub(super) fn close(cupti: Cupti, ctx: Context, deadline: Duration) -> Result<Cl
     // Closed before the first callback can come.
     CLOSED.store(true, Ordering::SeqCst);
     let closed = enter(cupti, ctx, since_ns)?;
-    std::thread::sleep(GRACE);
+    clock::sleep(GRACE);
     Ok(closed)
 }
 
@@ -218,15 +202,13 @@ pub(super) fn other_context() -> Option<Context> {
 
 fn release() {
     CLOSED.store(false, Ordering::SeqCst);
-    // The lock orders this behind a waiter's check of CLOSED, so that none sleeps past it.
-    drop(LOCK.lock().unwrap_or_else(PoisonError::into_inner));
-    OPENED.notify_all();
+    OPENED.ring();
 }
 
 /// CUPTI calls this on the launching thread, at the entry and exit of every launch, while there is a subscription.
 unsafe extern "C" fn on_launch(_user: *mut c_void, domain: CallbackDomain, cbid: u32, data: *const c_void) {
     guard::shield(|| {
-        if domain != CallbackDomain::DRIVER_API || data.is_null() || IS_METER.get() || guard::forked_away() {
+        if domain != CallbackDomain::DRIVER_API || data.is_null() || guard::on_ours() || guard::forked_away() {
             return;
         }
         // SAFETY: in this domain the data is a CallbackData that lives through the call.
@@ -259,14 +241,16 @@ fn wait() -> bool {
     let deadline = DEADLINE_NS.load(Ordering::Relaxed);
     let _ = WAITING_SINCE_NS.compare_exchange(0, monotonic_ns(), Ordering::Relaxed, Ordering::Relaxed);
     HELD.fetch_add(1, Ordering::Relaxed);
-    let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    while CLOSED.load(Ordering::Acquire) {
+    loop {
+        let seen = OPENED.seen();
+        if !CLOSED.load(Ordering::SeqCst) {
+            return true;
+        }
         let now = monotonic_ns();
         if now >= deadline {
             SLIPPED.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        lock = OPENED.wait_timeout(lock, Duration::from_nanos(deadline - now)).unwrap_or_else(PoisonError::into_inner).0;
+        OPENED.wait(seen, Duration::from_nanos(deadline - now));
     }
-    true
 }

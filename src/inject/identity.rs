@@ -1,10 +1,10 @@
 //! Who this process is and where it runs: the evidence's first record.
 
-use std::{fs, path::Path};
+use std::{ffi::CStr, fs, path::Path};
 
 use sha2::{Digest, Sha256};
 
-use super::config;
+use super::config::Said;
 use crate::{
     evidence::{
         hex,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The first record, of a metered process or of a witness.
-pub(crate) fn start(simulated: bool, witness: bool) -> Start {
+pub(crate) fn start(simulated: bool, witness: bool, said: &Said) -> Start {
     Start {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -23,8 +23,8 @@ pub(crate) fn start(simulated: bool, witness: bool) -> Start {
         unix_ns: unix_ns(),
         host: host(),
         process: process(),
-        configuration: config::in_force(),
-        job: config::job(),
+        configuration: said.settings.clone(),
+        job: said.job.clone(),
     }
 }
 
@@ -34,12 +34,15 @@ pub(crate) fn file_name(start: &Start) -> String {
     format!("{host}-{}-{}", start.process.pid, start.process.start_ticks)
 }
 
+/// The kernel's own word: there need be no `/proc`.
 fn host() -> Host {
-    Host {
-        hostname: line("/proc/sys/kernel/hostname"),
-        boot_id: line("/proc/sys/kernel/random/boot_id"),
-        kernel: line("/proc/sys/kernel/osrelease"),
-    }
+    // SAFETY: all zeros is a utsname.
+    let mut names: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is ours.
+    unsafe { libc::uname(&raw mut names) };
+    // SAFETY: each field ends in NUL, as the kernel and the zeros have it.
+    let text = |field: &[std::ffi::c_char]| unsafe { CStr::from_ptr(field.as_ptr()) }.to_string_lossy().into_owned();
+    Host { hostname: text(&names.nodename), boot_id: line("/proc/sys/kernel/random/boot_id"), kernel: text(&names.release) }
 }
 
 fn process() -> Process {

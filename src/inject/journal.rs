@@ -10,11 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{config::Config, identity, say::say};
+use super::{
+    config::{Config, Said},
+    identity,
+    say::say,
+};
 use crate::{
     evidence::{
         record::{Fault, Record},
-        write::Writer,
+        write::{Writer, private_folder},
     },
     window::clock::monotonic_ns,
 };
@@ -39,6 +43,8 @@ pub(super) struct Journal {
     out: PathBuf,
     /// The folder that the file is in, wherever the program goes.
     folder: Option<PathBuf>,
+    temporary: PathBuf,
+    said: Said,
     simulated: bool,
     writer: Option<Writer>,
     waiting: VecDeque<(u64, Record)>,
@@ -55,6 +61,8 @@ impl Journal {
         Self {
             out: config.out.clone(),
             folder: None,
+            temporary: config.temporary.clone(),
+            said: config.said.clone(),
             simulated,
             writer: None,
             waiting: VecDeque::new(),
@@ -90,7 +98,7 @@ impl Journal {
             self.fault = Some(fault.clone());
         }
         if !self.begun() {
-            self.waiting.push_back((monotonic_ns(), Record::Start(Box::new(identity::start(self.simulated, false)))));
+            self.waiting.push_back((monotonic_ns(), Record::Start(Box::new(identity::start(self.simulated, false, &self.said)))));
         }
         if let Record::Fault(fault) = &record {
             self.tell(fault);
@@ -152,9 +160,10 @@ impl Journal {
         }
         self.refused = true;
         // SAFETY: no preconditions.
-        let uid = unsafe { libc::getuid() };
-        let instead = std::env::temp_dir().join(format!("flopsprof-{uid}")).join(self.out.file_name().unwrap_or_default());
-        match create(&instead, &name) {
+        let uid = unsafe { libc::geteuid() };
+        let private = self.temporary.join(format!("flopsprof-{uid}"));
+        let instead = private.join(self.out.file_name().unwrap_or_default());
+        match private_folder(&private).and_then(|()| create(&instead, &name)) {
             Ok(writer) => {
                 self.writes(writer);
                 self.refused = false;

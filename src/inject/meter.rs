@@ -7,33 +7,36 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU8, AtomicU64, Ordering},
         mpsc,
     },
-    thread::{self, Thread},
+    thread,
     time::Duration,
 };
 
 use cupti_sys::{Cupti, Error};
 
 use super::{
+    apart::{self, Apart},
     api,
+    bell::Bell,
     config::Config,
     device::{Counters, Metered, NoCounters},
     driver::Driver,
     entry, gate, guard,
     journal::Journal,
+    left,
     planner::{self, Planned, Ready},
     reporter::Reporter,
-    say::say,
+    say::{self, say},
 };
 use crate::{
     counter::find::{self, Found},
     evidence::record::{Declare, Declared, End, Fault, Library, Phase, Record},
-    window::clock::{monotonic_ns, thread_cpu_ns},
+    window::clock::{self, monotonic_ns},
     witness::nvml::Witness,
 };
 
@@ -50,6 +53,14 @@ const LISTEN_AFTER: Duration = Duration::from_secs(1);
 /// How long to listen.
 const LISTEN: Duration = Duration::from_millis(5);
 
+/// Stack of the meter's thread, which CUPTI and the driver work on.
+const STACK: usize = 2 << 20;
+/// A program that resets its device again and again is looked at less often after so many times: each look costs it a first window.
+const RESETS: u32 = 5;
+/// The first pause then; it doubles with every further reset, up to a minute.
+const RESET_PAUSE: Duration = Duration::from_millis(500);
+const RESET_PAUSE_MOST: Duration = Duration::from_mins(1);
+
 /// Not started; running; told to end; ended.
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
@@ -57,25 +68,23 @@ const DRAINING: u8 = 2;
 const DONE: u8 = 3;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
-static THREAD: OnceLock<Thread> = OnceLock::new();
+/// Rings when the meter has something to look at.
+static BELL: Bell = Bell::new();
 /// Why the drain began: 0 `exit`, 1 `_exit`.
 static REASON: AtomicU8 = AtomicU8::new(0);
 static DRAIN_NS: AtomicU64 = AtomicU64::new(5_000_000_000);
 
-/// Masks all signals on the calling thread and those it starts: the host's handlers must run on the host's threads.
+/// Masks all signals on the calling thread and those it starts: the host's handlers must run on the host's threads. All but SIGSYS: it comes of what the thread
+/// itself asked of the kernel, and a sandbox's handler answers it; where it is masked the kernel ends the process instead.
 pub(super) fn block_signals() -> libc::sigset_t {
     // SAFETY: all zeros is a sigset; both calls write into sets of ours.
     unsafe {
         let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigfillset(&raw mut all);
+        libc::sigdelset(&raw mut all, libc::SIGSYS);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         before
     }
-}
-
-/// Whether libcuda is in the process and ready to be asked.
-pub(super) fn libcuda_is_here() -> bool {
-    Driver::find().is_some_and(|d| d.devices().is_ok())
 }
 
 /// Finds libcupti and starts the thread. A process that may not have one runs unmetered.
@@ -86,46 +95,46 @@ pub(super) fn start() {
     let library = entry::own_path().map(|p| PathBuf::from(OsStr::from_bytes(p.to_bytes())));
     let reporter = library.and_then(|l| Reporter::find(&l));
     let before = block_signals();
-    let spawned = thread::Builder::new().name("flopsprof".to_owned()).spawn(|| {
+    apart::start();
+    let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
+        guard::this_is_ours();
         guard::shield(|| run(config, found, reporter));
+        apart::stop();
         STATE.store(DONE, Ordering::Release);
     });
     // SAFETY: the mask is the one that was in force.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    match spawned {
-        Ok(handle) => {
-            let _ = THREAD.set(handle.thread().clone());
-        }
-        Err(e) => {
-            STATE.store(DONE, Ordering::Release);
-            say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
-        }
+    if let Err(e) = spawned {
+        apart::stop();
+        STATE.store(DONE, Ordering::Release);
+        say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
     }
 }
 
 /// Closes the last window and the evidence; waits until that is done, or for the deadline. Any thread may call it, also from a signal handler.
 pub(super) fn drain(reason: &str) {
-    if !guard::owned() || gate::on_the_meter() {
+    if !guard::owned() || guard::on_ours() {
         return;
     }
     REASON.store(u8::from(reason == "_exit"), Ordering::Relaxed);
     if STATE.compare_exchange(RUNNING, DRAINING, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return;
     }
-    if let Some(thread) = THREAD.get() {
-        thread.unpark();
-    }
+    BELL.ring();
     let deadline = monotonic_ns().saturating_add(DRAIN_NS.load(Ordering::Relaxed));
     while STATE.load(Ordering::Acquire) != DONE && monotonic_ns() < deadline {
-        thread::sleep(Duration::from_micros(200));
+        clock::sleep(Duration::from_micros(200));
+    }
+    if STATE.load(Ordering::Acquire) != DONE {
+        say::write(
+            "flopsprof: the evidence could not be finished in time: what is missing is not counted; FLOPSPROF_DRAIN says how long the end may be held\n",
+        );
     }
 }
 
 /// Lets the thread look around now. A no-op where there is none.
 pub(super) fn wake() {
-    if let Some(thread) = THREAD.get() {
-        thread.unpark();
-    }
+    BELL.ring();
 }
 
 /// Whether the process is about to end.
@@ -134,15 +143,26 @@ pub(super) fn draining() -> bool {
 }
 
 fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>) {
-    gate::this_is_the_meter();
     let Some(driver) = Driver::find() else { return };
     DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    let began = monotonic_ns();
+    let mut left_ns = began + nanos(left::LOOK);
     let devices = loop {
+        let seen = BELL.seen();
         // Until cuInit is through the driver answers that it is not initialised.
         match driver.devices() {
             Ok(devices) => break devices,
             Err(_) if draining() => return,
-            Err(_) => thread::park_timeout(LOOK_EAGERLY),
+            Err(_) => {
+                let now = monotonic_ns();
+                if now >= left_ns {
+                    if left::has_left() {
+                        return;
+                    }
+                    left_ns = now + nanos(left::LOOK);
+                }
+                BELL.wait(seen, if now - began < nanos(EAGER) { LOOK_EAGERLY } else { LOOK });
+            }
         }
     };
     driver.leave_captures_alone();
@@ -151,8 +171,10 @@ fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>)
     }
     let (sender, ready) = mpsc::channel();
     if let Ok(cupti) = found.as_ref().map(|f| f.cupti) {
-        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).spawn(move || {
-            guard::shield(|| planner::plan_devices(cupti, devices, &sender));
+        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).stack_size(STACK).spawn(move || {
+            guard::this_is_ours();
+            guard::shield(|| planner::plan_devices(cupti, devices, sender));
+            BELL.ring();
         });
         if planning.is_err() {
             say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
@@ -171,8 +193,15 @@ struct Meter {
     /// Libraries named in the evidence so far.
     copies: Vec<PathBuf>,
     witness: Option<Option<Witness>>,
-    journal: Journal,
-    reporter: Option<Reporter>,
+    /// What is said goes to a file: apart.
+    journal: Apart<Journal>,
+    reporter: Apart<Option<Reporter>>,
+    /// How often each device's context was lost, and until when the next is let alone.
+    resets: Vec<(u32, u64)>,
+    /// When it is looked next whether the program has left.
+    left_ns: u64,
+    /// The exit handler is registered.
+    at_exit: bool,
     declared: Declare,
     /// Marks that stand in no evidence yet.
     phases: Vec<Phase>,
@@ -191,16 +220,20 @@ impl Meter {
         reporter: Option<Reporter>,
     ) -> Self {
         let now = monotonic_ns();
+        let (simulated, settings) = (driver.simulated(), config.clone());
         Self {
-            journal: Journal::new(&config, driver.simulated()),
-            reporter,
+            journal: Apart::new(move || Journal::new(&settings, simulated)),
+            reporter: Apart::new(move || reporter),
+            resets: vec![(0, 0); devices as usize],
+            left_ns: now + nanos(left::LOOK),
+            at_exit: false,
             driver,
             devices: (0..devices).map(|_| None).collect(),
             config,
             ready,
             cupti,
             plans: BTreeMap::new(),
-            copies: find::mapped(),
+            copies: Vec::new(),
             witness: None,
             declared: Declare::default(),
             phases: Vec::new(),
@@ -211,20 +244,34 @@ impl Meter {
     }
 
     fn run(mut self) {
-        while !draining() {
+        loop {
+            let seen = BELL.seen();
+            if draining() || self.program_has_left() {
+                break;
+            }
             self.look();
             self.tend();
             self.listen();
-            thread::park_timeout(self.pause());
+            BELL.wait(seen, self.pause());
         }
         self.finish();
+    }
+
+    /// Whether only our threads keep the process: then it ends, as it would have without us.
+    fn program_has_left(&mut self) -> bool {
+        let now = monotonic_ns();
+        if now < self.left_ns {
+            return false;
+        }
+        self.left_ns = now + nanos(left::LOOK);
+        left::has_left() && STATE.compare_exchange(RUNNING, DRAINING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// How long until something is to be done.
     fn pause(&self) -> Duration {
         let now = monotonic_ns();
         let look = if self.devices.iter().all(Option::is_some) {
-            Duration::from_secs(1)
+            left::LOOK
         } else if self.devices.iter().all(Option::is_none) && now - self.began_ns < nanos(EAGER) {
             LOOK_EAGERLY
         } else {
@@ -238,7 +285,8 @@ impl Meter {
     fn look(&mut self) {
         for ordinal in 0..u32::try_from(self.devices.len()).unwrap_or(0) {
             let slot = ordinal as usize;
-            if self.devices[slot].is_none() && self.driver.device(ordinal).is_ok_and(|d| self.driver.primary_active(d)) {
+            let let_alone = self.resets[slot].1 > monotonic_ns();
+            if self.devices[slot].is_none() && !let_alone && self.driver.device(ordinal).is_ok_and(|d| self.driver.primary_active(d)) {
                 self.attach(ordinal);
             }
         }
@@ -252,24 +300,25 @@ impl Meter {
             Err(_) => return,
         };
         let gate = self.copy().map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
+        self.drain_at_exit();
         self.await_plan(ordinal);
         metered.begin(self.counters(ordinal), gate, seen_ns);
 
         // From here on the program runs; what follows may take its time.
-        let first = !self.journal.begun();
-        if first {
-            entry::drain_at_exit();
+        if !self.begun() {
+            self.copies = apart::run(find::mapped).unwrap_or_default();
             self.introduce();
         }
         let witness = *self.witness.get_or_insert_with(|| match Witness::load() {
             Ok(witness) => Some(witness),
             Err(e) => {
-                self.journal.add(Record::Fault(Fault {
+                let fault = Record::Fault(Fault {
                     kind: "nvml".to_owned(),
                     device: None,
                     what: format!("no energy, power or clocks: NVML cannot be loaded ({e})"),
                     remedy: "libnvidia-ml.so.1 comes with the driver: make it visible (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility)".to_owned(),
-                }));
+                });
+                self.journal.with(|journal| journal.add(fault));
                 None
             }
         });
@@ -278,27 +327,43 @@ impl Meter {
         self.collect();
     }
 
+    /// Sees to it that the program's end waits for the evidence, once there is something to be written.
+    fn drain_at_exit(&mut self) {
+        if !std::mem::replace(&mut self.at_exit, true) {
+            entry::drain_at_exit();
+        }
+    }
+
+    fn begun(&mut self) -> bool {
+        self.journal.with(|journal| journal.begun()).unwrap_or(true)
+    }
+
+    fn add(&mut self, record: Record) {
+        self.journal.with(|journal| journal.add(record));
+    }
+
     /// What is said once, before the first device.
     fn introduce(&mut self) {
-        self.journal.add(Record::Library(Library {
+        self.add(Record::Library(Library {
             name: "libcuda".to_owned(),
             path: String::new(),
             version: self.driver.version().to_string(),
             found: "already-loaded".to_owned(),
         }));
-        match &self.cupti {
-            Ok(found) => self.journal.add(Record::Library(library(found))),
+        let cupti = match &self.cupti {
+            Ok(found) => Record::Library(library(found)),
             Err(why) => {
                 let kind = if why.contains("CUPTI API") { "old-cupti" } else { "no-cupti" };
                 let (what, remedy) = why.split_once(": ").unwrap_or((why, ""));
-                self.journal.add(Record::Fault(Fault {
+                Record::Fault(Fault {
                     kind: kind.to_owned(),
                     device: None,
                     what: format!("operations are not counted: {what}"),
                     remedy: remedy.to_owned(),
-                }));
+                })
             }
-        }
+        };
+        self.add(cupti);
     }
 
     fn copy(&self) -> Option<Cupti> {
@@ -318,11 +383,20 @@ impl Meter {
     fn await_plan(&mut self, ordinal: u32) {
         let deadline = monotonic_ns() + nanos(READY);
         while self.cupti.is_ok() && !self.plans.contains_key(&ordinal) && !draining() {
-            match self.ready.recv_timeout(Duration::from_nanos(deadline.saturating_sub(monotonic_ns()))) {
+            let seen = BELL.seen();
+            match self.ready.try_recv() {
                 Ok((planned, plan)) => {
                     self.plans.insert(planned, plan);
                 }
-                Err(_) => return,
+                Err(mpsc::TryRecvError::Disconnected) => return,
+                Err(mpsc::TryRecvError::Empty) => {
+                    let now = monotonic_ns();
+                    if now >= deadline {
+                        return;
+                    }
+                    // The plans of several devices come one by one, and the bell rings with the last.
+                    BELL.wait(seen, Duration::from_nanos(deadline - now).min(LOOK));
+                }
             }
         }
     }
@@ -336,24 +410,44 @@ impl Meter {
             self.devices.iter_mut().flatten().filter(|d| d.alive()).for_each(Metered::phase_ends);
             self.phases.extend(phases);
         }
-        for slot in &mut self.devices {
-            let Some(metered) = slot else { continue };
+        for slot in 0..self.devices.len() {
+            let Some(metered) = &mut self.devices[slot] else { continue };
             if metered.due_ns() > now {
                 continue;
             }
             if metered.alive() {
                 metered.tend(alone);
-            } else if let Some(lost) = slot.take() {
-                lost.lost().into_iter().for_each(|r| self.journal.add(r));
+            } else if let Some(lost) = self.devices[slot].take() {
+                self.lose(slot, lost);
             }
         }
         if self.collect() {
             self.second_copy();
             self.foreign_context();
-            if let (Some(reporter), Some(folder)) = (&mut self.reporter, self.journal.folder()) {
-                reporter.window(folder);
+            if let Some(folder) = self.folder() {
+                self.reporter.with(move |reporter| reporter.as_mut().map(|r| r.window(&folder)));
             }
         }
+    }
+
+    fn folder(&mut self) -> Option<PathBuf> {
+        self.journal.with(|journal| journal.folder().map(Path::to_owned)).flatten()
+    }
+
+    /// A context is gone.
+    fn lose(&mut self, slot: usize, lost: Metered) {
+        let (resets, until_ns) = &mut self.resets[slot];
+        *resets += 1;
+        if *resets > RESETS {
+            let pause = RESET_PAUSE.saturating_mul(1 << (*resets - RESETS - 1).min(20)).min(RESET_PAUSE_MOST);
+            *until_ns = monotonic_ns() + nanos(pause);
+        }
+        let often = *resets > RESETS;
+        let records = lost.lost(often);
+        self.journal.with(|journal| {
+            records.into_iter().for_each(|r| journal.add(r));
+            journal.flush();
+        });
     }
 
     /// Brings what the devices have to say into the evidence. True if there was anything.
@@ -363,8 +457,10 @@ impl Meter {
             return false;
         }
         self.hear();
-        records.into_iter().for_each(|r| self.journal.add(r));
-        self.journal.flush();
+        self.journal.with(|journal| {
+            records.into_iter().for_each(|r| journal.add(r));
+            journal.flush();
+        });
         true
     }
 
@@ -373,25 +469,28 @@ impl Meter {
         let declared = api::declared();
         if declared != self.declared {
             self.declared = declared.clone();
-            self.journal.add(Record::Declare(declared));
+            self.add(Record::Declare(declared));
         }
         let (model, work) = api::texts();
-        model.into_iter().for_each(|declared| self.journal.add(Record::Model(Declared { declared })));
-        work.into_iter().for_each(|declared| self.journal.add(Record::Work(Declared { declared })));
         self.phases.extend(api::phases());
-        self.phases.drain(..).for_each(|phase| self.journal.add(Record::Phase(phase)));
+        let said = model.map(|declared| Record::Model(Declared { declared })).into_iter();
+        let said = said.chain(work.map(|declared| Record::Work(Declared { declared })));
+        let said: Vec<Record> = said.chain(self.phases.drain(..).map(Record::Phase)).collect();
+        if !said.is_empty() {
+            self.journal.with(|journal| said.into_iter().for_each(|r| journal.add(r)));
+        }
     }
 
     /// Looks for a libcupti that was loaded after ours, and gives way to it: two copies in use silence the framework's profiler.
     fn second_copy(&mut self) {
-        let copies = find::mapped();
+        let copies = apart::run(find::mapped).unwrap_or_default();
         let Some(other) = copies.iter().find(|c| !self.copies.contains(c)).cloned() else { return };
         let before = std::mem::replace(&mut self.copies, copies);
         if before.is_empty() {
             return;
         }
         let found = find::loaded(&other);
-        self.journal.add(Record::Fault(Fault {
+        self.add(Record::Fault(Fault {
             kind: "second-cupti".to_owned(),
             device: None,
             what: format!("the program loaded {} beside {}: counting moves to it", other.display(), before[0].display()),
@@ -399,9 +498,8 @@ impl Meter {
         }));
         let Ok(found) = found else { return };
         let (sender, ready) = mpsc::channel();
-        planner::plan_devices(found.cupti, u32::try_from(self.devices.len()).unwrap_or(0), &sender);
-        drop(sender);
-        self.journal.add(Record::Library(library(&found)));
+        planner::plan_devices(found.cupti, u32::try_from(self.devices.len()).unwrap_or(0), sender);
+        self.add(Record::Library(library(&found)));
         self.cupti = Ok(found);
         self.plans.clear();
         for (ordinal, planned) in ready {
@@ -425,11 +523,11 @@ impl Meter {
         }
         self.listen_ns = now + 2 * (now - self.began_ns);
         let Some(cupti) = self.copy() else { return };
-        if find::torch_is_mapped() {
+        if apart::run(find::torch_is_mapped).unwrap_or(true) {
             return;
         }
         if let Ok(closed) = gate::close(cupti, std::ptr::null_mut(), LISTEN) {
-            thread::sleep(LISTEN);
+            clock::sleep(LISTEN);
             drop(closed);
             self.foreign_context();
         }
@@ -444,44 +542,43 @@ impl Meter {
             return;
         }
         self.foreign = true;
-        if !self.journal.begun() {
-            entry::drain_at_exit();
+        self.drain_at_exit();
+        if !self.begun() {
             self.introduce();
         }
-        self.journal.add(Record::Fault(Fault {
+        self.add(Record::Fault(Fault {
             kind: "foreign-context".to_owned(),
             device: None,
             what: "the program launches in a context that is not its device's primary context: what runs there is not metered".to_owned(),
             remedy: "use the primary context (cuDevicePrimaryCtxRetain, or the CUDA runtime) instead of cuCtxCreate".to_owned(),
         }));
-        self.journal.flush();
+        self.journal.with(|journal| journal.flush());
     }
 
     /// Closes every window and the evidence.
     fn finish(mut self) {
-        for slot in &mut self.devices {
-            let Some(metered) = slot else { continue };
+        for slot in 0..self.devices.len() {
+            let Some(metered) = &mut self.devices[slot] else { continue };
             if metered.alive() {
                 metered.finish();
-            } else if let Some(lost) = slot.take() {
-                lost.lost().into_iter().for_each(|r| self.journal.add(r));
+            } else if let Some(lost) = self.devices[slot].take() {
+                self.lose(slot, lost);
             }
         }
         self.collect();
-        if self.journal.begun() {
-            self.hear();
-            let (tokens, steps) = api::progress();
-            self.journal.add(Record::End(End {
-                reason: if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned(),
-                lines_lost: self.journal.dropped(),
-                tokens,
-                steps,
-                meter_cpu_ns: thread_cpu_ns(),
-            }));
-            self.journal.close();
-            if let (Some(reporter), Some(folder)) = (&self.reporter, self.journal.folder()) {
-                reporter.last(folder);
-            }
+        if !self.begun() {
+            return;
+        }
+        self.hear();
+        let (tokens, steps) = api::progress();
+        let reason = if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned();
+        let meter_cpu_ns = apart::meter_cpu_ns();
+        self.journal.with(move |journal| {
+            journal.add(Record::End(End { reason, lines_lost: journal.dropped(), tokens, steps, meter_cpu_ns }));
+            journal.close();
+        });
+        if let Some(folder) = self.folder() {
+            self.reporter.with(move |reporter| reporter.as_ref().map(|r| r.last(&folder)));
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn find(named: Option<&Path>) -> Result<Found, FindError> {
 }
 
 /// Plans every device with this copy of CUPTI; devices of one chip share a plan.
-pub(super) fn plan_devices(cupti: Cupti, devices: u32, ready: &mpsc::Sender<Ready>) {
+pub(super) fn plan_devices(cupti: Cupti, devices: u32, ready: mpsc::Sender<Ready>) {
     // Its answer shows in what follows: the host functions work without it.
     // SAFETY: nothing goes in but the size.
     let _ = unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };

@@ -29,6 +29,7 @@ pub(super) fn refusal(error: &Error, device: u32) -> Refused {
         Error::Absent { .. } => {
             fault("missing-symbol", "this libcupti cannot count", "use libcupti of CUDA 12.6 or newer: set FLOPSPROF_CUPTI to its path")
         }
+        Error::Nonsense { .. } => fault("internal", "CUPTI's answer makes no sense", "report it with the output of `flopsprof doctor`"),
         Error::Refused { result, .. } => match *result {
             CuptiResult::HARDWARE_BUSY => Refused::Busy(format!("{HELD_ELSEWHERE} ({error})")),
             CuptiResult::INSUFFICIENT_PRIVILEGES | CuptiResult::VIRTUALIZED_DEVICE_INSUFFICIENT_PRIVILEGES => fault(

@@ -167,6 +167,10 @@ extern "C" fn command(call: *mut c_void) -> c_int {
             }
         }
         libc::setsid();
+        // What it writes is for nobody else to write, whatever the program's umask is.
+        libc::umask(0o022);
+        // Folders of the program's must not be kept from being unmounted.
+        libc::chdir(c"/".as_ptr());
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
         for fd in 0..3 {
             libc::dup2(null, fd);

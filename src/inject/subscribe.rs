@@ -12,8 +12,11 @@ use std::{
     time::Duration,
 };
 
-use super::{gate, guard};
-use crate::{counter::find, window::clock::monotonic_ns};
+use super::guard;
+use crate::{
+    counter::find,
+    window::clock::{self, monotonic_ns},
+};
 
 /// How long a tool waits for the subscription: as long as launches do at a gate. The meter needs 0.2 s, and 1.4 s when a census is just beginning.
 const WAIT: Duration = Duration::from_secs(5);
@@ -84,13 +87,13 @@ pub(super) unsafe extern "C" fn cuptiSubscribe(_handle: *mut *mut c_void, _callb
 /// # Safety
 /// As CUPTI's; `caller` is an address in the code that calls.
 unsafe extern "C" fn subscribe(handle: *mut *mut c_void, callback: *mut c_void, user: *mut c_void, caller: *const c_void) -> u32 {
-    let asks = guard::owned() && !gate::on_the_meter();
+    let asks = guard::owned() && !guard::on_ours();
     if asks {
         guard::shield(|| {
             WANTED.fetch_add(1, Ordering::SeqCst);
             let until = monotonic_ns() + WAIT.as_nanos() as u64;
             while HELD.load(Ordering::SeqCst) && monotonic_ns() < until {
-                std::thread::sleep(Duration::from_micros(200));
+                clock::sleep(Duration::from_micros(200));
             }
         });
     }

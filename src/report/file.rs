@@ -5,8 +5,9 @@
 
 use std::{
     env,
-    fs::{self, File, TryLockError},
-    io,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -57,10 +58,10 @@ pub fn write_all(report: &Report, run: &Path, opt_ml: &Path) -> io::Result<PathB
 pub fn in_turn<T, E: From<io::Error>>(folder: &Path, mut work: impl FnMut() -> Result<T, E>) -> Result<Option<T>, E> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
     let wanted = folder.join(WANTED);
-    File::create(&wanted).map_err(named)?;
+    mark(&wanted).map_err(named)?;
     let mut done = None;
     loop {
-        let lock = File::create(folder.join(LOCK)).map_err(named)?;
+        let lock = mark(&folder.join(LOCK)).map_err(named)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(done),
@@ -85,8 +86,13 @@ pub fn in_turn<T, E: From<io::Error>>(folder: &Path, mut work: impl FnMut() -> R
 /// The right to watch for a folder: one process has it. Given back when it is dropped.
 #[must_use]
 pub fn watch(folder: &Path) -> Option<File> {
-    let lock = File::create(folder.join(WATCH)).ok()?;
+    let lock = mark(&folder.join(WATCH)).ok()?;
     lock.try_lock().ok().map(|()| lock)
+}
+
+/// Opens a file that is there for its name and its lock alone, and makes it if it is missing. Never through a link: the folder may be one in which others can write.
+fn mark(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Writes a file, in its place at once.
@@ -99,9 +105,12 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     fresh.push(name);
     fresh.push(format!(".{}", std::process::id()));
     let fresh = path.with_file_name(fresh);
-    let written = fs::write(&fresh, content).and_then(|()| fs::rename(&fresh, path));
-    written.map_err(|e| {
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    // What an earlier process of this number left. A link is removed, not followed.
+    let _ = fs::remove_file(&fresh);
+    let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(&fresh).map_err(named)?;
+    file.write_all(content).and_then(|()| fs::rename(&fresh, path)).map_err(|e| {
         let _ = fs::remove_file(&fresh);
-        io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+        named(e)
     })
 }

@@ -23,7 +23,7 @@ use crate::{
         witness::{Interval, Probed, Seen, Source, Sources},
         write::Writer,
     },
-    inject::identity as own,
+    inject::{config::Said, identity as own},
     window::clock::monotonic_ns,
 };
 
@@ -109,7 +109,7 @@ impl Watch {
             devices,
             cpus: Cpus::new(),
             meters: BTreeSet::new(),
-            waiting: VecDeque::from([(now, Record::Start(Box::new(own::start(false, true))))]),
+            waiting: VecDeque::from([(now, Record::Start(Box::new(own::start(false, true, &Said::read()))))]),
             writer: None,
             lines_lost: 0,
             lost: Lost::default(),

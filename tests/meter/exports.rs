@@ -22,9 +22,8 @@ const MEANT: [&str; 11] = [
     "flopsprof_mark_step",
     "flopsprof_version",
 ];
-/// What it is linked with: the C library, the unwinder and the loader; on older systems the C library is in parts.
-const NEEDED: [&str; 8] =
-    ["libc.so", "libgcc_s.so", "ld-linux-x86-64.so", "ld-linux-aarch64.so", "libm.so", "libpthread.so", "libdl.so", "librt.so"];
+/// What it is linked with: the C library; on older systems that is in parts. Neither libgcc nor the loader: a program of another C library would not start.
+const NEEDED: [&str; 5] = ["libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so"];
 
 fn lines(tool: &str, arguments: &[&str]) -> Vec<String> {
     let output = Command::new(tool).args(arguments).arg(library("flopsprof")).output().unwrap_or_else(|e| panic!("{tool}: {e}"));

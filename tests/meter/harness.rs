@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -57,36 +57,47 @@ pub(crate) fn library(name: &str) -> PathBuf {
     built().join(format!("lib{name}.so"))
 }
 
-/// Compiles a program of the zoo, once.
+/// A program of the zoo.
 pub(crate) fn zoo(program: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("zoo");
-        fs::create_dir_all(&folder).expect("the folder for the zoo");
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zoo");
-        for source in
-            fs::read_dir(sources).expect("tests/zoo").flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "c"))
-        {
-            let name = source.file_stem().expect("a source has a name").to_string_lossy().into_owned();
-            let (program, shared): (_, &[&str]) =
-                if name.starts_with("lib") { (folder.join(format!("{name}.so")), &["-shared", "-fPIC"]) } else { (folder.join(name), &[]) };
-            // Renamed into place: another run of these tests may be executing the old one.
-            let fresh = program.with_extension(format!("{}", std::process::id()));
-            let output = Command::new("cc")
-                .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
-                .args([&fresh, &source])
-                .args(shared)
-                .arg("-ldl")
-                .output()
-                .expect("cc: a C compiler is needed for these tests");
-            assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
-            fs::rename(&fresh, &program).expect("renaming a program");
-        }
+    compiled("zoo", program)
+}
+
+/// A program or library of a folder below `tests`, whose sources are compiled once.
+pub(crate) fn compiled(sources: &'static str, program: &str) -> PathBuf {
+    static FOLDERS: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = folders.entry(sources).or_insert_with(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(sources);
+        fs::create_dir_all(&folder).expect("the folder for the programs");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(sources);
+        let sources: Vec<PathBuf> = fs::read_dir(sources).expect("sources").flatten().map(|e| e.path()).collect();
+        std::thread::scope(|scope| {
+            for source in sources.iter().filter(|p| p.extension().is_some_and(|x| x == "c")) {
+                scope.spawn(|| compile(source, &folder));
+            }
+        });
         folder
     });
     let program = folder.join(program);
-    assert!(program.exists(), "{} is not in the zoo", program.display());
+    assert!(program.exists(), "{} is not there", program.display());
     program
+}
+
+fn compile(source: &Path, folder: &Path) {
+    let name = source.file_stem().expect("a source has a name").to_string_lossy().into_owned();
+    let (program, shared): (_, &[&str]) =
+        if name.starts_with("lib") { (folder.join(format!("{name}.so")), &["-shared", "-fPIC"]) } else { (folder.join(name), &[]) };
+    // Renamed into place: another run of these tests may be executing the old one.
+    let fresh = program.with_extension(format!("{}", std::process::id()));
+    let output = Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .args([&fresh, source])
+        .args(shared)
+        .arg("-ldl")
+        .output()
+        .expect("cc: a C compiler is needed for these tests");
+    assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
+    fs::rename(&fresh, &program).expect("renaming a program");
 }
 
 /// A machine with stand-in GPUs of its own, and what programs on it are started with.
@@ -99,16 +110,24 @@ pub(crate) struct Bench {
 impl Bench {
     /// A machine with all three libraries and one GPU, whose calls take no longer than they must. Windows are cut every 0.1 s.
     pub(crate) fn new() -> Self {
+        Self::below(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    /// The same in this folder.
+    pub(crate) fn below(folder: &Path) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let dir = Arc::new(tempfile::Builder::new().prefix("meter-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder"));
+        let dir = Arc::new(tempfile::Builder::new().prefix("meter-").tempdir_in(folder).expect("a temporary folder"));
         let serial = u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let libraries = dir.path().join("lib");
         for folder in [&libraries, &dir.path().join("gpu"), &dir.path().join("tmp")] {
             fs::create_dir(folder).expect("a folder of the test");
         }
+        // As a GPU that was there before the program; see `tests/sim/cuda/src/shared.rs`.
+        fs::write(dir.path().join("gpu/activity"), [0; 4096]).expect("the stand-in's state");
         for (built, name) in LIBRARIES {
             // Links of the file, not of the name: what a process has mapped shows under its own name then.
-            fs::hard_link(library(&format!("flopsprof_sim_{built}")), libraries.join(name)).expect("linking a library");
+            let (built, linked) = (library(&format!("flopsprof_sim_{built}")), libraries.join(name));
+            fs::hard_link(&built, &linked).or_else(|_| fs::copy(&built, &linked).map(|_| ())).expect("linking a library");
         }
         let bench = Self { serial, env: BTreeMap::new(), dir };
         let cupti = bench.lib("libcupti.so.13");
@@ -178,7 +197,12 @@ impl Bench {
 
     /// A program of the zoo, ready to start.
     pub(crate) fn command(&self, metered: bool, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(zoo(program));
+        self.start(metered, &zoo(program), args)
+    }
+
+    /// Any program, ready to start.
+    pub(crate) fn start(&self, metered: bool, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).current_dir(self.dir.path());
         for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("FLOPSPROF_")) {
             command.env_remove(name);
@@ -211,14 +235,24 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// What the UUIDs of its GPUs have in common.
+    fn uuid(&self) -> String {
+        format!("666c6f7073696d{:016x}", self.serial)
+    }
+
+    /// The locks by which metered processes take turns at this bench's GPUs, which are named after them.
+    pub(crate) fn locks(&self) -> Vec<PathBuf> {
+        let ours = |path: &PathBuf| path.to_string_lossy().replace('-', "").contains(&self.uuid());
+        fs::read_dir("/dev/shm").into_iter().flatten().flatten().map(|e| e.path()).filter(ours).collect()
+    }
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
-        // The locks by which metered processes take turns at this bench's GPUs outlive them; they are named after the GPUs' UUIDs.
-        let uuid = format!("666c6f7073696d{:016x}", self.serial);
-        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().replace('-', "").contains(&uuid) {
-                let _ = fs::remove_file(entry.path());
-            }
+        // They outlive the processes.
+        for lock in self.locks() {
+            let _ = fs::remove_file(lock);
         }
     }
 }

@@ -83,7 +83,7 @@ fn counters_that_another_tool_gives_back() {
     assert!(off < 0.25, "{path:?} of {truth}");
 }
 
-/// CUPTI's functions that the meter calls.
+/// CUPTI's functions that the meter calls. That each may fail, lie and hang at any time is for `tests/hostile` to say.
 const CALLED: [&str; 21] = [
     "cuptiProfilerInitialize",
     "cuptiDeviceGetChipName",
@@ -107,28 +107,6 @@ const CALLED: [&str; 21] = [
     "cuptiEnableCallback",
     "cuptiUnsubscribe",
 ];
-
-/// Whatever fails, from the first call on or once in the middle: the program is as ever, nothing is counted twice, and what is missing is told.
-#[test]
-fn every_call_of_cupti_may_fail() {
-    each(CALLED.iter().flat_map(|f| [format!("{f}=999"), format!("{f}=999@3")]), |fault| {
-        let bench = Bench::new().fault(fault);
-        let outcome = bench.run("plain", &["500", "1000"]);
-        let (truth, counted) = (outcome.truth()[BF16], outcome.counted().get(BF16).copied().unwrap_or(0));
-        assert!(counted <= truth, "{fault}: {counted} of {truth}");
-        if counted < truth {
-            let told = !outcome.faults().is_empty() || outcome.windows().iter().any(|w| !w.why.is_empty() || !w.opened.gated);
-            assert!(told, "{fault}: {counted} of {truth}, and nothing says so: {}", outcome.course());
-        }
-        let covered = counted == truth
-            || outcome.ledger().estimated.iter().any(|e| e.seconds > 0.0)
-            || outcome.ledger().paths.get(BF16).is_some_and(|p| p.interpolated > 0)
-            || outcome.windows().iter().any(|w| !w.opened.gated);
-        assert!(covered, "{fault}: {counted} of {truth}, and the ledger does not know: {}", outcome.course());
-        assert!(outcome.said.len() <= 1, "{fault}: {:?}", outcome.said);
-        outcome.ended();
-    });
-}
 
 /// What fails for good leaves nothing to count, and one fault says so.
 #[test]
@@ -234,34 +212,6 @@ fn no_nvml() {
     outcome.assert_fault("nvml");
     assert_eq!(outcome.counted(), outcome.truth(), "{}", outcome.course());
     assert!(outcome.windows().iter().all(|w| w.nvml.as_ref().is_none_or(|n| n.energy_mj.is_none())), "{}", outcome.course());
-}
-
-#[test]
-fn every_call_of_nvml_may_fail() {
-    let called = [
-        "nvmlInit_v2",
-        "nvmlInitWithFlags",
-        "nvmlSystemGetDriverVersion",
-        "nvmlDeviceGetHandleByUUID",
-        "nvmlDeviceGetMigMode",
-        "nvmlSystemGetConfComputeState",
-        "nvmlDeviceGetTotalEnergyConsumption",
-        "nvmlDeviceGetPowerUsage",
-        "nvmlDeviceGetClockInfo",
-        "nvmlDeviceGetMaxClockInfo",
-        "nvmlDeviceGetCurrentClocksThrottleReasons",
-        "nvmlDeviceGetUtilizationRates",
-        "nvmlGpmQueryDeviceSupport",
-        "nvmlGpmSampleAlloc",
-        "nvmlGpmSampleGet",
-        "nvmlGpmMetricsGet",
-    ];
-    // NVML_ERROR_UNKNOWN and NVML_ERROR_NOT_SUPPORTED.
-    each(called.iter().flat_map(|f| [format!("{f}=999"), format!("{f}=3")]), |fault| {
-        let outcome = Bench::new().fault(fault).run("plain", &["200", "1000"]);
-        assert_eq!(outcome.counted(), outcome.truth(), "{fault}: {}", outcome.course());
-        outcome.ended();
-    });
 }
 
 /// What the meter alone asks the driver.

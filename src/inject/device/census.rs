@@ -29,8 +29,8 @@ use crate::{
     },
     evidence::record::{Boundary, Kernel, Kernels, Kind, Record, Tier, Window},
     inject::{
-        burst,
-        config::{self, Asked, Config},
+        apart, burst,
+        config::{Asked, Config},
         gate,
         launch::{Launch, What},
         meter,
@@ -39,7 +39,7 @@ use crate::{
     },
     window::{
         budget::{self, Cost},
-        clock::monotonic_ns,
+        clock::{self, monotonic_ns},
         period,
     },
 };
@@ -52,6 +52,8 @@ pub(super) const SPACING: Duration = Duration::from_secs(30);
 const LISTEN: (usize, Duration) = (8192, Duration::from_secs(3));
 /// How often the meter looks up while it waits for launches.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long a launch that is under way is waited for when the program ends.
+const LAST: Duration = Duration::from_millis(200);
 /// A program that hardly launches is not waited for: so long, and this for each launch.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
 /// Censuses after which the CUDA cores are counted too: the first ones make the tensor operations known.
@@ -78,7 +80,7 @@ pub(super) struct Censuses {
 
 impl Censuses {
     pub(super) fn new(config: &Config, now: u64) -> Self {
-        let processes = config::job_processes();
+        let processes = config.processes;
         let never = (processes > 1 && config.census.is_none()).then(|| {
             format!("no census in a job of {processes} processes: a kernel that waits for another process could wait for ever while kernels run one by one")
         });
@@ -93,6 +95,17 @@ impl Censuses {
     pub(super) fn rolls(&self) -> bool {
         self.asked.is_none_or(|a| a.rolls) && self.failures < FAILURES
     }
+}
+
+/// What came of a burst.
+pub(super) struct Through {
+    pub(super) chunks: Vec<Chunk>,
+    /// None when the context is gone.
+    pub(super) profiler: Option<RangeProfiler>,
+    /// Why it ended early, if it did.
+    pub(super) why: String,
+    /// Launches went through that nobody counted.
+    pub(super) lost: bool,
 }
 
 /// What came of the launches of one chunk.
@@ -137,7 +150,7 @@ impl Metered {
             self.skip("no census in a process that uses several GPUs: kernels that wait for each other could wait for ever".to_owned());
             return;
         }
-        if find::torch_is_mapped() && !subscribe::stands_between() {
+        if apart::run(find::torch_is_mapped).unwrap_or(true) && !subscribe::stands_between() {
             self.skip("no census: torch.profiler could not be let in while it lasts; load the library by LD_PRELOAD".to_owned());
             return;
         }
@@ -176,7 +189,7 @@ impl Metered {
         burst::listen(LISTEN.0);
         let until = later(monotonic_ns(), LISTEN.1);
         while monotonic_ns() < until && !burst::heard_all() && !meter::draining() && !subscribe::wanted() {
-            std::thread::sleep(LOOK);
+            clock::sleep(LOOK);
         }
         drop(watched);
         Ok(period::period(&burst::end().1))
@@ -206,7 +219,7 @@ impl Metered {
     }
 
     /// Whether a census may be taken right now.
-    pub(super) fn pays_census(&self, now: u64) -> bool {
+    pub(super) fn pays_census(&mut self, now: u64) -> bool {
         if self.censuses.asked.is_some() {
             return true;
         }
@@ -250,7 +263,7 @@ impl Metered {
         let opened = Boundary { took_ns: start_ns - before_ns, exposed_ns: start_ns - before_ns, ..closed.let_through() };
         // The program goes on: there is time for what the window before counted.
         self.write_counted(before_ns, collected);
-        let (chunks, profiler, mut why) = self.chunks(profiler, &mut counters, launches, chunk);
+        let Through { chunks, profiler, mut why, lost } = self.chunks(profiler, &mut counters, launches, chunk);
         let end_ns = monotonic_ns();
         let Some(profiler) = profiler else {
             // The context is gone: the meter sees that next, and lets go of it.
@@ -285,7 +298,7 @@ impl Metered {
                 let slips = slipped > 0;
                 let why_ungated = if slips { why.clone() } else { opened.why_ungated.clone() };
                 let opened = Boundary { slipped: opened.slipped + slipped, gated: opened.gated && !slips, why_ungated, ..opened };
-                let (order, window, cycles) = self.tell_census(group, chunks, why, step, (start_ns, end_ns), opened);
+                let (order, window, cycles) = self.tell_census(group, chunks, (why, lost), step, (start_ns, end_ns), opened);
                 if let Some(cores) = cores {
                     self.tell_cores(&planned, cores, step, (&order, window, cycles));
                 }
@@ -342,26 +355,21 @@ impl Metered {
         }
     }
 
-    /// Lets launches through, chunk by chunk; the first has begun. Returns what was counted, the profiler (none when the context is gone), and why it ended
-    /// early, if it did. No launch goes through when it returns.
-    pub(super) fn chunks(
-        &mut self,
-        mut profiler: RangeProfiler,
-        counters: &mut Group,
-        launches: usize,
-        chunk: usize,
-    ) -> (Vec<Chunk>, Option<RangeProfiler>, String) {
+    /// Lets launches through, chunk by chunk; the first has begun. No launch goes through when it
+    /// returns.
+    pub(super) fn chunks(&mut self, mut profiler: RangeProfiler, counters: &mut Group, launches: usize, chunk: usize) -> Through {
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut left = launches;
         let patience = PATIENCE.0 + PATIENCE.1 * u32::try_from(launches).unwrap_or(u32::MAX);
         let limit_ns = later(monotonic_ns(), patience);
         loop {
             let mut why = self.await_chunk(limit_ns);
-            if !burst::pause(GATE) {
+            // A program that is on its way out may be so inside a launch: from a signal's handler.
+            if !burst::pause(if meter::draining() { LAST } else { GATE }) {
                 why = "a launch did not return".to_owned();
             }
             if !self.alive() {
-                return (chunks, None, why);
+                return Through { chunks, profiler: None, why, lost: true };
             }
             // What was launched is counted when it has run.
             let _ = self.driver.synchronize();
@@ -372,14 +380,14 @@ impl Metered {
                 Ok(ranges) => chunks.push(Chunk { ranges, launches: taken }),
                 Err(e) => {
                     self.failed(e.to_string());
-                    return (chunks, Some(profiler), format!("a part of the census was lost: {e}"));
+                    return Through { chunks, profiler: Some(profiler), why: format!("a part of the census was lost: {e}"), lost: true };
                 }
             }
             if left == 0 || !why.is_empty() || chunks.iter().any(|c| c.ranges.dropped > 0) {
-                return (chunks, Some(profiler), why);
+                return Through { chunks, profiler: Some(profiler), why, lost: false };
             }
             if let Err(e) = profiler.start(counters) {
-                return (chunks, Some(profiler), e.to_string());
+                return Through { chunks, profiler: Some(profiler), why: e.to_string(), lost: false };
             }
             burst::allow(chunk.min(left));
         }
@@ -426,7 +434,7 @@ impl Metered {
         &mut self,
         group: usize,
         chunks: Vec<(Chunk, Vec<Counts>)>,
-        why: String,
+        (why, lost): (String, bool),
         step: Option<usize>,
         (start_ns, end_ns): (u64, u64),
         opened: Boundary,
@@ -445,7 +453,9 @@ impl Metered {
             why: if why.is_empty() { told.why.clone() } else { why },
             kernels: Vec::new(),
         };
-        if dropped > 0 {
+        if lost {
+            window = Window { tier: Tier::Utilization, why: kernels.why.clone(), ..window };
+        } else if dropped > 0 {
             kernels.why = format!("{dropped} launches of the census found no room and were not counted");
             window = Window { tier: Tier::Utilization, why: kernels.why.clone(), ..window };
             self.censuses.next_ns = None;
@@ -463,7 +473,7 @@ impl Metered {
         let index = window.index;
         self.out.push(Record::Window(Box::new(window)));
         self.out.push(Record::Kernels(Box::new(kernels)));
-        if dropped > 0 { (Vec::new(), index, None) } else { (told.order, index, told.cycles) }
+        if lost || dropped > 0 { (Vec::new(), index, None) } else { (told.order, index, told.cycles) }
     }
 }
 

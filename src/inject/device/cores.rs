@@ -8,7 +8,7 @@ use cupti_sys::{Cupti, Error};
 
 use super::{
     Metered,
-    census::{Chunk, Told},
+    census::{Chunk, Through, Told},
 };
 use crate::{
     counter::session::{Group, RangeProfiler},
@@ -32,6 +32,8 @@ pub(super) struct CoreBurst {
     pub(super) end_ns: u64,
     took_before_ns: u64,
     why: String,
+    /// Launches went through that nobody counted.
+    lost: bool,
 }
 
 impl Metered {
@@ -48,7 +50,7 @@ impl Metered {
         };
         let start_ns = monotonic_ns();
         burst::allow(chunk.min(launches));
-        let (chunks, profiler, why) = self.chunks(profiler, &mut counters, launches, chunk);
+        let Through { chunks, profiler, why, lost } = self.chunks(profiler, &mut counters, launches, chunk);
         let Some(profiler) = profiler else { return Err(()) };
         let _ = profiler.disable();
         let end_ns = monotonic_ns();
@@ -56,7 +58,7 @@ impl Metered {
         if through == launches {
             self.budget.learn_cores(launches, end_ns - before_ns);
         }
-        Ok(Some(CoreBurst { counters, chunks, start_ns, end_ns, took_before_ns: start_ns - before_ns, why }))
+        Ok(Some(CoreBurst { counters, chunks, start_ns, end_ns, took_before_ns: start_ns - before_ns, why, lost }))
     }
 
     fn tell_no_cores(&mut self, why: String) {
@@ -72,14 +74,14 @@ impl Metered {
         step: Option<usize>,
         census: (&[(u64, u32)], u64, Option<u64>),
     ) {
-        let CoreBurst { counters, chunks, start_ns, end_ns, took_before_ns, why } = burst;
+        let CoreBurst { counters, chunks, start_ns, end_ns, took_before_ns, why, lost } = burst;
         let dropped: usize = chunks.iter().map(|c| c.ranges.dropped).sum();
         let keys: Vec<u64> = chunks.iter().flat_map(|c| &c.launches).map(|l| l.place().key()).collect();
         let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
         let told = counted.collect::<Result<Vec<_>, Error>>().map(Told::of);
         // Launches waited for its Start, and nothing ran.
         let opened = Boundary { gated: true, took_ns: took_before_ns, ..Boundary::default() };
-        let tensor = self.known_operations(&keys, census.0, census.1);
+        let tensor = if lost { Err(keys.len()) } else { self.known_operations(&keys, census.0, census.1) };
         let nvml = self.read_nvml();
         let mut window = match tensor {
             Ok(counts) => {
@@ -94,7 +96,7 @@ impl Metered {
         window.spent = Some(self.budget.spent());
         let mut kernels = Kernels { device: self.ordinal, cores: true, window: Some(window.index), why, ..Kernels::default() };
         match told {
-            Ok(told) if dropped == 0 => {
+            Ok(told) if dropped == 0 && !lost => {
                 kernels.step = step.filter(|_| kernels.why.is_empty()).map(|s| s as u64);
                 (kernels.launches, kernels.ranges) = (told.launches, told.ranges);
                 if kernels.why.is_empty() {
@@ -102,6 +104,7 @@ impl Metered {
                 }
                 kernels.kernels = told.kernels;
             }
+            Ok(_) if lost => {}
             Ok(_) => kernels.why = format!("CUDA cores not counted: {dropped} launches found no room"),
             Err(e) => kernels.why = format!("CUDA cores not counted: {e}"),
         }

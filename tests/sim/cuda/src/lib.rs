@@ -20,6 +20,7 @@ mod capture;
 mod context;
 mod device;
 mod fault;
+mod garbage;
 mod hooks;
 mod launch;
 mod memory;
@@ -44,15 +45,21 @@ pub(crate) const NOT_FOUND: R = 500;
 macro_rules! cuda {
     ($(fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block)*) => {
         $(#[unsafe(no_mangle)]
-        #[allow(unsafe_op_in_unsafe_fn, reason = "pointers are what CUDA's header asks for, by the caller's promise")]
+        #[allow(unsafe_op_in_unsafe_fn, clippy::redundant_closure_call, clippy::cast_sign_loss, reason = "pointers are what CUDA's header asks for, by the caller's promise")]
         pub unsafe extern "C" fn $name($($arg: $ty),*) -> $crate::R {
             if let Some(code) = $crate::fault::call(stringify!($name)) {
                 return code;
             }
+            let garbage = $crate::fault::garbage();
             if !$crate::state::initialised() {
                 return $crate::NOT_INITIALIZED;
             }
-            $body
+            let work = || $body;
+            let answer = work();
+            if let (Some(kind), $crate::OK) = (garbage, answer) {
+                $crate::garbage::spoil(stringify!($name), &[$($arg as usize),*], kind);
+            }
+            answer
         })*
     };
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Activity {
     pub(crate) mflop: AtomicU64,
     /// Nanoseconds busy.
     pub(crate) busy_ns: AtomicU64,
+    /// The process that owns its counters; 0: none does.
+    pub(crate) owner: AtomicI32,
 }
 
 /// The folder of the stand-in's state.
@@ -104,19 +106,20 @@ fn all() -> &'static All {
     static MAP: OnceLock<&'static All> = OnceLock::new();
     MAP.get_or_init(|| {
         let size = size_of::<All>();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder().join("activity"))
-            .expect("the stand-in's folder");
-        if file.metadata().map_or(0, |m| m.len()) < size as u64 {
-            file.set_len(size as u64).expect("the stand-in's folder");
-        }
-        // SAFETY: a shared mapping of a file that is long enough and never shrinks; atomics are valid for any bytes.
+        let open = || {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder().join("activity")).ok()?;
+            // A file of the right length is not touched: the process may be forbidden to write so far.
+            if file.metadata().ok()?.len() < size as u64 {
+                file.set_len(size as u64).ok()?;
+            }
+            Some(file)
+        };
+        let (file, prot) = (open(), libc::PROT_READ | libc::PROT_WRITE);
+        // A process that may have no such file has a GPU of its own.
+        let (flags, fd) = file.as_ref().map_or((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1), |f| (libc::MAP_SHARED, f.as_raw_fd()));
+        // SAFETY: a mapping of zeros, or of a file that is long enough and never shrinks; atomics are valid for any bytes.
         unsafe {
-            let map = libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0);
+            let map = libc::mmap(std::ptr::null_mut(), size, prot, flags, fd, 0);
             assert_ne!(map, libc::MAP_FAILED, "mapping the stand-in's activity");
             &*map.cast()
         }

@@ -1,6 +1,6 @@
 //! The stand-in GPU's `libcupti.so.13`: CUPTI's real ABI over the stand-in's libcuda, with the behaviour that was measured on an H200.
 //!
-//! Order is enforced, one process owns a GPU's counters at a time (a lock file that `kill -9` frees), a config of more passes than one reads NaN, a range
+//! Order is enforced, one process owns a GPU's counters at a time (which `kill -9` frees), a config of more passes than one reads NaN, a range
 //! profiler keeps its first configuration for life, launches outside an open range are not counted, values are readable after Stop and Decode,
 //! there is one subscriber. A Push without a Start that worked kills the context on the real GPU; here it aborts the process.
 #![allow(
@@ -16,10 +16,14 @@
 mod callback;
 #[path = "../../cuda/src/fault.rs"]
 mod fault;
+mod garbage;
 mod host;
 mod link;
 mod metric;
 mod range;
+#[path = "../../cuda/src/shared.rs"]
+#[allow(dead_code, reason = "shared with the other stand-ins")]
+mod shared;
 
 /// Marks the stand-in.
 #[unsafe(no_mangle)]
@@ -45,11 +49,19 @@ macro_rules! cupti {
             if let Some(code) = $crate::fault::call(stringify!($name)) {
                 return code;
             }
-            let $p = &mut *params;
-            if $p.struct_size < <$params as cupti_sys::raw::Params>::STRUCT_SIZE {
+            if (*params).struct_size < <$params as cupti_sys::raw::Params>::STRUCT_SIZE {
                 return $crate::TOO_SMALL;
             }
-            $body
+            let garbage = $crate::fault::garbage();
+            let work = || {
+                let $p = &mut *params;
+                $body
+            };
+            let answer = work();
+            if let (Some(kind), $crate::OK) = (garbage, answer) {
+                $crate::garbage::spoil(stringify!($name), params.cast(), kind);
+            }
+            answer
         })*
     };
 }
@@ -66,6 +78,10 @@ pub(crate) fn takes_ms(ms: u64) {
 pub unsafe extern "C" fn cuptiGetVersion(version: *mut u32) -> R {
     if let Some(code) = fault::call("cuptiGetVersion") {
         return code;
+    }
+    if let Some(kind) = fault::garbage() {
+        *version = [0, u32::MAX, 23][kind as usize % 3];
+        return OK;
     }
     *version = std::env::var("FLOPSPROF_SIM_CUPTI_VERSION").ok().and_then(|v| v.parse().ok()).unwrap_or(130_001);
     OK

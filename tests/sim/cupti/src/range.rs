@@ -5,15 +5,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::{CStr, c_char, c_void},
-    fs::{File, OpenOptions},
-    os::fd::AsRawFd,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
 use cupti_sys::raw::{self, AUTO_RANGE};
 
-use crate::{HARDWARE_BUSY, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, host, link::link, metric, takes_ms};
+use crate::{HARDWARE_BUSY, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, host, link::link, metric, shared, takes_ms};
 
 const MAGIC: &str = "stand-in counter data\n";
 /// Room for a range in an image.
@@ -36,8 +34,6 @@ struct Profiler {
 }
 
 static PROFILERS: Mutex<Option<HashMap<usize, Profiler>>> = Mutex::new(None);
-/// The lock files of the GPUs whose counters this process owns, by device.
-static OWNED: Mutex<Option<HashMap<usize, File>>> = Mutex::new(None);
 
 fn with<T>(object: *mut c_void, f: impl FnOnce(&mut Profiler) -> Result<T, u32>) -> Result<T, u32> {
     let mut profilers = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,30 +44,27 @@ fn answer(result: Result<(), u32>) -> u32 {
     result.err().unwrap_or(OK)
 }
 
-/// Takes a GPU's counters; the kernel frees the lock when the process dies.
-fn own(device: usize) -> bool {
-    if OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().contains_key(&device) {
-        return true;
-    }
+fn pid() -> i32 {
     // SAFETY: no preconditions.
-    let uid = unsafe { libc::getuid() };
-    let folder =
-        std::env::var_os("FLOPSPROF_SIM_DIR").map_or_else(|| std::env::temp_dir().join(format!("flopsprof-sim-{uid}")), Into::into);
-    let _ = std::fs::create_dir_all(&folder);
-    let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(format!("gpu{device}.owner"))) else {
-        return false;
-    };
-    // A lock of the process, not of the descriptor: children that inherit the descriptor do not keep the counters taken.
-    // SAFETY: all zeros is a lock of the whole file; the descriptor is open.
-    let taken = unsafe {
-        let mut lock: libc::flock = std::mem::zeroed();
-        lock.l_type = libc::F_WRLCK as i16;
-        libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) == 0
-    };
-    if taken {
-        OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(device, file);
+    unsafe { libc::getpid() }
+}
+
+/// Whether a process is there and has not ended, waited for or not.
+fn runs(pid: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    let there = unsafe { libc::kill(pid, 0) } == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    there && !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+/// Takes a GPU's counters, from a process that has ended too. There is no descriptor to it, as the kernel's own lock has none.
+fn own(device: usize) -> bool {
+    let owner = &shared::activity()[device].owner;
+    match owner.compare_exchange(0, pid(), Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => true,
+        Err(other) if other == pid() => true,
+        Err(other) => !runs(other) && owner.compare_exchange(other, pid(), Ordering::SeqCst, Ordering::SeqCst).is_ok(),
     }
-    taken
 }
 
 /// What a context's end does: its profilers go with it, and the GPU's counters are free.
@@ -86,7 +79,7 @@ pub(crate) fn context_ends(ctx: usize) {
 }
 
 fn disown(device: usize) {
-    OWNED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().remove(&device);
+    let _ = shared::activity()[device].owner.compare_exchange(pid(), 0, Ordering::SeqCst, Ordering::SeqCst);
 }
 
 extern "C" fn take(user: *mut c_void, range: usize, path: *const c_char, flop: u64) {
@@ -252,11 +245,10 @@ fn close(o: &mut Profiler) -> Result<(), u32> {
     Ok(())
 }
 
-/// An image's text, in place: a census asks for each of its ranges.
+/// What stands in an image, as long as it is there.
 unsafe fn text<'a>(image: *const u8, size: usize) -> Option<&'a str> {
-    let bytes = std::slice::from_raw_parts(image, size);
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(size);
-    std::str::from_utf8(&bytes[..end]).ok()?.strip_prefix(MAGIC)
+    let length = libc::strnlen(image.cast(), size);
+    std::str::from_utf8(std::slice::from_raw_parts(image, length)).ok()?.strip_prefix(MAGIC)
 }
 
 /// The value of a metric in a range of a decoded image; NaN for one it does not hold; none for what is no image.

@@ -13,6 +13,7 @@
 
 #[path = "../../cuda/src/fault.rs"]
 mod fault;
+mod garbage;
 #[path = "../../cuda/src/shared.rs"]
 mod shared;
 
@@ -48,7 +49,13 @@ macro_rules! nvml {
             if let Some(code) = fault::call(stringify!($name)) {
                 return code;
             }
-            $body
+            let garbage = fault::garbage();
+            let work = || $body;
+            let answer = work();
+            if let (Some(kind), OK) = (garbage, answer) {
+                garbage::spoil(stringify!($name), &[$($arg as usize),*], kind);
+            }
+            answer
         })*
     };
 }
@@ -165,8 +172,12 @@ nvml! {
     }
     fn nvmlGpmQueryDeviceSupport(_device: nvmlDevice_t, support: *mut nvmlGpmSupport_t) { (*support).isSupportedDevice = 1; OK }
     fn nvmlGpmSampleAlloc(sample: *mut nvmlGpmSample_t) { *sample = Box::into_raw(Box::new(Sample::default())).cast(); OK }
-    fn nvmlGpmSampleFree(sample: nvmlGpmSample_t) { drop(Box::from_raw(sample.cast::<Sample>())); OK }
+    fn nvmlGpmSampleFree(sample: nvmlGpmSample_t) {
+        if !sample.is_null() { drop(Box::from_raw(sample.cast::<Sample>())); }
+        OK
+    }
     fn nvmlGpmSampleGet(device: nvmlDevice_t, sample: nvmlGpmSample_t) {
+        if sample.is_null() { return INVALID_ARGUMENT; }
         *sample.cast::<Sample>() = Sample { ns: now_ns(), mflop: shared::activity()[ordinal(device)].mflop.load(Ordering::Relaxed) };
         OK
     }

@@ -1,0 +1,215 @@
+//! Faults in everything that the meter calls: each call of CUPTI, NVML and the driver that a run really makes fails in turn, lies, answers garbage, hangs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::Output,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use flopsprof::evidence::record::Record;
+
+use crate::{
+    harness::{BF16, Bench, FP8, Outcome, compiled},
+    race,
+};
+
+/// A program that is metered with a census in it, so that every call is made.
+const PROGRAM: (&str, &[&str]) = ("steps", &["160", "1000"]);
+/// Answers beside a success, by function: how many kinds of garbage there are. See the stand-ins' `garbage.rs`.
+const GARBAGE: &[(&str, u32)] = &[
+    ("cuptiGetVersion", 3),
+    ("cuptiDeviceGetChipName", 4),
+    ("cuptiProfilerHostGetBaseMetrics", 4),
+    ("cuptiProfilerHostInitialize", 1),
+    ("cuptiProfilerHostGetConfigImageSize", 4),
+    ("cuptiProfilerHostGetNumOfPasses", 4),
+    ("cuptiProfilerHostEvaluateToGpuValues", 6),
+    ("cuptiRangeProfilerEnable", 1),
+    ("cuptiRangeProfilerGetCounterDataSize", 3),
+    ("cuptiRangeProfilerDecodeData", 3),
+    ("cuptiRangeProfilerGetCounterDataInfo", 3),
+    ("cuptiRangeProfilerStop", 1),
+    ("nvmlSystemGetDriverVersion", 1),
+    ("nvmlDeviceGetMigMode", 3),
+    ("nvmlSystemGetConfComputeState", 3),
+    ("nvmlDeviceGetTotalEnergyConsumption", 3),
+    ("nvmlDeviceGetPowerUsage", 3),
+    ("nvmlDeviceGetClockInfo", 3),
+    ("nvmlDeviceGetMaxClockInfo", 3),
+    ("nvmlDeviceGetCurrentClocksThrottleReasons", 1),
+    ("nvmlDeviceGetUtilizationRates", 3),
+    ("nvmlGpmQueryDeviceSupport", 3),
+    ("nvmlGpmMetricsGet", 4),
+    ("cuDriverGetVersion", 3),
+    ("cuDeviceGetCount", 3),
+    ("cuDeviceGetAttribute", 3),
+    ("cuDeviceGetName", 1),
+    ("cuDeviceGetPCIBusId", 1),
+    ("cuDeviceGetUuid_v2", 1),
+    ("cuDevicePrimaryCtxGetState", 3),
+    ("cuCtxGetId", 1),
+];
+
+fn bench() -> Bench {
+    Bench::new().env("FLOPSPROF_CENSUS", "0.05:30").env("FLOPSPROF_REPORT", "0").env("FLOPSPROF_SIM_FAULT_OURS", "1")
+}
+
+fn bare() -> &'static Output {
+    static BARE: OnceLock<Output> = OnceLock::new();
+    BARE.get_or_init(|| race::output(&mut bench().command(false, PROGRAM.0, PROGRAM.1)))
+}
+
+/// The functions that a metered run calls, of CUPTI and NVML on any thread, of the driver on threads of the meter's.
+fn called() -> Vec<String> {
+    let bench = bench();
+    let list = bench.dir.path().join("calls");
+    let bench = bench.env("FLOPSPROF_SIM_CALLS", &list);
+    let outcome = bench.compare(bare(), race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1)));
+    assert_eq!(outcome.said, [] as [&str; 0]);
+    let list = fs::read_to_string(list).expect("the list of calls");
+    let of_ours = |line: &str| {
+        let (who, function) = line.split_once(' ')?;
+        (who == "ours" || !function.starts_with("cu") || function.starts_with("cupti")).then(|| function.to_owned())
+    };
+    let called: BTreeSet<String> = list.lines().filter_map(of_ours).collect();
+    for (library, least) in [("cupti", 20), ("nvml", 14), ("cuD", 6)] {
+        let count = called.iter().filter(|f| f.starts_with(library)).count();
+        assert!(count >= least, "{count} functions of {library}*: {called:?}");
+    }
+    called.into_iter().collect()
+}
+
+/// Runs the program with a fault: it is as ever, the evidence can be read and claims no more than ran, and the command makes a report of it.
+fn survives(fault: &str) -> Outcome {
+    let bench = bench().fault(fault);
+    let started = Instant::now();
+    let metered = race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1));
+    assert!(started.elapsed() < Duration::from_secs(40), "it took {:?}", started.elapsed());
+    let outcome = bench.compare(bare(), metered);
+    assert!(outcome.said.len() <= 3, "{:?}", outcome.said);
+    if bench.out().exists() {
+        let (truth, counted) = (outcome.truth(), outcome.counted());
+        assert!(counted.iter().all(|(path, flop)| flop <= &truth[path]), "{counted:?} of {truth:?}; {}", outcome.course());
+        outcome.ended();
+        if fault.contains("garbage") {
+            let (status, report) = outcome.report();
+            assert!(matches!(status, Some(0 | 2)), "{status:?}: {report}");
+        }
+    }
+    outcome
+}
+
+/// Whether the evidence says that something was wrong.
+fn told(outcome: &Outcome) -> bool {
+    let lines = outcome.evidence().into_iter().flat_map(|f| f.lines);
+    lines.into_iter().any(|line| match line.record {
+        Record::Fault(_) => true,
+        Record::Window(window) => !window.why.is_empty() || !window.opened.gated,
+        Record::Kernels(kernels) => !kernels.why.is_empty(),
+        _ => false,
+    })
+}
+
+/// Whether nothing is missing of what is counted all the time, but what slips where two cores are busy.
+fn whole(outcome: &Outcome) -> bool {
+    let (truth, counted) = (outcome.truth(), outcome.counted());
+    [BF16, FP8].iter().all(|path| counted.get(*path).copied().unwrap_or(0) * 100 >= truth[*path] * 90)
+}
+
+/// What the meter cannot know of: nothing is seen of a context that the driver denies.
+fn unseen(fault: &str) -> bool {
+    ["cuDevicePrimaryCtxGetState", "cuDeviceGetCount", "cuDeviceGet=", "cuDevicePrimaryCtxRetain", "cuptiGetVersion"]
+        .iter()
+        .any(|f| fault.starts_with(f))
+}
+
+/// Whether the ledger knows that not everything was counted.
+fn reckoned(outcome: &Outcome) -> bool {
+    let ledger = outcome.ledger();
+    ledger.estimated.iter().any(|e| e.seconds > 0.0)
+        || ledger.paths.values().any(|p| p.interpolated > 0)
+        || outcome.windows().iter().any(|w| !w.opened.gated)
+}
+
+fn fails(fault: &str) {
+    let outcome = survives(fault);
+    assert!(outcome.said.len() <= 2, "{:?}", outcome.said);
+    if fault.starts_with("nvml") {
+        assert!(whole(&outcome), "NVML is no part of the count:\n{}", outcome.course());
+    } else if !unseen(fault) {
+        assert!(whole(&outcome) || told(&outcome), "nothing is said of it:\n{}", outcome.course());
+        assert!(whole(&outcome) || reckoned(&outcome), "the ledger does not know of it:\n{}", outcome.course());
+    }
+}
+
+/// A call that fails from the first time on, or once in the middle; that says it did what it did not; that answers garbage.
+#[test]
+fn every_call_may_fail_lie_and_answer_garbage() {
+    let called = called();
+    let mut faults: Vec<String> = called.iter().flat_map(|f| [format!("{f}=999"), format!("{f}=999@3"), format!("{f}=0")]).collect();
+    // A Start that lies cannot be told from one that worked, and a Push after it ends a program on a real GPU as well as here.
+    faults.retain(|f| f != "cuptiRangeProfilerStart=0");
+    for (function, kinds) in GARBAGE {
+        assert!(called.iter().any(|f| f == function), "{function} is not called");
+        faults.extend((0..*kinds).map(|kind| format!("{function}=garbage:{kind}")));
+    }
+    let only = std::env::var("HOSTILE").unwrap_or_default();
+    faults.retain(|f| f.contains(&only));
+    let count = race::each(&faults, Clone::clone, |fault| if fault.contains("=999") { fails(fault) } else { drop(survives(fault)) });
+    eprintln!("faults: {count} in {} functions, all survived", called.len());
+}
+
+/// A call that does not come back for a while: launches are held no longer than a gate may, and the end no longer than the drain.
+#[test]
+fn every_call_may_hang() {
+    const HANG: Duration = Duration::from_millis(1500);
+    let only = std::env::var("HOSTILE").unwrap_or_default();
+    let faults: Vec<String> = called().iter().map(|f| format!("{f}=hang:{}@2", HANG.as_millis())).filter(|f| f.contains(&only)).collect();
+    let count = race::each(&faults, Clone::clone, |fault| {
+        let bench = bench().fault(fault).env("FLOPSPROF_DRAIN", "0.4");
+        let outcome = bench.compare(bare(), race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1)));
+        if bench.out().exists() {
+            let (truth, counted) = (outcome.truth(), outcome.counted());
+            assert!(counted.iter().all(|(path, flop)| flop <= &truth[path]), "{counted:?} of {truth:?}");
+            let ended = outcome.evidence().iter().all(|f| f.ended);
+            assert!(!ended || told(&outcome) || whole(&outcome), "nothing is said of it:\n{}", outcome.course());
+        }
+    });
+    eprintln!("faults: {count} calls hung, all survived");
+}
+
+/// Ten seconds, with the deadlines that users have: a launch is held for 5 s at the most, and so is the end.
+#[test]
+fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
+    let bench = Bench::new().fault("cuptiRangeProfilerPopRange=hang:10000@2");
+    let began = Instant::now();
+    let bare = race::output(&mut bench.command(false, "plain", &["400", "1000"]));
+    let alone = began.elapsed();
+    let began = Instant::now();
+    let metered = race::output(&mut bench.command(true, "plain", &["400", "1000"]));
+    let took = began.elapsed();
+    let outcome = bench.compare(&bare, metered);
+    assert!(took > alone + Duration::from_secs(5), "{took:?}: it did not hang");
+    assert!(took < alone + Duration::from_secs(14), "{took:?}, and {alone:?} alone");
+    assert!(outcome.counted().iter().all(|(path, flop)| flop <= &outcome.truth()[path]));
+    eprintln!("faults: 1 call hung for 10 s, survived in {took:.1?} ({alone:.1?} without the meter)");
+}
+
+/// A signal ends the program from its handler, in the midst of launches that a census lets through one by one: the launch that is under way never returns, and the
+/// end does not wait for it.
+#[test]
+fn an_end_inside_a_launch_of_a_census_is_not_held() {
+    for how in ["sigterm-exits", "sigterm-_exits"] {
+        let bench = Bench::new().env("FLOPSPROF_CENSUS", "0.3:100000");
+        let program = compiled("hostile", "ends");
+        let timed = |metered: bool| {
+            let began = Instant::now();
+            (race::output(&mut bench.start(metered, &program, &[how])), began.elapsed())
+        };
+        let ((bare, alone), (metered, took)) = (timed(false), timed(true));
+        bench.compare(&bare, metered);
+        assert!(took < alone + Duration::from_secs(4), "{how}: {took:?}, and {alone:?} alone");
+    }
+}
