@@ -70,7 +70,7 @@ impl Copies {
     }
 
     fn attach_mapped(&mut self, probes: &mut Probes, mapped: &library::Mapped) {
-        if !self.known.contains_key(&mapped.id) {
+        if !self.known.contains_key(&mapped.id) && !probes.leaving(&mapped.id) {
             let opened = mapped.open();
             self.attach(probes, mapped.id.clone(), &mapped.path, Some(mapped.pid), opened);
             self.users.push(mapped.pid);

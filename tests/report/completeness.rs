@@ -165,6 +165,7 @@ fn who_ran_unmetered_is_named_with_its_share() {
     let text = String::from_utf8(report(folder.path(), [""; 0]).stdout).expect("UTF-8");
     assert!(text.contains("unmetered: <miner> 4001 on node-a (user anna, Slurm job 4711, started by init 1), 2026-01-01"), "{text}");
     assert!(text.contains("37.5 % of the tensor time, kernels ran 30.00 s, 100 launches in "), "{text}");
+    assert!(text.contains("- the witness saw more than was metered: 1 unmetered process(es) worked on it"), "{text}");
     assert!(text.contains("the witness lost 7 events of processes and 2 calls of the driver"), "{text}");
     // The page shows a name as text, whatever it is.
     let page = folder.path().join("report.html");
