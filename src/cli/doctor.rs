@@ -16,7 +16,7 @@ use flopsprof::{
         session::{RangeProfiler, Ranges},
     },
     inject::config,
-    witness::nvml::Witness,
+    witness::{nvml::Witness, probe::Probes},
 };
 
 use super::library;
@@ -59,6 +59,7 @@ pub(crate) fn run(_args: Args) -> Result<ExitCode> {
         counters(&mut findings, cupti);
     }
     limits(&mut findings);
+    witness(&findings);
     println!(
         "{}",
         if findings.bad {
@@ -240,6 +241,14 @@ fn holders() -> String {
         }
     }
     if found.is_empty() { String::new() } else { format!(", perhaps {}", found.join(", ")) }
+}
+
+/// The witness is no part of metering: what it lacks is a note.
+fn witness(f: &Findings) {
+    match Probes::load() {
+        Ok(_) => f.ok("witness", "probes in the kernel load here: flopsprof watch sees who uses the GPUs"),
+        Err(e) => f.note("witness", format!("sees less here: {}: {}", e.what, e.remedy)),
+    }
 }
 
 fn limits(f: &mut Findings) {

@@ -35,6 +35,8 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal a line shows
 /// the FLOP counted so far, the rate, the power, and the largest kernels of the last census.
 ///
+/// A witness of who else uses the node's GPUs runs beside it (flopsprof watch), with all that it may: root sees most. It says in one line what it lacks.
+///
 /// With a recipe of the AWS toolkit that says `compute_flops: true`, flops_meter.json is written at the end (to FLOPS_METER_OUT), with what was measured; with
 /// one that does not, the command runs without the meter.
 ///

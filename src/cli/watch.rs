@@ -101,7 +101,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     more_files();
     let options = Options {
-        out: Some(args.out.clone()),
+        out: args.out.clone(),
         launches: match args.launches {
             When::Off => Launches::Off,
             When::Sampled => Launches::Sampled,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-/// What was executed in a stretch of time, in cycles of a whole device at its peak.
+/// What was executed in a stretch of time, in cycles of a whole device at its peak. There are as many as windows, of thousands of ranks: they are kept small.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Slice {
     /// When it began, the machine's own clock.
@@ -14,9 +14,9 @@ pub struct Slice {
     /// Cycles that a whole device takes for it at the path's peak.
     pub cycles: f64,
     /// The part of them of paths whose peak in operations is not their pipe's peak in cycles.
-    pub loose: f64,
-    /// SM clock, MHz, by the cycles that passed: right when no other context shared the device.
-    pub clock_mhz: Option<f64>,
+    pub loose: f32,
+    /// SM clock, MHz, by the cycles that passed: right when no other context shared the device. 0 where it is not known.
+    pub clock_mhz: f32,
 }
 
 /// Slices by their time.
@@ -35,7 +35,7 @@ impl Work {
             Some(peak) => {
                 slice.cycles += flop / peak;
                 // Older instructions keep the pipe active for more or fewer cycles than their peak says: FlashAttention-2 on an H200 by a third.
-                slice.loose += if path.contains("op_hmma") { flop / peak } else { 0.0 };
+                slice.loose += if path.contains("op_hmma") { (flop / peak) as f32 } else { 0.0 };
             }
             None => self.no_peak |= flop > 0.0,
         }
@@ -46,7 +46,7 @@ impl Work {
         if let (Some(slice), Some(cycles)) = (self.slices.get_mut(&(start_ns, end_ns)), cycles)
             && end_ns > start_ns
         {
-            slice.clock_mhz = Some(cycles as f64 / (end_ns - start_ns) as f64 * 1e3);
+            slice.clock_mhz = (cycles as f64 / (end_ns - start_ns) as f64 * 1e3) as f32;
         }
     }
 

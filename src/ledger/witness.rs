@@ -271,7 +271,7 @@ fn device_joined(
             for slice in metered.slices.iter().flatten() {
                 let part = part(slice, interval);
                 window.metered_tensor_s += part * slice.cycles / hertz;
-                joined.loose_s += part * slice.loose / hertz;
+                joined.loose_s += part * f64::from(slice.loose) / hertz;
             }
         }
         match joined.windows.last_mut() {
@@ -297,7 +297,8 @@ fn clocks(witness: &FileWitness, uuid: &str, metered: &MeteredDevice, is_metered
         if let ([alone], 0) = (&here[..], others) {
             for slice in *alone {
                 let both = overlap((slice.start_ns, slice.end_ns), (interval.start_ns, interval.end_ns)) as f64;
-                if let Some(mhz) = slice.clock_mhz.filter(|mhz| on.clock_mhz.is_none_or(|nvml| *mhz > PLAUSIBLE * nvml)) {
+                let mhz = f64::from(slice.clock_mhz);
+                if mhz > 0.0 && on.clock_mhz.is_none_or(|nvml| mhz > PLAUSIBLE * nvml) {
                     (seen_ns, cycles) = (seen_ns + both, cycles + both * mhz);
                 }
             }

@@ -173,7 +173,10 @@ pub fn completeness(run: &RunTotal) -> Completeness {
     let (verdict, why) = match worst {
         _ if witnessed.files == 0 => (Verdict::NotWitnessed, "no witness ran (flopsprof watch; flopsprof run starts one)".to_owned()),
         Some(device) => (device.verdict, device.why.clone()),
-        None => (Verdict::NotWitnessed, "no device was seen at work".to_owned()),
+        None => match witnessed.processes.iter().filter(|p| !p.metered && p.worked()).count() {
+            0 => (Verdict::NotWitnessed, "no device was seen at work".to_owned()),
+            n => (Verdict::Incomplete, format!("{n} unmetered process(es) launched something, on which device is not known")),
+        },
     };
     let mut processes: Vec<Process> = witnessed.processes.iter().map(|p| process(p, &witnessed.processes, &witnessed.devices)).collect();
     processes.sort_by(|a, b| (a.metered, !a.worked).cmp(&(b.metered, !b.worked)).then(a.first_unix_s.total_cmp(&b.first_unix_s)));

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     evidence::record::Tier,
+    reconcile::completeness::Verdict,
     rule::{Statement, TestName},
 };
 
@@ -182,7 +183,8 @@ fn places(out: &mut String, report: &Report, mark: &str) {
     }
     let held: u64 = report.processes.iter().map(|p| p.launches_held).sum();
     let longest = report.processes.iter().map(|p| p.longest_wait_ms).fold(0.0, f64::max);
-    let cpu: f64 = report.processes.iter().map(|p| p.meter_cpu_s).sum();
+    // An empty sum of floats is -0.
+    let cpu = report.processes.iter().map(|p| p.meter_cpu_s).fold(0.0, |a, b| a + b);
     let _ = writeln!(out, "\nthe meter held {held} launches at boundaries (longest {longest:.0} ms) and used {cpu:.2} s of CPU");
     if let Some(o) = &report.overhead {
         let _ = writeln!(
@@ -234,6 +236,9 @@ pub fn doubts(report: &Report) -> Vec<String> {
     for run in report.runs.iter().filter(|r| r.ranks_missing > 0) {
         let which = if run.missing.is_empty() { String::new() } else { format!(" ({})", run.missing) };
         lines.push(format!("{} rank(s) of the job left no evidence here{which}: the total is a lower bound", run.ranks_missing));
+    }
+    if report.completeness.verdict == Verdict::Incomplete {
+        lines.push(format!("the witness saw more than was metered: {}", report.completeness.why));
     }
     lines.extend(n.unreadable.iter().map(|f| format!("no evidence can be read from a file of the run: the total is a lower bound: {f}")));
     lines.extend(n.duplicates.iter().map(|d| format!("counted once: {d}")));

@@ -5,10 +5,12 @@
 //! by [`table`] and [`device`], and appends what was seen to the run's folder; [`metrics`] is what
 //! Prometheus is told, and [`serve`] tells it.
 
+mod copies;
 pub mod cpu;
 pub mod device;
 pub mod entry;
 pub mod identity;
+mod journal;
 pub mod library;
 pub mod metrics;
 pub mod nvml;

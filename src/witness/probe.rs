@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     os::fd::{AsRawFd, RawFd},
+    thread::JoinHandle,
 };
 
 use aya::{
@@ -78,6 +79,8 @@ pub struct Probes {
     lost: PerCpuArray<MapData, u64>,
     on: Array<MapData, u64>,
     attached: BTreeMap<FileId, Attached>,
+    /// Copies whose probes are being taken away.
+    leaving: BTreeMap<FileId, JoinHandle<()>>,
     launching: bool,
 }
 
@@ -142,6 +145,7 @@ impl Probes {
             on: Array::try_from(on).map_err(wrong)?,
             bpf,
             attached: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             launching: false,
         })
     }
@@ -150,17 +154,6 @@ impl Probes {
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.events.as_raw_fd()
-    }
-
-    /// Whether a copy has its probes.
-    #[must_use]
-    pub fn knows(&self, id: &FileId) -> bool {
-        self.attached.contains_key(id)
-    }
-
-    /// Copies that have their probes.
-    pub fn copies(&self) -> impl Iterator<Item = &FileId> {
-        self.attached.keys()
     }
 
     /// Attaches to a copy: its rare entry points now, its launches where these are being counted.
@@ -188,7 +181,13 @@ impl Probes {
     pub fn detach(&mut self, id: &FileId) {
         let copy = self.attached.remove(id);
         // As for launches: it takes long, and nobody has to wait.
-        std::thread::spawn(move || drop(copy));
+        self.leaving.insert(id.clone(), std::thread::spawn(move || drop(copy)));
+    }
+
+    /// Whether probes that were taken away are still there: new ones beside them would count twice.
+    pub fn leaving(&mut self, id: &FileId) -> bool {
+        self.leaving.retain(|_, thread| !thread.is_finished());
+        self.leaving.contains_key(id)
     }
 
     /// Begins to count launches, or ends it. What a call counts begins and ends at one moment for all copies and entry points.

@@ -1,29 +1,20 @@
 //! The witness's round: brings together what the probes, NVML and `/proc` say, and appends it to the run's folder.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    fs::File,
-    io,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
 
 use super::{
+    copies::Copies,
     cpu::{self, Cpus},
     device::Devices,
-    identity,
-    library::{self, FileId},
+    journal::Journal,
     probe::{Launches, Lost, Probes, Refused},
     table::Table,
 };
 use crate::{
     evidence::{
-        WITNESS,
-        record::{End, Record},
+        record::Record,
         witness::{Interval, Probed, Seen, Source, Sources},
-        write::Writer,
     },
-    inject::{config::Said, identity as own},
     window::clock::monotonic_ns,
 };
 
@@ -33,22 +24,16 @@ const SAMPLE_NS: u64 = 1_000_000_000;
 const SAMPLE_EVERY_NS: u64 = 60_000_000_000;
 /// Between two looks at all processes for copies of the driver's library.
 const SWEEP_NS: u64 = 10_000_000_000;
-/// Looks at a process that became another program, after it did: it may load a copy that nobody knows.
-const LOOKS_NS: [u64; 4] = [20_000_000, 100_000_000, 500_000_000, 2_000_000_000];
-/// Such looks a second at most: a node that starts hundreds of processes a second is left to the sweeps.
-const LOOKS_PER_S: u32 = 50;
 /// The probes' counts are read so often.
 const READ_NS: u64 = 500_000_000;
-/// A copy that nobody has mapped any more is let go after so many sweeps.
-const UNUSED_SWEEPS: u32 = 6;
-/// Records that may wait while the disk refuses.
-const WAITING: usize = 10_000;
+/// A process that used a GPU ended: the interval ends soon after, but is no shorter than this.
+const SHORTEST_NS: u64 = 200_000_000;
 
 /// What is asked of a witness.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The run's folder; none: nothing is written.
-    pub out: Option<PathBuf>,
+    /// The run's folder.
+    pub out: PathBuf,
     /// When launches are counted.
     pub launches: Launches,
     /// Length of an interval.
@@ -67,22 +52,14 @@ pub struct Options {
 pub struct Watch {
     options: Options,
     probes: Result<Probes, Refused>,
+    copies: Copies,
     devices: Devices,
     table: Table,
     cpus: Cpus,
     /// Processes whose meter's thread is counted.
     meters: BTreeSet<u32>,
-    /// Records not written yet.
-    waiting: VecDeque<(u64, Record)>,
-    writer: Option<Writer>,
-    lines_lost: u64,
-    simulated: bool,
+    journal: Journal,
     lost: Lost,
-    /// The first copy that could not be probed, and what would help.
-    failed: Option<String>,
-    copies: BTreeMap<FileId, Option<u32>>,
-    young: VecDeque<(u64, usize, u32)>,
-    looks: (u64, u32),
     interval_began: u64,
     launches_since: Option<u64>,
     launches_on_ns: u64,
@@ -96,27 +73,21 @@ impl Watch {
     /// Begins: loads the probes and attaches them to every copy of the driver's library in use.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        let journal = Journal::new(options.out.clone(), options.job);
         let probes = if options.probes {
             Probes::load()
         } else {
             Err(Refused { what: "no probes were asked for".to_owned(), remedy: "leave --no-ebpf out".to_owned() })
         };
         let now = monotonic_ns();
-        let devices = Devices::new();
         let mut watch = Self {
+            copies: Copies::new(options.launches),
+            devices: Devices::new(),
             table: Table::new(options.plain),
-            simulated: devices.simulated(),
-            devices,
             cpus: Cpus::new(),
             meters: BTreeSet::new(),
-            waiting: VecDeque::from([(now, Record::Start(Box::new(own::start(false, true, &Said::read()))))]),
-            writer: None,
-            lines_lost: 0,
+            journal,
             lost: Lost::default(),
-            failed: None,
-            copies: BTreeMap::new(),
-            young: VecDeque::new(),
-            looks: (0, 0),
             interval_began: now,
             launches_since: None,
             launches_on_ns: 0,
@@ -131,11 +102,14 @@ impl Watch {
         if let Some(pid) = watch.options.job {
             let _ = watch.cpus.add_job(pid);
         }
-        let usual = library::installed().into_iter().chain(watch.options.drivers.clone());
-        for path in usual.collect::<Vec<_>>() {
-            watch.attach_file(&path);
+        if let Ok(probes) = &mut watch.probes {
+            watch.copies.installed(probes, &watch.options.drivers);
+            // Who has the driver's library already may have called it before the probes were there.
+            for pid in watch.copies.sweep(probes) {
+                watch.table.notice(pid, "mapped");
+            }
         }
-        watch.sweep(now);
+        watch.tell_fresh();
         if watch.options.launches == Launches::All {
             watch.launches(true);
         }
@@ -147,11 +121,11 @@ impl Watch {
     pub fn missing(&self) -> Option<String> {
         let probes = self.probes.as_ref().err().map(|e| format!("no probes in the kernel ({}): {}", e.what, e.remedy));
         let nvml = self.devices.why().map(|why| format!("no NVML ({why}): what devices did is not known"));
-        let missing: Vec<String> = probes.into_iter().chain(self.failed.clone()).chain(nvml).collect();
+        let missing: Vec<String> = probes.into_iter().chain(self.copies.failed.clone()).chain(nvml).collect();
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 
-    /// Whether anything at all can be witnessed.
+    /// Whether nothing at all can be witnessed.
     #[must_use]
     pub fn blind(&self) -> bool {
         self.probes.is_err() && self.devices.why().is_some()
@@ -160,7 +134,15 @@ impl Watch {
     /// Whether any of what it says is from the stand-in GPU.
     #[must_use]
     pub fn simulated(&self) -> bool {
-        self.simulated
+        self.devices.simulated() || self.copies.simulated
+    }
+
+    /// Why nothing can be written, where that is so.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn check(&self) -> io::Result<()> {
+        self.journal.check()
     }
 
     /// The newest whole interval, once.
@@ -181,26 +163,19 @@ impl Watch {
             (Launches::Sampled, _) => "sampled",
             (Launches::All, _) => "all",
         };
+        let driver = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility";
         let sources = Sources {
             launches: launches.to_owned(),
-            every_ns: u64::try_from(self.options.every.as_nanos()).unwrap_or(u64::MAX),
+            every_ns: self.every_ns(),
             ebpf: self.probes.as_ref().map_or_else(|e| off(&e.what, &e.remedy), |_| on.clone()),
-            nvml: self
-                .devices
-                .why()
-                .map_or_else(|| on.clone(), |why| off(why, "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility")),
+            nvml: self.devices.why().map_or_else(|| on.clone(), |why| off(why, driver)),
             pmu: cpu::source(),
         };
-        self.add(Record::Sources(sources));
+        self.journal.add(Record::Sources(sources));
     }
 
-    fn add(&mut self, record: Record) {
-        self.waiting.push_back((monotonic_ns(), record));
-        if self.waiting.len() > WAITING {
-            // Not the first, which says whose evidence it is.
-            self.waiting.remove(1);
-            self.lines_lost += 1;
-        }
+    fn every_ns(&self) -> u64 {
+        u64::try_from(self.options.every.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// One round: waits so long at most for something to happen, then does what is due.
@@ -215,16 +190,19 @@ impl Watch {
         }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP_NS;
-            self.sweep(now);
+            if let Ok(probes) = &mut self.probes {
+                self.copies.sweep(probes);
+            }
+            self.table.sweep(now);
         }
         self.sample(now);
-        let every = u64::try_from(self.options.every.as_nanos()).unwrap_or(u64::MAX);
         // A job's report is written soon after its processes have ended: what they did stands in the evidence then.
-        let urgent = self.table.urgent() && now >= self.interval_began + every.min(200_000_000);
-        if urgent || now >= self.interval_began + every {
+        let urgent = self.table.urgent() && now >= self.interval_began + self.every_ns().min(SHORTEST_NS);
+        if urgent || now >= self.interval_began + self.every_ns() {
             self.interval();
         }
-        self.flush();
+        self.tell_fresh();
+        self.journal.flush(self.simulated());
     }
 
     /// The last interval, and the last line.
@@ -232,11 +210,7 @@ impl Watch {
         self.events(monotonic_ns());
         self.launches(false);
         self.interval();
-        if self.writer.is_some() || self.wanted() {
-            let end = End { reason: "exit".to_owned(), lines_lost: self.lines_lost, ..End::default() };
-            self.add(Record::End(end));
-        }
-        self.flush();
+        self.journal.finish(self.simulated());
     }
 
     fn wait(&self, longest: Duration) {
@@ -260,36 +234,11 @@ impl Watch {
                 continue;
             }
             if let Some(pid) = self.table.event(&event) {
-                self.young.push_back((now + LOOKS_NS[0], 0, pid));
+                self.copies.executed(now, pid);
             }
         }
-        self.look_at_young(now);
+        self.copies.look_at_young(probes, now);
         self.tell_fresh();
-    }
-
-    /// Looks whether new programs bring copies of the driver's library that have no probes yet.
-    fn look_at_young(&mut self, now: u64) {
-        for _ in 0..self.young.len() {
-            let Some((due, turn, pid)) = self.young.pop_front() else { break };
-            if due > now {
-                self.young.push_back((due, turn, pid));
-                continue;
-            }
-            let second = now / 1_000_000_000;
-            self.looks = if self.looks.0 == second { (second, self.looks.1 + 1) } else { (second, 1) };
-            if self.looks.1 > LOOKS_PER_S {
-                continue;
-            }
-            let Some(maps) = library::maps(pid) else { continue };
-            for mapped in &maps.drivers {
-                self.attach_mapped(mapped);
-            }
-            if maps.drivers.is_empty()
-                && let Some(wait) = LOOKS_NS.get(turn + 1)
-            {
-                self.young.push_back((now + wait, turn + 1, pid));
-            }
-        }
     }
 
     /// Who is on the devices now may be gone when the interval ends.
@@ -304,84 +253,15 @@ impl Watch {
             // Nobody else tells who has ended.
             self.table.sweep(now);
         }
-        self.tell_fresh();
     }
 
+    /// What was found newly goes before what is said of it.
     fn tell_fresh(&mut self) {
-        for seen in self.table.fresh() {
-            self.add(Record::Seen(Box::new(seen)));
+        for pid in self.copies.users() {
+            self.table.notice(pid, "mapped");
         }
-    }
-
-    fn attach_mapped(&mut self, mapped: &library::Mapped) {
-        if !self.copies.contains_key(&mapped.id) {
-            let opened = mapped.open();
-            self.attach(mapped.id.clone(), &mapped.path, Some(mapped.pid), opened);
-        }
-    }
-
-    fn attach_file(&mut self, path: &std::path::Path) {
-        let Ok(file) = File::open(path) else { return };
-        let Some(id) = library::file_id(&file) else { return };
-        if !self.copies.contains_key(&id) {
-            self.attach(id, &path.display().to_string(), None, Ok(file));
-        }
-    }
-
-    fn attach(&mut self, id: FileId, path: &str, pid: Option<u32>, opened: io::Result<File>) {
-        let Ok(probes) = &mut self.probes else { return };
-        let mut probed = Probed { path: path.to_owned(), device: id.0.clone(), inode: id.1, pid, ..Probed::default() };
-        let read = opened.and_then(|file| Ok((library::points(&file)?, file)));
-        match read {
-            Ok((points, file)) => {
-                self.simulated |= points.simulated;
-                probed.simulated = points.simulated;
-                match probes.attach(id.clone(), file, points, self.options.launches) {
-                    Ok(report) => (probed.probed, probed.expensive) = (report.probed, report.expensive),
-                    Err(e) => {
-                        self.failed.get_or_insert_with(|| format!("{path} has no probes ({}): {}", e.what, e.remedy));
-                        probed.why = e.what;
-                    }
-                }
-            }
-            Err(e) => probed.why = e.to_string(),
-        }
-        self.copies.insert(id, pid.map(|_| 0));
-        self.add(Record::Probed(probed));
-    }
-
-    /// Looks at all processes: copies of the driver's library, and who of the listed is gone.
-    fn sweep(&mut self, now: u64) {
-        let first = self.copies.values().all(Option::is_none) && self.table.living().next().is_none();
-        let mut used = BTreeSet::new();
-        for pid in identity::pids().into_iter().filter(|p| *p != std::process::id()) {
-            let Some(maps) = library::maps(pid) else { continue };
-            for mapped in &maps.drivers {
-                used.insert(mapped.id.clone());
-                self.attach_mapped(mapped);
-            }
-            // It may have called before the probes were there.
-            if first && !maps.drivers.is_empty() {
-                self.table.notice(pid, "mapped");
-            }
-        }
-        let unused: Vec<FileId> = self
-            .copies
-            .iter_mut()
-            .filter_map(|(id, sweeps)| {
-                let sweeps = sweeps.as_mut()?;
-                *sweeps = if used.contains(id) { 0 } else { *sweeps + 1 };
-                (*sweeps > UNUSED_SWEEPS).then(|| id.clone())
-            })
-            .collect();
-        for id in unused {
-            self.copies.remove(&id);
-            if let Ok(probes) = &mut self.probes {
-                probes.detach(&id);
-            }
-        }
-        self.table.sweep(now);
-        self.tell_fresh();
+        self.copies.fresh().into_iter().for_each(|probed| self.journal.add(Record::Probed(probed)));
+        self.table.fresh().into_iter().for_each(|seen| self.journal.add(Record::Seen(Box::new(seen))));
     }
 
     fn read_calls(&mut self) {
@@ -392,7 +272,6 @@ impl Watch {
                 probes.forget(caller);
             }
         }
-        self.tell_fresh();
         let meters = self.table.metered();
         self.meters.retain(|pid| meters.contains(pid));
         for pid in meters {
@@ -409,11 +288,9 @@ impl Watch {
         }
         match self.launches_since {
             Some(since) if now >= since + SAMPLE_NS => self.launches(false),
-            None if now >= self.next_sample => {
+            None if now >= self.next_sample && self.table.living().next().is_some() => {
                 self.next_sample = now + SAMPLE_EVERY_NS;
-                if self.table.living().next().is_some() {
-                    self.launches(true);
-                }
+                self.launches(true);
             }
             _ => {}
         }
@@ -426,8 +303,8 @@ impl Watch {
         match (on, result) {
             (true, Ok(())) => self.launches_since = self.launches_since.or(Some(now)),
             (true, Err(e)) => {
-                let why = Probed { path: "all copies".to_owned(), why: e.what, ..Probed::default() };
-                self.add(Record::Probed(why));
+                let why = Probed { path: "launches in all copies".to_owned(), why: e.what, ..Probed::default() };
+                self.journal.add(Record::Probed(why));
             }
             (false, _) => {
                 if let Some(since) = self.launches_since.take() {
@@ -461,52 +338,6 @@ impl Watch {
         self.lost = lost;
         self.interval_began = now;
         self.last = Some(interval.clone());
-        self.add(Record::Interval(Box::new(interval)));
-    }
-
-    /// Whether there is something for the evidence: a witness that a job brought along waits until the job has evidence of its own, or uses a GPU.
-    fn wanted(&self) -> bool {
-        let Some(out) = &self.options.out else { return false };
-        let Some(job) = self.options.job else { return true };
-        let ours = |s: &Seen| s.id.pid == job || s.parents.iter().any(|p| p.pid == job);
-        let told = |(_, r): &(u64, Record)| if let Record::Seen(seen) = r { ours(seen) } else { false };
-        let evidence = |e: std::fs::DirEntry| e.path().extension().is_some_and(|x| x == "jsonl");
-        self.waiting.iter().any(told) || std::fs::read_dir(out).into_iter().flatten().flatten().any(evidence)
-    }
-
-    fn flush(&mut self) {
-        if self.waiting.is_empty() || (self.writer.is_none() && !self.open()) {
-            return;
-        }
-        let Some(writer) = &mut self.writer else { return };
-        while let Some((at_ns, record)) = self.waiting.front() {
-            if writer.append(*at_ns, record).is_err() {
-                return;
-            }
-            self.waiting.pop_front();
-        }
-    }
-
-    fn open(&mut self) -> bool {
-        if !self.wanted() {
-            return false;
-        }
-        let (Some(out), Some((_, Record::Start(start)))) = (&self.options.out, self.waiting.front_mut()) else { return false };
-        start.simulated = self.simulated;
-        let name = format!("{WITNESS}{}.jsonl", own::file_name(start));
-        self.writer = Writer::create(out, &name).ok();
-        self.writer.is_some()
-    }
-
-    /// Why nothing is written, where that is so: the folder cannot be.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn check(&self) -> io::Result<()> {
-        let Some(out) = self.options.out.as_ref().filter(|_| self.options.job.is_none()) else { return Ok(()) };
-        std::fs::create_dir_all(out)?;
-        let probe = out.join(format!(".witness.{}", std::process::id()));
-        File::create(&probe)?;
-        std::fs::remove_file(probe)
+        self.journal.add(Record::Interval(Box::new(interval)));
     }
 }

@@ -7,6 +7,7 @@ mod synthetic;
 mod thousands;
 
 mod aws;
+mod completeness;
 mod golden;
 mod html;
 mod kernels;

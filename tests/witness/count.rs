@@ -154,13 +154,14 @@ fn launches_are_sampled_unless_all_are_asked_for() {
     let _alone = alone();
     let bench = Bench::new();
     let held = Held::start(command(&bench, "", &["500"]));
-    let (pid, watch) = (held.pid, Watch::start(&bench, &["--every", "1"]));
+    let (pid, watch) = (held.pid, Watch::start(&bench, &["--every", "1", "--command-lines"]));
     watch.wait_for("the end of the second", |r| {
         r["type"] == "interval" && r["end_ns"].as_u64().is_some_and(|n| n > 0) && r["launches_on_ns"] == 0
     });
     held.work();
     let records = watch.end();
     assert_eq!(launches(&records, pid), 0);
+    assert!(seen(&records, pid)["cmdline"].as_str().is_some_and(|c| c.ends_with("/held 500")), "{}", seen(&records, pid));
     let on: u64 = records.iter().filter_map(|r| r["launches_on_ns"].as_u64()).sum();
     assert!((900_000_000..3_000_000_000).contains(&on), "{on}");
 }
