@@ -4,11 +4,12 @@
 //! window, so that `kill -9` costs at most the window that was open. Each line carries the hash of the one before it, and since format 2 its own as well, so that
 //! a change in the last line is found too. The format has a version; old versions stay readable.
 //!
-//! [`record`] says what a line says, [`write`] appends, [`read`] reads and checks the chain, [`follow`] reads along while a run is written. Nothing here computes with what it carries.
+//! [`record`] says what a line says, [`write`] appends, [`read`] reads and checks the chain, [`sense`] knows what no line says, [`follow`] reads along while a run is written. Nothing here computes with what it carries.
 
 pub mod follow;
 pub mod read;
 pub mod record;
+pub mod sense;
 pub mod write;
 
 use sha2::{Digest, Sha256};

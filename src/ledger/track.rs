@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     PathTotal, Paths,
+    arithmetic::add_up,
     interpolate::{Interval, interpolate},
     timeline::Timeline,
 };
@@ -79,13 +80,13 @@ impl Track {
         let interpolated = interpolate(&intervals);
         for (i, (interval, start)) in intervals.iter().zip(began).enumerate() {
             let flop = interval.flop.map_or_else(|| interpolated.each.get(i).copied().unwrap_or(0.0), |f| f as f64);
-            timeline.add_flop(path, start, start + interval.ns, flop);
+            timeline.add_flop(path, start, start.saturating_add(interval.ns), flop);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^128")]
         let flop = interpolated.flop.max(0.0).round() as u128;
-        let ns = |on: bool| intervals.iter().filter(|i| !on || i.flop.is_some()).map(|i| i.ns).sum();
+        let ns = |on: bool| add_up(intervals.iter().filter(|i| !on || i.flop.is_some()).map(|i| i.ns));
         PathTotal {
-            counted: intervals.iter().filter_map(|i| i.flop).sum(),
+            counted: add_up(intervals.iter().filter_map(|i| i.flop)),
             interpolated: flop,
             variance: interpolated.variance,
             looked_ns: (ns(true), ns(false)),
@@ -102,7 +103,7 @@ impl Track {
     /// Time in windows, ns.
     #[must_use]
     pub fn metered_ns(&self) -> u64 {
-        self.windows.iter().map(|w| w.end_ns - w.start_ns).sum()
+        add_up(self.windows.iter().map(|w| w.end_ns - w.start_ns))
     }
 
     /// Whether anything was counted.

@@ -9,6 +9,7 @@ use crate::{
     evidence::record::Kind,
     ledger::{
         self, RunTotal,
+        arithmetic::{Amount, add_up},
         category::{Category, demangle},
         kernel::{KernelTotal, Key},
     },
@@ -175,13 +176,13 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
     rows.sort_by(|a, b| (b.1.total(), b.1.launches, a.0).cmp(&(a.1.total(), a.1.launches, b.0)));
     let mut by_category: BTreeMap<Category, u128> = BTreeMap::new();
     for (key, row) in &rows {
-        *by_category.entry(category(key)).or_default() += row.total();
+        by_category.entry(category(key)).or_default().grow(row.total());
     }
     let mut categories: Vec<(Category, u128)> = by_category.into_iter().filter(|(_, flop)| *flop > 0).collect();
     categories.sort_by_key(|(_, flop)| std::cmp::Reverse(*flop));
     let left = rows.split_off(top.min(rows.len()));
-    let left_flop = left.iter().map(|(_, r)| r.total()).sum();
-    let residual = run.kernels.residual.values().sum();
+    let left_flop = add_up(left.iter().map(|(_, r)| r.total()));
+    let residual = add_up(run.kernels.residual.values().copied());
     KernelReport {
         format: FORMAT,
         flopsprof: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,7 +190,7 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
         total: all.to_string(),
         censuses: run.kernels.censuses,
         whole_steps: run.kernels.whole,
-        launches_seen: run.kernels.rows.values().map(|r| r.launches).sum(),
+        launches_seen: add_up(run.kernels.rows.values().map(|r| r.launches)),
         kernels: rows.into_iter().map(|(key, total)| row(key, total, share(total.total()))).collect(),
         rest: Rest { kernels: left.len(), flop: u128::to_string(&left_flop), share: share(left_flop) },
         residual: Residual { flop: u128::to_string(&residual), share: share(residual), paths: decimal(&run.kernels.residual) },

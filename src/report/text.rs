@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     evidence::record::Tier,
+    ledger::arithmetic::add_up,
     rule::{Statement, TestName},
 };
 
@@ -172,7 +173,7 @@ fn places(out: &mut String, report: &Report, mark: &str) {
             let _ = writeln!(out, "  {name}: {}{mark}, {}", quantity(operations), tier(operations.tier));
         }
     }
-    let held: u64 = report.processes.iter().map(|p| p.launches_held).sum();
+    let held = add_up(report.processes.iter().map(|p| p.launches_held));
     let longest = report.processes.iter().map(|p| p.longest_wait_ms).fold(0.0, f64::max);
     let cpu: f64 = report.processes.iter().map(|p| p.meter_cpu_s).sum();
     let _ = writeln!(out, "\nthe meter held {held} launches at boundaries (longest {longest:.0} ms) and used {cpu:.2} s of CPU");
