@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use flopsprof::{
     report::{
         aws, file,
@@ -33,15 +33,7 @@ impl Recipe {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let name = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("the recipe {name}"))?;
-        let details: Value = serde_saphyr::from_str(&text).with_context(|| format!("the recipe {name} is not YAML"))?;
-        if !details.is_object() {
-            bail!("the recipe {name} is not YAML of names and values");
-        }
-        let compute_flops = match details.get("compute_flops") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(wanted)) => *wanted,
-            Some(other) => bail!("the recipe {name}: compute_flops is {other}: true or false is expected"),
-        };
+        let (details, compute_flops) = aws::recipe(&text).map_err(|why| anyhow!("the recipe {name}: {why}"))?;
         Ok(Self { path: path.to_owned(), details, compute_flops })
     }
 

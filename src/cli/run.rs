@@ -228,7 +228,7 @@ impl Live {
                     self.flop += flop;
                     self.windows += 1;
                     let power = window.nvml.as_ref().and_then(|n| n.power_mw);
-                    self.rates.insert((file, window.device), (flop, window.end_ns - window.start_ns, power));
+                    self.rates.insert((file, window.device), (flop, window.end_ns.saturating_sub(window.start_ns), power));
                 }
                 _ => {}
             }

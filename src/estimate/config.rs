@@ -4,8 +4,10 @@ use serde_json::Value;
 
 use super::EstimateError;
 
-/// No dimension of a model is larger; below it, products of four of them fit the arithmetic.
-const LARGEST: u64 = 1 << 31;
+/// No dimension of a model is larger; below it, products of two of them fit 64 bits and products of four fit 128, with room for sums.
+const LARGEST: u64 = 1 << 24;
+/// No model has more layers: each is built.
+const MOST_LAYERS: u64 = 1 << 14;
 
 /// A configuration.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +65,17 @@ impl<'a> Config<'a> {
     /// When it is missing or no positive whole number.
     pub fn size(&self, field: &str) -> Result<u64, EstimateError> {
         self.optional(field)?.ok_or_else(|| EstimateError::Missing { field: field.to_owned(), model_type: self.model_type.to_owned() })
+    }
+
+    /// A number of layers that must be there.
+    ///
+    /// # Errors
+    /// When it is missing, or no number of layers that a model has.
+    pub fn layers(&self, field: &str) -> Result<u64, EstimateError> {
+        match self.size(field)? {
+            n if n <= MOST_LAYERS => Ok(n),
+            n => Err(wrong(field, &n.into(), &format!("a whole number from 1 to {MOST_LAYERS}"))),
+        }
     }
 
     /// A size, or what the architecture takes where it is not given.

@@ -183,10 +183,10 @@ impl Job {
             return Ok(Counted { total, trainable: total, active: total, looked_up: 0, adapters: 0 });
         };
         let base = model.parameters();
-        let mut adapters: u64 = 0;
-        let mut trainable: u64 = 0;
-        for (name, n) in &model.embeddings {
-            trainable += if self.method.trains(None, true, name, "weight") { *n } else { 0 };
+        check(base.total)?;
+        let (mut adapters, mut trainable) = (0u64, 0u64);
+        for (_, n) in model.embeddings.iter().filter(|(name, _)| self.method.trains(None, true, name, "weight")) {
+            trainable = trainable.saturating_add(*n);
         }
         for layer in &model.layers {
             for operation in &layer.operations {
@@ -196,7 +196,8 @@ impl Job {
                         let trains = |p: &str| self.method.trains(layer.index, false, &module, p);
                         let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied), l.outputs * u64::from(l.bias));
                         trainable += l.stored * (matrix * u64::from(trains("weight")) + bias * u64::from(trains("bias")));
-                        adapters += self.method.adapter(layer, l).map_or(0, |r| r.saturating_mul(l.inputs + l.outputs));
+                        adapters =
+                            adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |r| r.saturating_mul(l.inputs + l.outputs)));
                     }
                     Work::Elementwise { name, parameters }
                         if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") =>

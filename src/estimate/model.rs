@@ -217,22 +217,24 @@ impl Model {
     /// Counts the parameters.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
-        let embeddings: u64 = self.embeddings.iter().map(|(_, n)| n).sum();
+        // What does not fit is refused by whoever asks: see `job`.
+        let embeddings = self.embeddings.iter().fold(0u64, |sum, (_, n)| sum.saturating_add(*n));
         let mut count = Parameters { total: embeddings, looked_up: embeddings, active: embeddings };
         for operation in self.layers.iter().flat_map(|l| &l.operations) {
             match &operation.work {
                 Work::Linear(l) => {
                     let bias = if l.bias { l.outputs } else { 0 };
-                    let matrix = if l.tied { 0 } else { l.inputs * l.outputs };
+                    let matrix = l.inputs.saturating_mul(l.outputs);
                     if l.tied {
-                        count.looked_up -= l.inputs * l.outputs;
+                        count.looked_up = count.looked_up.saturating_sub(matrix);
                     }
-                    count.total += l.stored * (matrix + bias);
-                    count.active += l.met * (matrix + bias);
+                    let each = if l.tied { bias } else { matrix.saturating_add(bias) };
+                    count.total = count.total.saturating_add(l.stored.saturating_mul(each));
+                    count.active = count.active.saturating_add(l.met.saturating_mul(each));
                 }
                 Work::Elementwise { parameters, .. } => {
-                    count.total += parameters;
-                    count.active += parameters;
+                    count.total = count.total.saturating_add(*parameters);
+                    count.active = count.active.saturating_add(*parameters);
                 }
                 Work::Attention(_) | Work::Sum => {}
             }

@@ -65,15 +65,7 @@ impl Workload {
     /// # Errors
     /// When a length is 0 or too long, or the tokens are more than a 64-bit integer holds.
     pub fn new(documents: Vec<Shape>, filling: Filling, rows_per_batch: u64, longest: Option<u64>) -> Result<Self, EstimateError> {
-        for shape in &documents {
-            if shape.length == 0 || shape.length > LONGEST || shape.decoder_length > LONGEST {
-                return Err(EstimateError::Wrong {
-                    field: "sequence length".to_owned(),
-                    value: shape.length.max(shape.decoder_length).to_string(),
-                    expected: format!("1 to {LONGEST}"),
-                });
-            }
-        }
+        check(&documents)?;
         let documents = merged(documents);
         let most = documents.iter().map(|s| s.length).max().unwrap_or(1);
         let longest = longest.unwrap_or(most);
@@ -102,6 +94,19 @@ impl Workload {
             }
         };
         let workload = Self { executed, documents, attention_by_document: filling == Filling::Packed };
+        workload.executed_tokens()?;
+        Ok(workload)
+    }
+
+    /// Rows and documents as somebody says them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn said(executed: Vec<Shape>, documents: Vec<Shape>, attention_by_document: bool) -> Result<Self, EstimateError> {
+        check(&executed)?;
+        check(&documents)?;
+        let workload = Self { executed, documents, attention_by_document };
+        workload.real_tokens()?;
         workload.executed_tokens()?;
         Ok(workload)
     }
@@ -178,6 +183,18 @@ pub fn lengths(text: &str) -> Result<Vec<Shape>, EstimateError> {
     Ok(merged(shapes))
 }
 
+/// Refuses lengths that no row has.
+fn check(shapes: &[Shape]) -> Result<(), EstimateError> {
+    match shapes.iter().find(|s| s.length == 0 || s.length > LONGEST || s.decoder_length > LONGEST) {
+        None => Ok(()),
+        Some(shape) => Err(EstimateError::Wrong {
+            field: "sequence length".to_owned(),
+            value: shape.length.max(shape.decoder_length).to_string(),
+            expected: format!("1 to {LONGEST}"),
+        }),
+    }
+}
+
 /// Tokens of all rows. Beyond 2^63 nothing that is called a training run is meant.
 fn tokens(shapes: &[Shape]) -> Result<u64, EstimateError> {
     let each = |s: &Shape| s.rows.checked_mul(s.length + s.decoder_length);
@@ -211,7 +228,7 @@ fn padded_to_longest(documents: &[Shape], batch: u64) -> Vec<Shape> {
         below += s.rows;
         let share = (below as f64 / total.max(1) as f64).powf(batch as f64);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a u64")]
-        let upto = if i + 1 == documents.len() { total } else { (share * total as f64).round() as u64 };
+        let upto = if i + 1 == documents.len() { total } else { ((share * total as f64).round() as u64).min(below) };
         shapes.push(Shape { rows: upto.saturating_sub(given), length: s.length, decoder_length });
         given = given.max(upto);
     }

@@ -4,13 +4,14 @@
 //! window, so that `kill -9` costs at most the window that was open. Each line carries the hash of the one before it, and since format 2 its own as well, so that
 //! a change in the last line is found too. The format has a version; old versions stay readable.
 //!
-//! [`record`] says what a line says ([`witness`]: what one of a witness does), [`write`] appends, [`read`] reads and checks the chain, [`follow`] reads along while a run is
-//! written, [`held`] keeps a file that is not safe where it is. Nothing here computes with what it carries.
+//! [`record`] says what a line says ([`witness`]: what one of a witness does), [`write`] appends, [`read`] reads and checks the chain, [`sense`] knows what no line says,
+//! [`follow`] reads along while a run is written, [`held`] keeps a file that is not safe where it is. Nothing here computes with what it carries.
 
 pub mod follow;
 pub mod held;
 pub mod read;
 pub mod record;
+pub mod sense;
 pub mod witness;
 pub mod write;
 

@@ -2,7 +2,7 @@
 //!
 //! A file may end in the middle of a line (the process was killed, the disk was full): what stands before is good. A line that does not
 //! carry the hash of the line before it, does not match its own, or has a number out of order, means that the file was changed after it was written: it is still
-//! read, and the [`Break`] says where. A file that ends at the end of a line, but without its last record, may have been cut there or its process killed:
+//! read, unless it says what cannot be ([`super::sense`]), and the [`Break`] says where. A file that ends at the end of a line, but without its last record, may have been cut there or its process killed:
 //! only a seal ([`crate::seal`]) tells these apart.
 
 use std::{
@@ -22,6 +22,7 @@ use thiserror::Error;
 use super::{
     CHAIN_START, line_hash, own_hash_holds,
     record::{FORMAT, Line, Record, Start},
+    sense::nonsense,
 };
 
 /// The format since which each line carries its own hash.
@@ -193,12 +194,14 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<ProcessEvidence, ReadError> {
             check_format(path, text)?;
         }
         let mut wrong = |what: String| breaks.push(Break { line: number, what });
-        match Line::parse(text) {
-            Ok(line) => {
+        match Line::parse(text).map(|line| (nonsense(&line.record), line)) {
+            Ok((Some(what), _)) if lines.is_empty() => return Err(not_evidence(format!("first line: it has {what}"))),
+            Ok((Some(what), _)) => wrong(format!("has {what}, which cannot be")),
+            Ok((None, line)) => {
                 if line.prev != hashes.last().map_or(CHAIN_START, String::as_str) && !before_changed {
                     wrong("does not carry the hash of the line before it".to_owned());
                 }
-                if line.seq != lines.last().map_or(0, |l| l.seq + 1) {
+                if line.seq != lines.last().map_or(0, |l| l.seq.saturating_add(1)) {
                     wrong(format!("has number {} out of order", line.seq));
                 }
                 let own_hash_due = match &lines.first().unwrap_or(&line).record {

@@ -60,6 +60,8 @@ const SAGEMAKER_UPLOADS: &str = "/opt/ml/output/data";
 
 /// Default steady window: with boundaries of some 30 ms, 0.05 % of the time.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
+/// Shortest steady window, seconds: a hundred boundaries a second, for tests.
+const LEAST_WINDOW: f64 = 0.005;
 /// Default drain deadline: closing a window takes some 20 ms; the rest is for a file system that is slow.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
@@ -159,7 +161,7 @@ impl Config {
                 }
             },
         };
-        let window = seconds(WINDOW, DEFAULT_WINDOW, 0.05);
+        let window = seconds(WINDOW, DEFAULT_WINDOW, LEAST_WINDOW);
         let drain = seconds(DRAIN, DEFAULT_DRAIN, 0.0);
         let overhead = match env::var(OVERHEAD).ok().map(|t| (t.trim().parse::<f64>(), t)) {
             None => budget::DEFAULT,

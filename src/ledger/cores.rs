@@ -7,7 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Paths, kernel::KernelTotals, sum, track::Track};
+use super::{
+    Paths,
+    arithmetic::{Amount, add_up},
+    kernel::KernelTotals,
+    sum,
+    track::Track,
+};
 use crate::{counter::plan::CORES, evidence::record::Kernels};
 
 /// One burst: FLOP by format, and the tensor operations of the same launches; none where these are not known.
@@ -35,7 +41,7 @@ pub fn by_format(counts: &BTreeMap<String, u128>) -> BTreeMap<&'static str, u128
     let mut flop = BTreeMap::new();
     for (metric, format) in CORES {
         if let Some(n) = counts.get(metric) {
-            *flop.entry(format).or_insert(0) += n;
+            flop.entry(format).or_insert(0u128).grow(*n);
         }
     }
     flop
@@ -55,7 +61,7 @@ impl Cores {
                 continue;
             }
             cores.bursts += 1;
-            cores.launches += burst.launches;
+            cores.launches.grow(burst.launches);
             let flop = formats(burst);
             add(&mut cores.seen, &flop);
             bursts.push((flop, tensor(track, burst)));
@@ -81,9 +87,9 @@ impl Cores {
 
     /// Adds another's.
     pub fn add(&mut self, other: &Self) {
-        self.bursts += other.bursts;
-        self.launches += other.launches;
-        self.missing += other.missing;
+        self.bursts.grow(other.bursts);
+        self.launches.grow(other.launches);
+        self.missing.grow(other.missing);
         add(&mut self.seen, &other.seen);
         for (format, (flop, variance)) in &other.total {
             let mine = self.total.entry(format).or_insert((0.0, Some(0.0)));
@@ -97,7 +103,7 @@ impl Cores {
 pub(super) fn see(kernels: &mut KernelTotals, track: &Track) {
     for kernel in track.cores.iter().flat_map(|c| &c.kernels) {
         let row = kernels.rows.entry((kernel.kind, kernel.name.clone())).or_default();
-        row.cores.0 += kernel.launches;
+        row.cores.0.grow(kernel.launches);
         add(&mut row.cores.1, &by_format(&kernel.counts));
     }
 }
@@ -111,12 +117,12 @@ fn formats(burst: &Kernels) -> BTreeMap<&'static str, u128> {
 /// What the launches of a burst executed on the tensor cores; none where that is not known.
 fn tensor(track: &Track, burst: &Kernels) -> Option<u128> {
     let window = track.windows.iter().find(|w| Some(w.index) == burst.window)?;
-    (!window.counts.is_empty()).then(|| window.counts.values().sum())
+    (!window.counts.is_empty()).then(|| add_up(window.counts.values().copied()))
 }
 
 fn add(into: &mut BTreeMap<&'static str, u128>, from: &BTreeMap<&'static str, u128>) {
     for (format, n) in from {
-        *into.entry(format).or_default() += n;
+        into.entry(format).or_default().grow(*n);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths,
+    arithmetic::Amount,
     cores::Cores,
     estimated,
     job::Place,
@@ -117,16 +118,16 @@ impl FileTotal {
         let process = &mut self.process;
         add_paths(&mut process.paths, &paths);
         process.estimated.extend(estimated::estimate(track));
-        process.metered_ns += track.metered_ns();
+        process.metered_ns.grow(track.metered_ns());
         process.meter_cpu_ns = process.meter_cpu_ns.max(track.windows.iter().map(|w| w.meter_cpu_ns).max().unwrap_or(0));
         let mut metered = Spans::default();
         for window in &track.windows {
-            process.held.0 += window.opened.held;
+            process.held.0.grow(window.opened.held);
             process.held.1 = process.held.1.max(window.opened.longest_wait_ns);
             metered.add(window.start_ns, window.end_ns);
             if window.opened.slipped > 0 {
-                self.slipped.0 += window.opened.slipped;
-                self.slipped.1 += window.opened.took_ns;
+                self.slipped.0.grow(window.opened.slipped);
+                self.slipped.1.grow(window.opened.took_ns);
             }
             if !window.why.is_empty() {
                 *self.uncounted.entry(window.why.clone()).or_default() += (window.end_ns - window.start_ns) as f64 / 1e9;
@@ -174,7 +175,7 @@ impl FileTotal {
                 Record::Window(w) => (self.tokens, self.steps) = (w.tokens, w.steps),
                 Record::End(end) => {
                     (self.tokens, self.steps) = (end.tokens, end.steps);
-                    self.lines_lost += end.lines_lost;
+                    self.lines_lost.grow(end.lines_lost);
                 }
                 _ => {}
             }
@@ -195,7 +196,7 @@ pub(super) fn edges(readings: &[(u64, u64)], metered: &Spans) -> Vec<(u64, u64)>
     const SLACK_NS: u64 = 1_000_000_000;
     let mut edges = Vec::new();
     for (start, end) in metered.merged() {
-        let inside = || readings.iter().filter(move |(ns, _)| *ns >= start && *ns <= end + SLACK_NS);
+        let inside = || readings.iter().filter(move |(ns, _)| *ns >= start && *ns <= end.saturating_add(SLACK_NS));
         edges.extend(inside().min());
         edges.extend(inside().max());
     }

@@ -65,10 +65,18 @@ impl Run {
         self.world.map_or(0, |w| w.saturating_sub(present))
     }
 
-    /// The missing ranks by number; empty where none has a number.
+    /// The missing ranks by number, first and last of each stretch; empty where none has a number.
     #[must_use]
-    pub fn missing_ranks(&self) -> Vec<u64> {
-        if self.ranks.is_empty() { Vec::new() } else { (0..self.world.unwrap_or(0)).filter(|r| !self.ranks.contains(r)).collect() }
+    pub fn missing_ranks(&self) -> Vec<(u64, u64)> {
+        let (mut missing, mut next) = (Vec::new(), 0);
+        let world = self.world.filter(|_| !self.ranks.is_empty()).unwrap_or(0);
+        for rank in self.ranks.iter().copied().filter(|r| *r < world).chain([world]) {
+            if rank > next {
+                missing.push((next, rank - 1));
+            }
+            next = rank.saturating_add(1);
+        }
+        missing
     }
 
     fn add(&mut self, other: Self) {
@@ -143,7 +151,7 @@ mod tests {
         let rank = |r, node| (place(&[("SLURM_JOB_ID", "7"), ("RANK", r), ("WORLD_SIZE", "4")], "any"), node);
         let found = runs(&[rank("0", "a"), rank("3", "b"), rank("3", "b")]);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].processes, found[0].missing(), found[0].missing_ranks()), (3, 2, vec![1, 2]));
+        assert_eq!((found[0].processes, found[0].missing(), found[0].missing_ranks()), (3, 2, vec![(1, 2)]));
     }
 
     #[test]

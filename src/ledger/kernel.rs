@@ -12,7 +12,12 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::{PathTotal, Paths, cores, track::Track};
+use super::{
+    PathTotal, Paths,
+    arithmetic::{Amount, add_up},
+    cores,
+    track::Track,
+};
 use crate::evidence::record::{Kernel, Kernels, Kind, RollCall, Window};
 
 /// What a row is of.
@@ -63,7 +68,7 @@ impl KernelTotal {
     /// FLOP apportioned to it.
     #[must_use]
     pub fn total(&self) -> u128 {
-        self.flop.values().sum()
+        add_up(self.flop.values().copied())
     }
 
     fn add(&mut self, other: &Self) {
@@ -71,16 +76,16 @@ impl KernelTotal {
             add_flop(into, from);
         }
         self.variance = self.variance.zip(other.variance).map(|(a, b)| a + b);
-        self.launches += other.launches;
+        self.launches.grow(other.launches);
         for (shape, (launches, flop)) in &other.shapes {
             let at = self.shapes.entry(*shape).or_default();
-            *at = (at.0 + launches, at.1 + flop);
+            *at = (at.0.plus(*launches), at.1.plus(*flop));
         }
         let _ = self.durations.add(&other.durations);
-        self.duration_ns += other.duration_ns;
-        self.cores.0 += other.cores.0;
-        other.cores.1.iter().for_each(|(format, n)| *self.cores.1.entry(format).or_default() += n);
-        self.timed = (self.timed.0 + other.timed.0, self.timed.1.zip(other.timed.1).map(|(a, b)| a + b));
+        self.duration_ns.grow(other.duration_ns);
+        self.cores.0.grow(other.cores.0);
+        other.cores.1.iter().for_each(|(format, n)| self.cores.1.entry(format).or_default().grow(*n));
+        self.timed = (self.timed.0.plus(other.timed.0), self.timed.1.zip(other.timed.1).map(|(a, b)| a + b));
     }
 }
 
@@ -112,15 +117,15 @@ impl KernelTotals {
         add_flop(&mut self.residual, &other.residual);
         self.censuses += other.censuses;
         self.whole += other.whole;
-        self.rolls += other.rolls;
-        self.called = (self.called.0 + other.called.0, self.called.1 + other.called.1);
+        self.rolls.grow(other.rolls);
+        self.called = (self.called.0.plus(other.called.0), self.called.1.plus(other.called.1));
         other.why.iter().for_each(|(why, n)| *self.why.entry(why.clone()).or_default() += n);
     }
 
     /// Rows and residual together: the total of the paths, to the unit.
     #[must_use]
     pub fn total(&self) -> u128 {
-        self.rows.values().map(KernelTotal::total).sum::<u128>() + self.residual.values().sum::<u128>()
+        add_up(self.rows.values().map(KernelTotal::total).chain(self.residual.values().copied()))
     }
 
     /// The kernels of one device in one process, whose paths add up to `paths`.
@@ -143,11 +148,11 @@ impl KernelTotals {
         cores::see(&mut totals, track);
         for call in &track.rolls {
             totals.rolls += 1;
-            totals.called = (totals.called.0 + call.launches, totals.called.1 + call.unknown);
+            totals.called = (totals.called.0.plus(call.launches), totals.called.1.plus(call.unknown));
             rolls.push(Sample::of_roll(call, &track.censuses));
         }
         // One that heard many launches that no census knows says little of their kernels.
-        let knowing = |call: &RollCall| call.unknown * 100 <= call.launches;
+        let knowing = |call: &RollCall| call.unknown.saturating_mul(100) <= call.launches;
         if track.rolls.iter().any(knowing) {
             let mut known = track.rolls.iter().map(knowing);
             rolls.retain(|_| known.next().unwrap_or(true));
@@ -164,29 +169,29 @@ impl KernelTotals {
         let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
         for kernel in &census.kernels {
             let row = self.rows.entry((kernel.kind, kernel.name.clone())).or_default();
-            let flop: u128 = kernel.counts.values().sum();
-            row.launches += kernel.launches;
+            let flop = add_up(kernel.counts.values().copied());
+            row.launches.grow(kernel.launches);
             add_flop(&mut row.seen, &kernel.counts);
             let shape = row.shapes.entry((kernel.grid, kernel.block)).or_default();
-            *shape = (shape.0 + kernel.launches, shape.1 + flop);
+            *shape = (shape.0.plus(kernel.launches), shape.1.plus(flop));
             if kernel.durations_ns.is_empty() {
                 continue;
             }
             for ns in &kernel.durations_ns {
                 // It grows as it must.
                 let _ = row.durations.record(*ns);
-                row.duration_ns += u128::from(*ns);
+                row.duration_ns.grow(u128::from(*ns));
             }
             let peak = |path: &String| track.device.peak_flop_per_cycle.get(path).map(|p| p * hertz).filter(|p| *p > 0.0);
             let at_peak = kernel.counts.iter().map(|(path, n)| peak(path).map(|p| *n as f64 / p)).sum::<Option<f64>>();
-            row.timed = (row.timed.0 + flop, row.timed.1.zip(at_peak).map(|(a, b)| a + b));
+            row.timed = (row.timed.0.plus(flop), row.timed.1.zip(at_peak).map(|(a, b)| a + b));
         }
     }
 
     fn apportion(&mut self, path: &str, total: &PathTotal, samples: &[Sample], windows: &[Window]) {
         let seen: Vec<(&Sample, f64)> = samples.iter().map(|s| (s, s.flop(path))).filter(|(_, flop)| *flop > 0.0).collect();
         if seen.is_empty() {
-            *self.residual.entry(path.to_owned()).or_default() += total.total();
+            self.residual.entry(path.to_owned()).or_default().grow(total.total());
             return;
         }
         let weights = weights(path, &seen, windows);
@@ -207,7 +212,7 @@ impl KernelTotals {
             let flop = ((amount as f64 * share).floor() as u128).min(left);
             left -= flop;
             let row = self.rows.entry(key.clone()).or_default();
-            *row.flop.entry(path.to_owned()).or_default() += flop;
+            row.flop.entry(path.to_owned()).or_default().grow(flop);
             let n = weights.len() as f64;
             let spread = weights.iter().zip(shares).map(|(w, s)| (w * (s - share)).powi(2)).sum::<f64>();
             let of_samples = (n > 1.0).then(|| spread * n / (n - 1.0) * (amount as f64).powi(2));
@@ -216,7 +221,7 @@ impl KernelTotals {
         }
         // What rounding left over goes where it shows least.
         if let Some(key) = largest {
-            *self.rows.entry(key).or_default().flop.entry(path.to_owned()).or_default() += left;
+            self.rows.entry(key).or_default().flop.entry(path.to_owned()).or_default().grow(left);
         }
     }
 }
@@ -279,7 +284,7 @@ fn weights(path: &str, samples: &[(&Sample, f64)], windows: &[Window]) -> Vec<f6
 
 fn add_flop(into: &mut BTreeMap<String, u128>, from: &BTreeMap<String, u128>) {
     for (path, flop) in from {
-        *into.entry(path.clone()).or_default() += flop;
+        into.entry(path.clone()).or_default().grow(*flop);
     }
 }
 
@@ -306,7 +311,7 @@ impl Overhead {
     pub fn of(track: &Track) -> Option<Self> {
         let (first, last) = (track.windows.first()?, track.windows.last()?);
         let spent = track.windows.iter().rev().find_map(|w| w.spent.as_ref())?;
-        let life_ns = (last.end_ns - first.start_ns) + first.opened.took_ns;
+        let life_ns = last.end_ns.saturating_sub(first.start_ns).plus(first.opened.took_ns);
         Some(Self {
             allowed: spent.share,
             windows_ns: spent.windows_ns,
@@ -321,16 +326,16 @@ impl Overhead {
     pub fn add(&mut self, other: &Self) {
         self.allowed = self.allowed.max(other.allowed);
         self.most = self.most.max(other.most);
-        self.windows_ns += other.windows_ns;
-        self.rotation_ns += other.rotation_ns;
-        self.census_ns += other.census_ns;
-        self.life_ns += other.life_ns;
+        self.windows_ns.grow(other.windows_ns);
+        self.rotation_ns.grow(other.rotation_ns);
+        self.census_ns.grow(other.census_ns);
+        self.life_ns.grow(other.life_ns);
     }
 
     /// All of it, ns.
     #[must_use]
     pub fn total_ns(&self) -> u64 {
-        self.windows_ns + self.rotation_ns + self.census_ns
+        add_up([self.windows_ns, self.rotation_ns, self.census_ns])
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{
     DeviceTotal, RunTotal, add_paths,
+    arithmetic::{Amount, add_up},
     file::{FileTotal, edges},
     job::Runs,
     span::Spans,
@@ -72,9 +73,9 @@ impl Ledger {
         let began = file.wall.range().map_or(0, |(start, _)| start);
         self.runs.add(&file.place, &file.boot, file.wall);
         run.breaks.extend(file.breaks);
-        run.lines_lost += file.lines_lost;
-        run.slipped = (run.slipped.0 + file.slipped.0, run.slipped.1 + file.slipped.1);
-        run.tokens += file.tokens;
+        run.lines_lost.grow(file.lines_lost);
+        run.slipped = (run.slipped.0.plus(file.slipped.0), run.slipped.1.plus(file.slipped.1));
+        run.tokens.grow(file.tokens);
         run.steps = run.steps.max(file.steps);
         run.parameters = run.parameters.max(file.parameters);
         for fault in file.faults {
@@ -184,14 +185,15 @@ fn align<'a>(
     ranges.sort_by_key(|(boot, (start, _))| (*start, *boot));
     let Some((_, (start, end))) = ranges.get(ranges.len() / 2).copied() else { return };
     for (boot, (its_start, its_end)) in ranges {
-        let off = its_start.cast_signed() - start.cast_signed();
-        let at_its_end = its_end.cast_signed() - end.cast_signed();
+        let off = its_start.cast_signed().saturating_sub(start.cast_signed());
+        let at_its_end = its_end.cast_signed().saturating_sub(end.cast_signed());
         let host = &machines[boot].host;
         if off.unsigned_abs() <= CLOCKS_AGREE_NS {
             continue;
         }
         if off.abs_diff(at_its_end) <= CLOCKS_AGREE_NS {
-            *offsets.entry(boot).or_default() -= off;
+            let offset = offsets.entry(boot).or_default();
+            *offset = offset.saturating_sub(off);
             let (seconds, way) = (off.unsigned_abs() as f64 / 1e9, if off > 0 { "ahead of" } else { "behind" });
             said.push(format!("the clock of {host} is {seconds:.0} s {way} the other nodes': its times were moved"));
         } else if its_end < start || end < its_start {
@@ -206,7 +208,8 @@ impl Device {
     fn total(mut self) -> DeviceTotal {
         self.total.metered_ns = self.metered.length();
         let energy = edges(&self.energy, &self.metered);
-        self.total.energy_mj = energy.chunks_exact(2).map(|pair| pair[1].1.saturating_sub(pair[0].1)).reduce(|a, b| a + b);
+        let used = energy.chunks_exact(2).map(|pair| pair[1].1.saturating_sub(pair[0].1));
+        self.total.energy_mj = (!energy.is_empty()).then(|| add_up(used));
         self.total
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! A process's evidence is added up by itself ([`FileTotal`]), then merged ([`Ledger`]): of a run with thousands of ranks only sums are in memory.
 
+pub mod arithmetic;
 pub mod category;
 pub mod cores;
 pub mod estimated;
@@ -28,6 +29,7 @@ use crate::evidence::{
     read::ProcessEvidence,
     record::{Fault, Tier},
 };
+use arithmetic::{Amount, add_up};
 use cores::Cores;
 use estimated::Estimated;
 use job::Run;
@@ -69,7 +71,7 @@ impl PathTotal {
     /// Counted and interpolated together, FLOP.
     #[must_use]
     pub fn total(&self) -> u128 {
-        self.counted + self.interpolated
+        self.counted.plus(self.interpolated)
     }
 
     /// Standard error of the total, FLOP; none when it is not known.
@@ -92,11 +94,11 @@ impl PathTotal {
 
     /// Adds another's.
     pub fn add(&mut self, other: &Self) {
-        self.counted += other.counted;
-        self.interpolated += other.interpolated;
+        self.counted.grow(other.counted);
+        self.interpolated.grow(other.interpolated);
         self.variance = self.variance.zip(other.variance).map(|(a, b)| a + b);
-        self.looked_ns = (self.looked_ns.0 + other.looked_ns.0, self.looked_ns.1 + other.looked_ns.1);
-        self.sparse = [self.sparse, other.sparse].into_iter().flatten().reduce(|a, b| a + b);
+        self.looked_ns = (self.looked_ns.0.plus(other.looked_ns.0), self.looked_ns.1.plus(other.looked_ns.1));
+        self.sparse = [self.sparse, other.sparse].into_iter().flatten().reduce(Amount::plus);
     }
 
     fn none() -> Self {
@@ -257,7 +259,7 @@ impl RunTotal {
     /// Ranks that the launchers say there are, and that left no evidence.
     #[must_use]
     pub fn ranks_missing(&self) -> u64 {
-        self.runs.iter().map(Run::missing).sum()
+        add_up(self.runs.iter().map(Run::missing))
     }
 
     /// Whether operations were executed that the total does not hold.
@@ -269,7 +271,7 @@ impl RunTotal {
     /// Seconds that may be missing because processes ended without their last record.
     #[must_use]
     pub fn missing_s(&self) -> f64 {
-        self.processes.iter().map(ProcessTotal::missing_ns).sum::<u64>() as f64 / 1e9
+        add_up(self.processes.iter().map(ProcessTotal::missing_ns)) as f64 / 1e9
     }
 
     /// GPU seconds by exact device name.
@@ -285,7 +287,7 @@ impl RunTotal {
     /// Energy of all devices, mJ; none unless every device says.
     #[must_use]
     pub fn energy_mj(&self) -> Option<u64> {
-        (!self.devices.is_empty()).then(|| self.devices.iter().map(|d| d.energy_mj).sum::<Option<u64>>()).flatten()
+        (!self.devices.is_empty()).then(|| self.devices.iter().map(|d| d.energy_mj).collect::<Option<Vec<u64>>>().map(add_up)).flatten()
     }
 
     /// Peak-equivalent time over metered time: the share of the tensor cores' peak that was used.

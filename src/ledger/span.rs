@@ -43,7 +43,7 @@ impl Spans {
     /// Time covered, ns.
     #[must_use]
     pub fn length(&self) -> u64 {
-        self.merged().iter().map(|(a, b)| b - a).sum()
+        super::arithmetic::add_up(self.merged().iter().map(|(a, b)| b - a))
     }
 
     /// From the first to the last moment.

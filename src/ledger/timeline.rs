@@ -57,8 +57,8 @@ impl Timeline {
     /// Adds another's, shifted in time. Two processes on one device read the same energy: it is taken once.
     pub fn add(&mut self, other: &Self, shift_ns: i64) {
         let shifted = |slot: u64| {
-            let start = (slot * other.slot_ns).saturating_add_signed(shift_ns);
-            (start, start + other.slot_ns)
+            let start = slot.saturating_mul(other.slot_ns).saturating_add_signed(shift_ns);
+            (start, start.saturating_add(other.slot_ns))
         };
         for (slot, paths) in &other.flop {
             let (start, end) = shifted(*slot);
@@ -71,7 +71,7 @@ impl Timeline {
                 theirs.add_energy(uuid, start, end, *mj);
             }
             let Some((first, last)) = theirs.range else { continue };
-            self.reach(first * theirs.slot_ns, (last + 1) * theirs.slot_ns);
+            self.reach(first.saturating_mul(theirs.slot_ns), (last + 1).saturating_mul(theirs.slot_ns));
             while theirs.slot_ns < self.slot_ns {
                 theirs.coarsen();
             }
@@ -122,9 +122,11 @@ impl Timeline {
 
 /// The slots that `[start, end)` touches, with the share of it in each.
 fn pieces(slot_ns: u64, start: u64, end: u64) -> impl Iterator<Item = (u64, f64)> {
+    // At the end of all time there is no later moment: what happens then happens just before.
+    let start = start.min(u64::MAX - 1);
     let end = end.max(start + 1);
     (start / slot_ns..=(end - 1) / slot_ns).map(move |slot| {
-        let overlap = end.min((slot + 1) * slot_ns) - start.max(slot * slot_ns);
+        let overlap = end.min((slot + 1).saturating_mul(slot_ns)) - start.max(slot * slot_ns);
         (slot, overlap as f64 / (end - start) as f64)
     })
 }

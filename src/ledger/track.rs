@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     PathTotal, Paths,
+    arithmetic::{Amount, add_up},
     interpolate::{Interval, interpolate},
     tensor::Work,
     timeline::Timeline,
@@ -80,7 +81,7 @@ impl Track {
         let peak = self.device.peak_flop_per_cycle.get(path).copied();
         let mut intervals = Vec::with_capacity(self.windows.len());
         let mut began = Vec::with_capacity(self.windows.len());
-        let (mut known, mut off_ns) = (0, 0);
+        let (mut known, mut off_ns) = (0u128, 0u64);
         let censuses: BTreeSet<u64> = self.censuses.iter().filter(|c| !c.kernels.is_empty()).filter_map(|c| c.window).collect();
         for window in &self.windows {
             if !window.opened.gated && window.opened.exposed_ns > 0 {
@@ -92,8 +93,8 @@ impl Track {
                 && let Some(flop) = window.counts.get(path)
             {
                 // Known, and not by counting: a census counted the same launches.
-                known += flop;
-                off_ns += ns;
+                known.grow(*flop);
+                off_ns.grow(ns);
                 timeline.add_flop(path, window.start_ns, window.end_ns, *flop as f64);
                 continue;
             }
@@ -104,24 +105,25 @@ impl Track {
         let interpolated = interpolate(&intervals);
         for (i, (interval, start)) in intervals.iter().zip(began).enumerate() {
             let flop = interval.flop.map_or_else(|| interpolated.each.get(i).copied().unwrap_or(0.0), |f| f as f64);
-            timeline.add_flop(path, start, start + interval.ns, flop);
-            work.add(path, peak, (start, start + interval.ns), flop);
+            let end = start.saturating_add(interval.ns);
+            timeline.add_flop(path, start, end, flop);
+            work.add(path, peak, (start, end), flop);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^128")]
         let flop = interpolated.flop.max(0.0).round() as u128;
-        let ns = |on: bool| intervals.iter().filter(|i| !on || i.flop.is_some()).map(|i| i.ns).sum();
+        let ns = |on: bool| add_up(intervals.iter().filter(|i| !on || i.flop.is_some()).map(|i| i.ns));
         PathTotal {
-            counted: intervals.iter().filter_map(|i| i.flop).sum(),
-            interpolated: flop + known,
+            counted: add_up(intervals.iter().filter_map(|i| i.flop)),
+            interpolated: flop.plus(known),
             variance: interpolated.variance,
-            looked_ns: (ns(true), ns(false) + off_ns),
+            looked_ns: (ns(true), ns(false).plus(off_ns)),
             sparse: self.sparse(path),
         }
     }
 
     /// FLOP of the path that were counted as sparse; none where no window says.
     fn sparse(&self, path: &str) -> Option<u128> {
-        self.windows.iter().filter_map(|w| w.sparse.get(path)).copied().reduce(|a, b| a + b)
+        self.windows.iter().filter_map(|w| w.sparse.get(path)).copied().reduce(Amount::plus)
     }
 
     /// Paths of the plan that no window looked at.
@@ -134,7 +136,7 @@ impl Track {
     /// Time in windows, ns.
     #[must_use]
     pub fn metered_ns(&self) -> u64 {
-        self.windows.iter().map(|w| w.end_ns - w.start_ns).sum()
+        add_up(self.windows.iter().map(|w| w.end_ns - w.start_ns))
     }
 
     /// Whether anything was counted.

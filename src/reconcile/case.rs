@@ -74,8 +74,7 @@ impl Case {
             format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type())
         })?;
         let fused = model.attention != "eager";
-        let workload =
-            Workload { executed: shapes(&train.executed), documents: shapes(&train.documents), attention_by_document: train.by_document };
+        let workload = said(train)?;
         let job = Job {
             model: Some(built.clone()),
             parameters: None,
@@ -92,7 +91,7 @@ impl Case {
             configured: (counted.total, counted.active),
             model: built,
             train: workload,
-            masked: shapes(&train.masked),
+            masked: said(&Rows { executed: train.masked.clone(), ..Rows::default() })?.executed,
             batches: train.batches.max(1),
             job,
         })
@@ -154,13 +153,16 @@ impl Case {
 
     /// Rows of another phase.
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
-        let workload =
-            Workload { executed: shapes(&rows.executed), documents: shapes(&rows.documents), attention_by_document: rows.by_document };
-        self.cost(&self.model, &self.job, &workload, self.job.kernel, !rows.backward).map(|c| c.executed())
+        self.cost(&self.model, &self.job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
     }
 
     /// Layers are computed again.
     pub(super) fn checkpointing(&self) -> bool {
         self.job.checkpointing
     }
+}
+
+/// Rows as the estimate takes them.
+fn said(rows: &Rows) -> Result<Workload, String> {
+    Workload::said(shapes(&rows.executed), shapes(&rows.documents), rows.by_document).map_err(|e| e.to_string())
 }

@@ -64,7 +64,7 @@ pub fn executed(run: &RunTotal) -> Executed {
     let counted = total.counted;
     let mut amount = Amount::with_error(total.total(), counted, variance.sqrt());
     // Interpolated with no known error: it may have been nothing.
-    amount.low = amount.low.saturating_sub(unknown.iter().map(|p| p.interpolated).sum()).max(counted);
+    amount.low = amount.low.saturating_sub(ledger::arithmetic::add_up(unknown.iter().map(|p| p.interpolated))).max(counted);
     match cores(run) {
         Some(flop) => amount.high = amount.high.saturating_add(flop),
         None => gaps.push(gap("operations outside the tensor cores, on a GPU whose size or clock is not known", None)),
@@ -105,7 +105,7 @@ fn without_error(run: &RunTotal, gaps: &mut Vec<Gap>) {
     for (path, _) in run.paths.iter().filter(|(_, t)| t.variance.is_none()) {
         let most = |d: &DeviceTotal| match d.paths.get(path) {
             None => Some(0.0),
-            Some(PathTotal { looked_ns: (on, all), .. }) => d.peak.get(path).map(|p| p * seconds(all - on)),
+            Some(PathTotal { looked_ns: (on, all), .. }) => d.peak.get(path).map(|p| p * seconds(all.saturating_sub(*on))),
         };
         let at_most = run.devices.iter().map(most).sum::<Option<f64>>();
         gaps.push(gap(format!("{path} was looked at too rarely to know the error of what lies between"), at_most));

@@ -32,6 +32,7 @@ use crate::{
         read::ProcessEvidence,
         record::{Record, Window},
     },
+    ledger::arithmetic::add_up,
 };
 
 /// The format read here.
@@ -216,7 +217,7 @@ impl Told {
 
     /// Shares a window out among the phases it lies in. The mark does not wait for the boundary: a twentieth on either side belongs to the same cut.
     fn window(&mut self, w: &Window, marks: &[(u64, &str)]) {
-        let flop = w.counts.values().sum::<u128>() as f64;
+        let flop = add_up(w.counts.values().copied()) as f64;
         self.all += flop;
         let length = w.end_ns.saturating_sub(w.start_ns) as f64;
         if length <= 0.0 {
@@ -243,7 +244,7 @@ impl Told {
 
 impl Rows {
     fn add(&mut self, other: Self) {
-        self.batches += other.batches;
+        self.batches = self.batches.saturating_add(other.batches);
         self.executed.extend(other.executed);
         self.documents.extend(other.documents);
         self.masked.extend(other.masked);

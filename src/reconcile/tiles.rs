@@ -5,10 +5,13 @@
 //! vocabularies; for all else it is nothing. FlashAttention works in blocks of 128 positions, whole ones along the diagonal. The kernels' own tiles
 //! differ by library and version: this is an assumption, and says so.
 
-use crate::estimate::{
-    method::Method,
-    model::{Model, Work},
-    workload::Workload,
+use crate::{
+    estimate::{
+        method::Method,
+        model::{Model, Work},
+        workload::Workload,
+    },
+    ledger::arithmetic::add_up,
 };
 
 /// Sides of matrices are rounded up to this.
@@ -36,7 +39,7 @@ pub(super) fn padded(model: &Model, method: &Method) -> (Model, Method) {
 
 /// Experts get uneven shares of a batch: each one's last tile is half empty on average.
 pub(super) fn experts(model: &Model, method: &Method, workload: &Workload, batches: u64, checkpointing: bool) -> f64 {
-    let tokens: u64 = workload.executed.iter().map(|s| s.rows.saturating_mul(s.length)).sum();
+    let tokens = add_up(workload.executed.iter().map(|s| s.rows.saturating_mul(s.length)));
     if tokens == 0 {
         return 0.0;
     }

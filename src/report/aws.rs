@@ -21,6 +21,23 @@ const TOOLKIT_DEFAULT: f64 = 3.3e22;
 /// Above this it takes a base model's own compute.
 const TOOLKIT_GENERAL_PURPOSE: f64 = 1e23;
 
+/// A recipe of the toolkit: all that it says, and whether it wants the operations counted.
+///
+/// # Errors
+/// In words, when it is no recipe.
+pub fn recipe(text: &str) -> Result<(Value, bool), String> {
+    let details: Value = serde_saphyr::from_str(text).map_err(|e| format!("it is not YAML: {e}"))?;
+    if !details.is_object() {
+        return Err("it is not YAML of names and values".to_owned());
+    }
+    let wanted = match details.get("compute_flops") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(wanted)) => *wanted,
+        Some(other) => return Err(format!("compute_flops is {other}: true or false is expected")),
+    };
+    Ok((details, wanted))
+}
+
 /// What the file says of the job besides its compute: what the toolkit takes from SageMaker.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Job {

@@ -120,16 +120,9 @@ pub fn parameter_band(n: u64) -> &'static str {
     }
 }
 
-/// Numbers as ranges: `1-3, 7`.
+/// Ranges of numbers, first and last: `1-3, 7`.
 #[must_use]
-pub fn ranges(sorted: &[u64]) -> String {
-    let mut parts: Vec<(u64, u64)> = Vec::new();
-    for n in sorted {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == *n => *last = *n,
-            _ => parts.push((*n, *n)),
-        }
-    }
+pub fn ranges(parts: &[(u64, u64)]) -> String {
     parts.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect::<Vec<_>>().join(", ")
 }
 
@@ -174,7 +167,7 @@ mod tests {
             ["less than 1 month", "1 to 3 months", "3 to 6 months", "more than 6 months"]
         );
         assert_eq!(parameter_band(8_030_261_248), "5 to 15 billion");
-        assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), "1-3, 7, 9-10");
+        assert_eq!(ranges(&[(1, 3), (7, 7), (9, 10)]), "1-3, 7, 9-10");
     }
 
     proptest! {

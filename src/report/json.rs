@@ -447,14 +447,15 @@ fn timeline(run: &RunTotal) -> TimelineRows {
         for (metric, amount) in timeline.flop.get(&slot).into_iter().flatten() {
             *flop.entry(parts(metric).1.to_owned()).or_default() += amount;
         }
-        let (start, end) = (slot * timeline.slot_ns, (slot + 1) * timeline.slot_ns);
+        let (start, end) = (slot * timeline.slot_ns, (slot + 1).saturating_mul(timeline.slot_ns));
         // Readings just outside the first and the last window reach over them.
         let (start, end) = (start.max(run.began_unix_ns.min(end - 1)), end.min(run.ended_unix_ns.max(start + 1)));
         let length_s = (end - start) as f64 / 1e9;
         let mj = timeline.energy.values().filter_map(|slots| slots.get(&slot)).copied().reduce(|a, b| a + b);
         Slot { unix_s: start as f64 / 1e9, length_s, flop, power_w: mj.map(|mj| mj / 1e3 / length_s) }
     };
-    let inside = |slot: &u64| slot * timeline.slot_ns < run.ended_unix_ns && (slot + 1) * timeline.slot_ns > run.began_unix_ns;
+    let inside =
+        |slot: &u64| slot * timeline.slot_ns < run.ended_unix_ns && (slot + 1).saturating_mul(timeline.slot_ns) > run.began_unix_ns;
     TimelineRows { slot_s: timeline.slot_ns as f64 / 1e9, slots: (first..=last).filter(inside).map(slot).collect() }
 }
 

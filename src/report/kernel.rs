@@ -9,6 +9,7 @@ use crate::{
     evidence::record::Kind,
     ledger::{
         self, RunTotal,
+        arithmetic::{Amount, add_up},
         category::{Category, demangle},
         kernel::{KernelTotal, Key},
     },
@@ -183,13 +184,13 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
     rows.sort_by(|a, b| (b.1.total(), b.1.launches, a.0).cmp(&(a.1.total(), a.1.launches, b.0)));
     let mut by_category: BTreeMap<Category, u128> = BTreeMap::new();
     for (key, row) in &rows {
-        *by_category.entry(category(key)).or_default() += row.total();
+        by_category.entry(category(key)).or_default().grow(row.total());
     }
     let mut categories: Vec<(Category, u128)> = by_category.into_iter().filter(|(_, flop)| *flop > 0).collect();
     categories.sort_by_key(|(_, flop)| std::cmp::Reverse(*flop));
     let left = rows.split_off(top.min(rows.len()));
-    let left_flop = left.iter().map(|(_, r)| r.total()).sum();
-    let residual = run.kernels.residual.values().sum();
+    let left_flop = add_up(left.iter().map(|(_, r)| r.total()));
+    let residual = add_up(run.kernels.residual.values().copied());
     KernelReport {
         format: FORMAT,
         flopsprof: env!("CARGO_PKG_VERSION").to_owned(),
@@ -197,7 +198,7 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
         total: all.to_string(),
         censuses: run.kernels.censuses,
         whole_steps: run.kernels.whole,
-        launches_seen: run.kernels.rows.values().map(|r| r.launches).sum(),
+        launches_seen: add_up(run.kernels.rows.values().map(|r| r.launches)),
         roll_calls: run.kernels.rolls,
         launches_heard: run.kernels.called.0,
         launches_unknown: run.kernels.called.1,

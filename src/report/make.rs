@@ -91,9 +91,17 @@ fn total_and_told(runs: &[PathBuf]) -> Result<(RunTotal, Told), ReadError> {
 /// [`MakeError`] when there is no evidence, or what was asked contradicts it.
 pub fn make(runs: &[PathBuf], asked: &Asked) -> Result<Report, MakeError> {
     let (total, told) = total_and_told(runs)?;
-    let input = compute::executed(&total).input(asked.origin.clone(), asked.parts.clone(), asked.besides.clone())?;
+    Ok(made(&total, &told, asked)?)
+}
+
+/// What [`make`] makes of a run that has been added up.
+///
+/// # Errors
+/// [`rule::Error`] when what was asked contradicts it.
+pub fn made(total: &RunTotal, told: &Told, asked: &Asked) -> Result<Report, rule::Error> {
+    let input = compute::executed(total).input(asked.origin.clone(), asked.parts.clone(), asked.besides.clone())?;
     let mut assessment = rule::assess(&input, asked.rules)?;
     assessment.assumptions.push(compute::assumption());
     assessment.assumptions.extend(asked.notes.iter().map(|text| Statement { text: text.clone(), citation: None }));
-    Ok(report(&total, reconcile::six_nd(&total, asked.parameters, asked.tokens)).assessed(assessment).reconciled(&total, &told))
+    Ok(report(total, reconcile::six_nd(total, asked.parameters, asked.tokens)).assessed(assessment).reconciled(total, told))
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     evidence::record::Tier,
+    ledger::arithmetic::add_up,
     reconcile::completeness::Verdict,
     rule::{Statement, TestName},
 };
@@ -181,7 +182,7 @@ fn places(out: &mut String, report: &Report, mark: &str) {
             let _ = writeln!(out, "  {name}: {}{mark}, {}", quantity(operations), tier(operations.tier));
         }
     }
-    let held: u64 = report.processes.iter().map(|p| p.launches_held).sum();
+    let held = add_up(report.processes.iter().map(|p| p.launches_held));
     let longest = report.processes.iter().map(|p| p.longest_wait_ms).fold(0.0, f64::max);
     // An empty sum of floats is -0.
     let cpu = report.processes.iter().map(|p| p.meter_cpu_s).fold(0.0, |a, b| a + b);

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::evidence::record::{Kernel, Kernels, Kind, Line, Record, Spent, Window};
+use crate::{
+    evidence::record::{Kernel, Kernels, Kind, Line, Record, Spent, Window},
+    ledger::arithmetic::{Amount, add_up},
+};
 
 /// What a process has said so far.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +38,7 @@ impl Top {
         match &line.record {
             Record::Start(start) => process.simulated = start.simulated,
             Record::Window(window) => {
-                process.flop += window.counts.values().sum::<u128>();
+                process.flop.grow(add_up(window.counts.values().copied()));
                 process.last = Some((**window).clone());
             }
             Record::Kernels(kernels) if kernels.cores => {}
@@ -75,8 +78,8 @@ impl Top {
             let file = file.file_name().unwrap_or_default().to_string_lossy();
             let _ = writeln!(out, "{file}: {state}, {:.6e}{mark} FLOP counted", process.flop as f64);
             if let Some(window) = &process.last {
-                let seconds = (window.end_ns - window.start_ns) as f64 / 1e9;
-                let rate = if seconds > 0.0 { window.counts.values().sum::<u128>() as f64 / seconds / 1e12 } else { 0.0 };
+                let seconds = window.end_ns.saturating_sub(window.start_ns) as f64 / 1e9;
+                let rate = if seconds > 0.0 { add_up(window.counts.values().copied()) as f64 / seconds / 1e12 } else { 0.0 };
                 let spent =
                     window.spent.as_ref().map(Spent::total_ns).map(|ns| format!(", the meter took {:.2} s so far", ns as f64 / 1e9));
                 let _ = writeln!(out, "  last window: {rate:.2}{mark} TFLOP/s over {seconds:.1} s{}", spent.unwrap_or_default());
@@ -131,8 +134,8 @@ struct Row {
 }
 
 fn rows(census: &Kernels) -> Vec<Row> {
-    let flop = |k: &Kernel| k.counts.values().sum::<u128>();
-    let all: u128 = census.kernels.iter().map(flop).sum();
+    let flop = |k: &Kernel| add_up(k.counts.values().copied());
+    let all = add_up(census.kernels.iter().map(flop));
     let mut rows: Vec<Row> = Vec::new();
     for kernel in &census.kernels {
         let at = rows.iter().position(|r| (r.kind, &r.symbol) == (kernel.kind, &kernel.name)).unwrap_or_else(|| {
@@ -140,9 +143,9 @@ fn rows(census: &Kernels) -> Vec<Row> {
             rows.len() - 1
         });
         let row = &mut rows[at];
-        row.launches += kernel.launches;
-        row.flop += flop(kernel);
-        row.ns += kernel.durations_ns.iter().sum::<u64>();
+        row.launches.grow(kernel.launches);
+        row.flop.grow(flop(kernel));
+        row.ns.grow(add_up(kernel.durations_ns.iter().copied()));
         row.share = if all > 0 { row.flop as f64 / all as f64 } else { 0.0 };
     }
     rows.sort_by_key(|r| std::cmp::Reverse((r.flop, r.launches)));

@@ -34,8 +34,15 @@ pub fn public_path(private: &Path) -> PathBuf {
 /// # Errors
 /// [`SealError::Io`], [`SealError::Key`].
 pub fn read_private(path: &Path) -> Result<SigningKey, SealError> {
-    let pem = read(path)?;
-    SigningKey::from_pkcs8_pem(&pem).map_err(|e| {
+    parse_private(path, &read(path)?)
+}
+
+/// What [`read_private`] does, on text.
+///
+/// # Errors
+/// [`SealError::Key`].
+pub fn parse_private(path: &Path, pem: &str) -> Result<SigningKey, SealError> {
+    SigningKey::from_pkcs8_pem(pem).map_err(|e| {
         let why = if pem.contains("PUBLIC KEY") {
             "this is a public key; sealing needs the private one".to_owned()
         } else {
@@ -50,8 +57,15 @@ pub fn read_private(path: &Path) -> Result<SigningKey, SealError> {
 /// # Errors
 /// [`SealError::Io`], [`SealError::Key`].
 pub fn read_public(path: &Path) -> Result<VerifyingKey, SealError> {
-    let pem = read(path)?;
-    VerifyingKey::from_public_key_pem(&pem).map_err(|e| {
+    parse_public(path, &read(path)?)
+}
+
+/// What [`read_public`] does, on text.
+///
+/// # Errors
+/// [`SealError::Key`].
+pub fn parse_public(path: &Path, pem: &str) -> Result<VerifyingKey, SealError> {
+    VerifyingKey::from_public_key_pem(pem).map_err(|e| {
         let why = if pem.contains("PRIVATE KEY") {
             format!("this is a private key; verifying needs the public one ({}?)", public_path(path).display())
         } else {

@@ -163,7 +163,11 @@ fn read_seal(path: &Path, key: Option<&VerifyingKey>, findings: &mut Vec<Finding
     }
 }
 
-fn parse(path: &Path, bytes: &[u8], key: Option<&VerifyingKey>) -> Result<Statement, SealError> {
+/// The statement of a seal; with a key, only if it is signed by that key.
+///
+/// # Errors
+/// [`SealError::NotSeal`], [`SealError::Newer`].
+pub fn parse(path: &Path, bytes: &[u8], key: Option<&VerifyingKey>) -> Result<Statement, SealError> {
     let not_seal = |why: String| SealError::NotSeal { path: path.to_owned(), why };
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| not_seal(format!("it is no DSSE envelope: {e}")))?;
     let payload = match key {

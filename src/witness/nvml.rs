@@ -3,6 +3,8 @@
 //! Read from the meter's thread at window edges only, never on a thread of the host: a read of the energy counter took 5.9 ms on an H200.
 //! What NVML cannot say is absent, never guessed.
 
+use std::sync::OnceLock;
+
 use nvml_wrapper::{
     Device, Nvml,
     enum_wrappers::device::Clock,
@@ -33,12 +35,17 @@ pub struct Identity {
 }
 
 impl Witness {
-    /// Loads `libnvidia-ml.so.1`, which comes with the driver.
+    /// Loads `libnvidia-ml.so.1`, which comes with the driver. It stays for the life of the process.
     ///
     /// # Errors
     /// NVML's or the loader's words.
     pub fn load() -> Result<Self, NvmlError> {
-        Ok(Self { nvml: Box::leak(Box::new(Nvml::init()?)) })
+        static NVML: OnceLock<Nvml> = OnceLock::new();
+        if let Some(nvml) = NVML.get() {
+            return Ok(Self { nvml });
+        }
+        let nvml = Nvml::init()?;
+        Ok(Self { nvml: NVML.get_or_init(|| nvml) })
     }
 
     /// Whether it is the stand-in's.

@@ -7,5 +7,7 @@ mod disk;
 mod exports;
 mod harness;
 mod library;
+mod memcheck;
 mod process;
 mod report;
+mod soak;

@@ -130,7 +130,7 @@ pub(super) fn style(model_type: &str) -> Option<Style> {
 pub(super) fn model(c: Config<'_>, style: &Style) -> Result<Model, EstimateError> {
     let default = |field: &str| style.defaults.iter().find(|(f, _)| *f == field).map(|(_, n)| *n);
     let size = |field: &str| default(field).map_or_else(|| c.size(field), |n| c.size_or(field, n));
-    let (hidden, layers, vocabulary) = (c.size("hidden_size")?, c.size("num_hidden_layers")?, size("vocab_size")?);
+    let (hidden, layers, vocabulary) = (c.size("hidden_size")?, c.layers("num_hidden_layers")?, size("vocab_size")?);
     let windows = windows(c, style, layers)?;
     let mut stack = Vec::new();
     for (index, window) in windows.iter().enumerate() {

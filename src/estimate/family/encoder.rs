@@ -71,7 +71,7 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
     let mut first = Layer::new("bert.embeddings.", Side::Main);
     first.elementwise(&[INPUT], "LayerNorm", 2 * hidden);
     stack.push(first);
-    for i in 0..c.size("num_hidden_layers")? {
+    for i in 0..c.layers("num_hidden_layers")? {
         stack.push(layer(c, format!("bert.encoder.layer.{i}."), i, &BERT, false)?);
     }
     let class = c.class();
@@ -144,7 +144,7 @@ pub(super) fn vit(c: Config<'_>) -> Result<Model, EstimateError> {
         },
     );
     let mut stack = vec![first];
-    for i in 0..c.size("num_hidden_layers")? {
+    for i in 0..c.layers("num_hidden_layers")? {
         stack.push(layer(c, format!("vit.layers.{i}."), i, &VIT, true)?);
     }
     let mut last = Layer::new("vit.", Side::Main);

@@ -31,7 +31,7 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         gated: feed.starts_with("gated"),
         dropout: c.share_or("dropout_rate", 0.1)? > 0.0,
     };
-    let (vocabulary, layers) = (c.size("vocab_size")?, c.size("num_layers")?);
+    let (vocabulary, layers) = (c.size("vocab_size")?, c.layers("num_layers")?);
     let below = c.size_or("num_decoder_layers", layers)?;
     let buckets = c.size_or("relative_attention_num_buckets", BUCKETS)?;
     let mut stack = Vec::new();
