@@ -117,8 +117,7 @@ impl Job {
                 nvml: Some(NvmlReading { energy_mj: Some(self.energy_mj + at / 1000), ..NvmlReading::default() }),
                 tokens: self.tokens,
                 steps: index,
-                meter_cpu_ns: 0,
-                spent: None,
+                ..Window::default()
             };
             records.push((at, Record::Window(Box::new(window))));
         }
@@ -183,13 +182,15 @@ fn near(a: Option<f64>, b: Option<f64>) -> bool {
 }
 
 fn total() -> impl Strategy<Value = PathTotal> {
-    (0u128..1 << 100, 0u128..1 << 100, prop::option::of(0u32..1 << 20), 0u64..1 << 60, 0u64..1 << 60).prop_map(
-        |(counted, interpolated, variance, on, off)| PathTotal {
+    let sparse = prop::option::of(0u128..1 << 100);
+    (0u128..1 << 100, 0u128..1 << 100, prop::option::of(0u32..1 << 20), 0u64..1 << 60, 0u64..1 << 60, sparse).prop_map(
+        |(counted, interpolated, variance, on, off, sparse)| PathTotal {
             counted,
             interpolated,
             // Whole and small: its sums are exact too.
             variance: variance.map(f64::from),
             looked_ns: (on, on + off),
+            sparse,
         },
     )
 }
