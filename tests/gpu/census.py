@@ -429,10 +429,10 @@ def budget(c):
 
 
 def default(c):
-    """The default budget: a whole run of four minutes against bare runs before and after it."""
+    """The default budget: a whole run of five minutes against bare runs before and after it."""
     if c.args.stand_in:
         return
-    run, ratio, more = paired(c, "default", 240, 30, None)
+    run, ratio, more = paired(c, "default", 300, 30, None)
     told = c.report("default")["overhead"]
     c.row("budget.default", ratio, 1.005, "<=", told=told, censuses=len(run.censuses()), **more)
 

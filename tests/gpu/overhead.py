@@ -4,8 +4,8 @@
 
 A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference.
 They take turns on the GPU, a block of a work each, so that temperature, clocks and other tenants of the machine's processors change for both alike: a pair is a
-metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision (GPU-bound), one of about
-220 M (launch-bound), 2000 tiny kernels, and large matrix products that take the chip to its power limit.
+metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision (GPU-bound) on one row of 2048 tokens, and
+on four (at the power limit of an H100, where the clock moves and pairs scatter by 1 %), one of about 220 M (launch-bound), 2000 tiny kernels, and large matrix products.
 
 What an open counter session does to the whole chip the bare process would feel too. So the bare process also times the GPU-bound step while no
 metered process is alive yet: `beside_meter` is its time beside the metered one over its time alone.
@@ -24,7 +24,7 @@ import traceback
 # The metered process works until its survey is over and a window of so many seconds has ended: the meter is at its steady work then.
 STEADY_S = 2.0
 # Repetitions in a block: half a second or so, long against what switching between the processes disturbs.
-BLOCK = {"gpu_bound": 4, "launch_bound": 12, "tiny": 24, "product": 12}
+BLOCK = {"gpu_bound": 12, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
 # The bare process alone.
 ALONE = 24
 
@@ -101,7 +101,8 @@ def works():
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     big, big_n = llama(16, 2048, 16, 5632)
     small, small_n = llama(12, 1024, 16, 2816)
-    ids_big, ids_small = torch.randint(0, 32000, (4, 2048), device="cuda"), torch.randint(0, 32000, (8, 1024), device="cuda")
+    ids_one, ids_four = (torch.randint(0, 32000, (rows, 2048), device="cuda") for rows in (1, 4))
+    ids_small = torch.randint(0, 32000, (8, 1024), device="cuda")
     x = torch.zeros(1, device="cuda")
 
     def tiny():
@@ -112,7 +113,22 @@ def works():
         for _ in range(20):
             a @ a
 
-    return {"gpu_bound": lambda: big(ids_big), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
+    return {"gpu_bound": lambda: big(ids_one), "gpu_bound_full": lambda: big(ids_four), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
+
+
+#: Power just after each block, by work.
+POWER = {}
+
+
+def power_w():
+    """NVML's reading, an average of its own over a second or less; none where it cannot be had."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetPowerUsage(pynvml.nvmlDeviceGetHandleByIndex(0)) / 1000
+    except Exception:
+        return None
 
 
 class Child:
@@ -157,12 +173,14 @@ class Child:
                 work()
                 torch.cuda.synchronize()
                 took.append(time.perf_counter() - start)
-            print(json.dumps(took), file=answer, flush=True)
+            print(json.dumps({"took": took, "power_w": power_w()}), file=answer, flush=True)
 
     def run(self, name, times):
         """Seconds of each repetition."""
         print(name, times, file=self.ask, flush=True)
-        return json.loads(self.answer.readline())
+        said = json.loads(self.answer.readline())
+        POWER.setdefault(name, []).append(said["power_w"])
+        return said["took"]
 
     def end(self):
         self.ask.close()
@@ -224,7 +242,7 @@ def main():
         took += boundary_ms
         print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", round(share, 5), file=sys.stderr, flush=True)
     bare_s = {n: statistics.median(s) for n, s in bare_s.items()}
-    print(json.dumps({"ratios": ratios, "bare_s": bare_s, "beside_meter": beside, "boundary_ms": took, "parameters": parameters}))
+    print(json.dumps({"ratios": ratios, "bare_s": bare_s, "beside_meter": beside, "boundary_ms": took, "parameters": parameters, "power_w": {n: statistics.median([w for w in p if w] or [0]) for n, p in POWER.items()}}))
 
 
 if __name__ == "__main__":

@@ -266,9 +266,9 @@ def over(c):
     # A block that a boundary fell into is one of many, and the median does not see it. An old run has a boundary a minute (the default steady window): its
     # share is added.
     share = (boundary or 0) / 60_000
-    for name, limit in (("gpu_bound", 1.001), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
+    for name, limit in (("gpu_bound", 1.001), ("gpu_bound_full", None), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
         ratios = result["ratios"][name]
-        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), quartiles=statistics.quantiles(ratios, n=4), bare_s=result["bare_s"][name])
+        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), quartiles=statistics.quantiles(ratios, n=4), bare_s=result["bare_s"][name], power_w=result["power_w"].get(name))
     c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
     c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     shutil.rmtree(out)
