@@ -11,9 +11,10 @@ use super::{
     arithmetic::{Amount, add_up},
     file::{FileTotal, edges},
     job::Runs,
+    join::{Metered, join},
     span::Spans,
     timeline::Timeline,
-    witness::{FileWitness, Metered, join},
+    witness::FileWitness,
 };
 
 /// Clocks of a job's machines may differ by this much unsaid: ranks do not begin at the same instant either.

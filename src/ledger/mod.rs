@@ -13,6 +13,7 @@ pub mod estimated;
 mod file;
 pub mod interpolate;
 pub mod job;
+mod join;
 pub mod kernel;
 mod merge;
 pub mod span;

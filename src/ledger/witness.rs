@@ -1,25 +1,17 @@
-//! What a witness saw, set beside what metered processes counted: by device and by process.
+//! What a witness saw: its file, and what of it stands beside what metered processes counted, by device and by process.
 //!
-//! Tensor time of a device is its activity by GPM times the time; that of the metered processes is their operations at the peak, at the clock of that time.
 //! Nothing is judged here: that is [`crate::reconcile::completeness`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{span::Spans, tensor::Slice};
+use super::span::Spans;
 use crate::evidence::{
     read::ProcessEvidence,
     record::Record,
     witness::{Cpu, Id, Interval, Probed, Seen, Sources},
 };
-
-/// Windows of a device that a report shows at most: neighbours are brought together.
-const WINDOWS: usize = 60;
-/// An interval that is shorter is part of the one before, s.
-const SHORT_S: f64 = 1.0;
-/// A context that was alone for part of a stretch only saw fewer cycles pass than there were.
-const PLAUSIBLE: f64 = 0.9;
 
 /// One witness's file, added up.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +42,7 @@ impl FileWitness {
         witness
     }
 
-    fn spans(&self) -> Spans {
+    pub(super) fn spans(&self) -> Spans {
         let mut spans = Spans::default();
         self.intervals.iter().for_each(|i| spans.add(i.start_ns, i.end_ns));
         spans
@@ -120,7 +112,7 @@ pub struct WindowWitnessed {
 
 impl WindowWitnessed {
     /// This one and the next.
-    fn and(&self, next: &Self) -> Self {
+    pub(super) fn and(&self, next: &Self) -> Self {
         Self {
             unix_s: self.unix_s,
             length_s: self.length_s + next.length_s,
@@ -172,230 +164,5 @@ impl ProcessWitnessed {
     #[must_use]
     pub fn worked(&self) -> bool {
         self.launches() > 0 || self.devices.values().flatten().any(|busy| *busy > 0.0)
-    }
-}
-
-/// What metered processes counted on a machine.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Metered {
-    /// Their ids, as they know themselves, and start ticks.
-    pub(super) processes: BTreeSet<(u32, u64)>,
-    /// By device: name, its metered time, and each process's slices.
-    pub(super) devices: BTreeMap<String, MeteredDevice>,
-}
-
-/// What metered processes counted on a device.
-#[derive(Clone, Debug, Default)]
-pub(super) struct MeteredDevice {
-    pub(super) name: String,
-    pub(super) spans: Spans,
-    pub(super) slices: Vec<Vec<Slice>>,
-    pub(super) no_peak: bool,
-}
-
-/// Joins a machine's witnesses with its metered processes. `offset_ns`: Unix time less the machine's own.
-pub(super) fn join(into: &mut Witnessed, host: &str, offset_ns: i64, witnesses: &[FileWitness], metered: &Metered) {
-    let unix_s = |ns: u64| ns.saturating_add_signed(offset_ns) as f64 / 1e9;
-    for witness in witnesses {
-        into.files += 1;
-        for source in [&witness.sources.ebpf, &witness.sources.nvml].into_iter().filter(|s| !s.on) {
-            into.missing.insert((source.why.clone(), source.remedy.clone()));
-        }
-        into.no_pmu.clone_from(&witness.sources.pmu.why);
-        into.not_probed.extend(witness.probed.iter().filter(|p| !p.why.is_empty()).map(|p| format!("{}: {}", p.path, p.why)));
-        if let Some(cpu) = witness.intervals.iter().rev().find_map(|i| i.cpu.as_ref()) {
-            add_cpu(into.cpu.get_or_insert_default(), cpu);
-        }
-        for interval in &witness.intervals {
-            into.lost = (into.lost.0 + interval.lost.0, into.lost.1 + interval.lost.1);
-        }
-    }
-    // Several witnesses of one machine saw the same: the one that saw for longest speaks for devices.
-    let Some(main) = witnesses.iter().max_by_key(|w| w.spans().length()) else {
-        for (uuid, device) in &metered.devices {
-            into.devices.push(DeviceWitnessed { metered_ns: device.spans.length(), ..bare(uuid, &device.name, host) });
-        }
-        return;
-    };
-    let names = main.intervals.iter().flat_map(|i| &i.devices).map(|d| (d.uuid.clone(), d.name.clone()));
-    let mut uuids: BTreeMap<String, String> = names.collect();
-    uuids.extend(metered.devices.iter().map(|(uuid, d)| (uuid.clone(), d.name.clone())));
-    let own: BTreeMap<Id, bool> =
-        main.seen.values().map(|(_, s)| (s.id, metered.processes.contains(&(s.own_pid, s.id.start_ticks)))).collect();
-    let is_metered = |id: Id| own.get(&known(main, id)).copied().unwrap_or_else(|| metered.processes.contains(&(id.pid, id.start_ticks)));
-    let none = MeteredDevice::default();
-    for (uuid, name) in uuids {
-        let device = metered.devices.get(&uuid).unwrap_or(&none);
-        let mut joined = device_joined(main, &uuid, device, &is_metered, &unix_s);
-        // A device that the run did not touch, and on which nothing happened, is none of its business.
-        if metered.devices.contains_key(&uuid) || joined.tensor_s().0 > 0.0 {
-            joined.windows = coarse(joined.windows);
-            into.devices.push(DeviceWitnessed { uuid, name, host: host.to_owned(), ..joined });
-        }
-    }
-    into.processes.extend(processes(main, host, &is_metered, &unix_s));
-}
-
-fn bare(uuid: &str, name: &str, host: &str) -> DeviceWitnessed {
-    DeviceWitnessed { uuid: uuid.to_owned(), name: name.to_owned(), host: host.to_owned(), ..DeviceWitnessed::default() }
-}
-
-fn device_joined(
-    witness: &FileWitness,
-    uuid: &str,
-    metered: &MeteredDevice,
-    is_metered: &impl Fn(Id) -> bool,
-    unix_s: &impl Fn(u64) -> f64,
-) -> DeviceWitnessed {
-    let mut joined =
-        DeviceWitnessed { listed: true, probed: witness.sources.ebpf.on, no_peak: metered.no_peak, ..DeviceWitnessed::default() };
-    joined.metered_ns = metered.spans.length();
-    let witnessed = witness.spans().merged();
-    joined.covered_ns = metered.spans.merged().iter().flat_map(|m| witnessed.iter().map(move |w| overlap(*m, *w))).sum();
-    let clocks = clocks(witness, uuid, metered, is_metered);
-    // GPM counts from one moment over several intervals: each has what it adds to the one before.
-    let mut before = (0, 0.0);
-    for interval in &witness.intervals {
-        let Some(on) = interval.devices.iter().find(|d| d.uuid == uuid) else { continue };
-        joined.listed &= on.processes.is_some();
-        let Some(percent) = on.nvml.gpm_any_tensor_pct else { continue };
-        let ns = interval.end_ns - interval.start_ns;
-        joined.witnessed_ns += ns;
-        let since = on.gpm_since_ns;
-        let so_far = percent / 100.0 * interval.end_ns.saturating_sub(since) as f64 / 1e9;
-        let device_tensor_s = so_far - if before.0 == since { before.1 } else { 0.0 };
-        before = (since, so_far);
-        let length_s = ns as f64 / 1e9;
-        let mut window = WindowWitnessed { unix_s: unix_s(interval.start_ns), length_s, device_tensor_s, metered_tensor_s: 0.0 };
-        if let Some(hertz) = clocks.get(&since) {
-            for slice in metered.slices.iter().flatten() {
-                let part = part(slice, interval);
-                window.metered_tensor_s += part * slice.cycles / hertz;
-                joined.loose_s += part * f64::from(slice.loose) / hertz;
-            }
-        }
-        match joined.windows.last_mut() {
-            // An interval that was cut short tells little by itself.
-            Some(last) if length_s < SHORT_S => *last = last.and(&window),
-            _ => joined.windows.push(window),
-        }
-    }
-    joined.listed &= !witness.intervals.is_empty();
-    joined
-}
-
-/// The mean SM clock, Hz, of each stretch that GPM counts over as one: GPM's share is one of cycles, those of pauses included.
-fn clocks(witness: &FileWitness, uuid: &str, metered: &MeteredDevice, is_metered: &impl Fn(Id) -> bool) -> BTreeMap<u64, f64> {
-    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-    for interval in &witness.intervals {
-        let Some(on) = interval.devices.iter().find(|d| d.uuid == uuid) else { continue };
-        let ns = (interval.end_ns - interval.start_ns) as f64;
-        let others = on.processes.iter().flatten().filter(|p| !is_metered(p.id)).count();
-        let here: Vec<&Vec<Slice>> = metered.slices.iter().filter(|s| s.iter().any(|s| part(s, interval) > 0.0)).collect();
-        // The cycles that a context sees pass are the device's as long as nobody shares it; else, and in pauses, the clock is NVML's.
-        let (mut seen_ns, mut cycles) = (0.0, 0.0);
-        if let ([alone], 0) = (&here[..], others) {
-            for slice in *alone {
-                let both = overlap((slice.start_ns, slice.end_ns), (interval.start_ns, interval.end_ns)) as f64;
-                let mhz = f64::from(slice.clock_mhz);
-                if mhz > 0.0 && on.clock_mhz.is_none_or(|nvml| mhz > PLAUSIBLE * nvml) {
-                    (seen_ns, cycles) = (seen_ns + both, cycles + both * mhz);
-                }
-            }
-        }
-        let sum = sums.entry(on.gpm_since_ns).or_default();
-        match on.clock_mhz {
-            Some(mhz) => *sum = (sum.0 + ns, sum.1 + cycles + (ns - seen_ns).max(0.0) * mhz),
-            None => *sum = (sum.0 + seen_ns, sum.1 + cycles),
-        }
-    }
-    sums.into_iter().filter(|(_, (ns, _))| *ns > 0.0).map(|(since, (ns, cycles))| (since, cycles / ns * 1e6)).collect()
-}
-
-fn overlap(a: (u64, u64), b: (u64, u64)) -> u64 {
-    a.1.min(b.1).saturating_sub(a.0.max(b.0))
-}
-
-/// The share of a slice that lies in an interval.
-fn part(slice: &Slice, interval: &Interval) -> f64 {
-    let both = overlap((slice.start_ns, slice.end_ns), (interval.start_ns, interval.end_ns));
-    if both == 0 { 0.0 } else { both as f64 / (slice.end_ns - slice.start_ns) as f64 }
-}
-
-/// Brings neighbours together until there are few enough.
-fn coarse(mut windows: Vec<WindowWitnessed>) -> Vec<WindowWitnessed> {
-    let each = windows.len().div_ceil(WINDOWS).max(1);
-    if each == 1 {
-        return windows;
-    }
-    windows.sort_by(|a, b| a.unix_s.total_cmp(&b.unix_s));
-    windows.chunks(each).map(|group| group[1..].iter().fold(group[0], |sum, w| sum.and(w))).collect()
-}
-
-/// A process that was gone before it was asked who it was: the newest that the witness knows by this id.
-fn known(witness: &FileWitness, id: Id) -> Id {
-    let newest = || witness.seen.keys().filter(|k| k.pid == id.pid).max_by_key(|k| k.start_ticks).copied();
-    if id.start_ticks == 0 { newest().unwrap_or(id) } else { id }
-}
-
-fn processes(witness: &FileWitness, host: &str, is_metered: &impl Fn(Id) -> bool, unix_s: &impl Fn(u64) -> f64) -> Vec<ProcessWitnessed> {
-    let mut found: BTreeMap<Id, (ProcessWitnessed, u64, u64)> = BTreeMap::new();
-    for (id, (at, seen)) in &witness.seen {
-        let process =
-            ProcessWitnessed { host: host.to_owned(), seen: seen.clone(), metered: is_metered(*id), ..ProcessWitnessed::default() };
-        found.insert(*id, (process, *at, *at));
-    }
-    for interval in &witness.intervals {
-        let seconds = (interval.end_ns - interval.start_ns) as f64 / 1e9;
-        for device in &interval.devices {
-            for on in device.processes.iter().flatten() {
-                let (process, _, last) = found.entry(known(witness, on.id)).or_insert_with(|| {
-                    let seen = Seen { id: on.id, own_pid: on.id.pid, how: "nvml".to_owned(), gone: true, ..Seen::default() };
-                    let process =
-                        ProcessWitnessed { host: host.to_owned(), seen, metered: is_metered(on.id), ..ProcessWitnessed::default() };
-                    (process, interval.start_ns, interval.end_ns)
-                });
-                *last = (*last).max(interval.end_ns);
-                let busy = process.devices.entry(device.uuid.clone()).or_default();
-                if let Some(percent) = on.sm_pct {
-                    *busy.get_or_insert(0.0) += percent / 100.0 * seconds;
-                }
-            }
-        }
-        for calls in &interval.callers {
-            let Some((process, _, last)) = found.get_mut(&calls.id) else { continue };
-            *last = (*last).max(interval.end_ns);
-            calls.calls.iter().for_each(|(name, n)| *process.calls.entry(name.clone()).or_default() += n);
-        }
-    }
-    for ended in witness.intervals.iter().flat_map(|i| &i.ended) {
-        if let Some((process, _, last)) = found.get_mut(&ended.id) {
-            (process.ended, *last) = (true, ended.at_ns);
-        }
-    }
-    let end = witness.intervals.last().map_or(0, |i| i.end_ns);
-    for (process, first, last) in found.values_mut() {
-        // One that lives to the end, and was not listed by NVML, is there still.
-        if !process.ended && process.seen.how != "nvml" && !process.seen.gone {
-            *last = (*last).max(end);
-        }
-        let lived = witness.intervals.iter().filter(|i| i.launches_on_ns > 0 && overlap((*first, *last), (i.start_ns, i.end_ns)) > 0);
-        process.launches_counted_s = lived.map(|i| i.launches_on_ns as f64 / 1e9).sum();
-        (process.first_unix_s, process.last_unix_s) = (unix_s(*first), unix_s(*last));
-    }
-    found.into_values().map(|(process, _, _)| process).collect()
-}
-
-fn add_cpu(into: &mut Cpu, from: &Cpu) {
-    for (a, b) in [(&mut into.job, &from.job), (&mut into.meter, &from.meter), (&mut into.witness, &from.witness)] {
-        a.opened += b.opened;
-        a.task_clock_ns += b.task_clock_ns;
-        a.context_switches += b.context_switches;
-        for (to, from) in [(&mut a.cycles, b.cycles), (&mut a.flop, b.flop)] {
-            if let Some(n) = from {
-                *to.get_or_insert(0) += n;
-            }
-        }
-        b.floating_point.iter().for_each(|(name, n)| *a.floating_point.entry(name.clone()).or_default() += n);
     }
 }

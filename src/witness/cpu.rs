@@ -26,8 +26,9 @@ const INTEL: [FloatingPoint; 8] = [
     ("fp_arith_inst_retired.512b_packed_double", 0x40c7, 8),
     ("fp_arith_inst_retired.512b_packed_single", 0x80c7, 16),
 ];
-/// AMD's retired SSE and AVX operations (event 0x003, all kinds), which counts FLOP: a multiply-add is two (Processor Programming Reference, families 17h to 1Ah).
-const AMD: [FloatingPoint; 1] = [("fp_ret_sse_avx_ops.all", 0x0f03, 1)];
+/// AMD's retired SSE and AVX operations (event 0x003: additions, multiplications, divisions, multiply-adds, which are two), in FLOP (Processor Programming
+/// Reference, families 17h to 1Ah); bfloat16 multiply-adds are another kind, and not in it.
+const AMD: [FloatingPoint; 1] = [("fp_ret_sse_avx_ops", 0x0f03, 1)];
 
 /// The floating-point events of this machine's CPUs; why there are none.
 fn floating_point() -> Result<&'static [FloatingPoint], &'static str> {
