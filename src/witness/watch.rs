@@ -197,7 +197,7 @@ impl Watch {
         }
         self.sample(now);
         // A job's report is written soon after its processes have ended: what they did stands in the evidence then.
-        let urgent = self.table.urgent() && now >= self.interval_began + self.every_ns().min(SHORTEST_NS);
+        let urgent = (self.table.urgent() || self.devices.moved()) && now >= self.interval_began + self.every_ns().min(SHORTEST_NS);
         if urgent || now >= self.interval_began + self.every_ns() {
             self.interval();
         }
