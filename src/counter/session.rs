@@ -32,7 +32,7 @@ use super::{
     host::{Config, Host, MOST_IMAGE, c_string, pointers, sensible},
     plan::{CORES, CYCLES, DURATION, SPARSE},
 };
-use crate::window::clock::monotonic_ns;
+use crate::{evidence::sense::PEAK, window::clock::monotonic_ns};
 
 /// The ranges of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,7 +376,7 @@ impl Group {
         let metrics = host.base_metrics().unwrap_or_default();
         let dense =
             |path: &str, peak: f64| if metrics.iter().any(|m| m.strip_prefix(path) == Some("_sparsity_on")) { peak / 2.0 } else { peak };
-        let peaks = self.paths.iter().zip(values).filter(|(_, v)| v.is_finite() && *v > 0.0);
+        let peaks = self.paths.iter().zip(values).filter(|(_, v)| *v > 0.0 && *v <= PEAK);
         peaks.map(|(path, peak)| (path.clone(), dense(path, peak))).collect()
     }
 }

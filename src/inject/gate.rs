@@ -139,7 +139,7 @@ impl Closed {
         reset();
         DEADLINE_NS.store(later(monotonic_ns(), deadline), Ordering::Relaxed);
         CLOSED.store(true, Ordering::SeqCst);
-        std::thread::sleep(GRACE);
+        clock::sleep(GRACE);
     }
 
     /// When it was closed.

@@ -80,7 +80,8 @@ fn evidence(bytes: &[u8]) {
     }
     if let Ok(file) = read::parse(Path::new("fuzzed.jsonl"), bytes) {
         assert_eq!(file.lines.len(), file.hashes.len());
-        assert!(file.lines.len() <= bytes.iter().filter(|b| **b == b'\n').count());
+        // The last line may lack its newline: a full disk can have had room for all but that.
+        assert!(file.lines.len() <= bytes.iter().filter(|b| **b == b'\n').count() + 1);
     }
 }
 

@@ -127,7 +127,9 @@ int main(int argc, char **argv) {
         MUST(sigaction(SIGSYS, &action, NULL) == 0);
         zoo = begin();
         refuse(SYS_openat, SECCOMP_RET_TRAP, SECCOMP_FILTER_FLAG_TSYNC);
-        printf("a file: %d %s\n", open("/dev/null", O_RDONLY), strerror(errno));
+        errno = 0;
+        int file = open("/dev/null", O_RDONLY);
+        printf("a file: %d %s\n", file, strerror(errno));
         printf("truth %s %llu\n", kernel_metric[BF16], zoo_flop[BF16] / 250 * 650);
         fflush(stdout);
         refuse(SYS_write, SECCOMP_RET_TRAP, 0);

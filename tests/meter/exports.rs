@@ -26,7 +26,7 @@ const MEANT: [&str; 11] = [
 const NEEDED: [&str; 5] = ["libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so"];
 
 /// The most that it is, without what a debugger needs: it lies in the memory of every process of a job.
-const BYTES: u64 = 2 << 20;
+const BYTES: u64 = if cfg!(debug_assertions) { 3 << 20 } else { 2 << 20 };
 /// The crates whose code is in it: ours and those that Cargo.toml names, what these need, and the standard library with its backtraces.
 const CRATES: [&[&str]; 3] = [
     &["flopsprof", "cupti_sys", "libc", "libloading", "nvml_wrapper", "serde", "serde_core", "serde_json", "sha2"],
