@@ -25,9 +25,12 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// The locks of the GPU with this UUID.
+    /// The locks of the GPU with this UUID; none where the driver does not say it: GPUs that have nothing to do with each other would share them.
     #[must_use]
     pub fn of(uuid: &str) -> Self {
+        if uuid.is_empty() {
+            return Self::default();
+        }
         Self { turn: open(uuid, "turn"), wanted: open(uuid, "wanted") }
     }
 

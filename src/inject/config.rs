@@ -4,11 +4,11 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use super::environment as env;
 use crate::window::budget;
 
 /// Where evidence goes (a folder; made when the first context is seen).

@@ -26,7 +26,7 @@ use super::{
     config::Config,
     device::{Counters, Metered, NoCounters},
     driver::Driver,
-    entry, gate, guard,
+    entry, environment, gate, guard,
     journal::Journal,
     left,
     planner::{self, Planned, Ready},
@@ -90,12 +90,16 @@ pub(super) fn block_signals() -> libc::sigset_t {
 /// Finds libcupti and starts the thread. A process that may not have one runs unmetered.
 pub(super) fn start() {
     STATE.store(RUNNING, Ordering::Release);
+    let before = block_signals();
+    apart::start();
+    // SAFETY: the mask is the one that was in force.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    environment::read();
     let config = Config::read();
     let found = planner::find(config.cupti.as_deref()).map_err(|e| e.to_string());
     let library = entry::own_path().map(|p| PathBuf::from(OsStr::from_bytes(p.to_bytes())));
     let reporter = library.and_then(|l| Reporter::find(&l));
     let before = block_signals();
-    apart::start();
     let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
         guard::this_is_ours();
         guard::shield(|| run(config, found, reporter));

@@ -22,6 +22,7 @@ pub mod config;
 mod device;
 mod driver;
 mod entry;
+mod environment;
 mod gate;
 mod guard;
 pub(crate) mod identity;

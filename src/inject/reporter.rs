@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use super::config;
+use super::{config, environment};
 
 /// Longest that the drain waits for the report. A run of one node takes some 20 ms; one of thousands of ranks is left to the watcher.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,13 +41,13 @@ pub(super) struct Reporter {
 impl Reporter {
     /// The command beside the library; none where there is none, or the user wants none. Called on the program's thread, where its environment can be read.
     pub(super) fn find(library: &Path) -> Option<Self> {
-        if std::env::var(config::REPORT).is_ok_and(|v| v.trim() == "0") {
+        if environment::var(config::REPORT).is_ok_and(|v| v.trim() == "0") {
             return None;
         }
         let library = library.canonicalize().ok()?;
         let folder = library.parent()?;
         let command = [folder.join("flopsprof"), folder.join("../bin/flopsprof")].iter().find_map(|p| executable(p))?;
-        let kept = std::env::vars_os().filter(|(n, _)| !REMOVED.iter().any(|r| n == r));
+        let kept = environment::vars_os().into_iter().filter(|(n, _)| !REMOVED.iter().any(|r| n == r));
         let mut environment: Vec<CString> =
             kept.filter_map(|(name, value)| CString::new([name.into_vec(), vec![b'='], value.into_vec()].concat()).ok()).collect();
         environment.push(CString::from(c"FLOPSPROF_DISABLE=1"));

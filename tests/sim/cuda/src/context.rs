@@ -45,7 +45,7 @@ cuda! {
         });
         if new {
             // A real one takes 0.1 to 0.3 s to make.
-            std::thread::sleep(std::time::Duration::from_millis(if std::env::var_os("FLOPSPROF_SIM_FAST").is_some() { 5 } else { 100 }));
+            std::thread::sleep(std::time::Duration::from_millis(if crate::shared::setting("FLOPSPROF_SIM_FAST").is_some() { 5 } else { 100 }));
             hooks::context(handle, true);
         }
         *ctx = handle as Ctx;

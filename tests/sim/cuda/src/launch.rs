@@ -61,13 +61,13 @@ struct KernelParams {
 /// Whether kernels have lost their names (`FLOPSPROF_SIM_NAMELESS`).
 fn nameless() -> bool {
     static NAMELESS: OnceLock<bool> = OnceLock::new();
-    *NAMELESS.get_or_init(|| std::env::var_os("FLOPSPROF_SIM_NAMELESS").is_some())
+    *NAMELESS.get_or_init(|| shared::setting("FLOPSPROF_SIM_NAMELESS").is_some())
 }
 
 /// Ranges that a launch makes while each is counted by itself (`FLOPSPROF_SIM_RANGES_PER_LAUNCH`): one on the real GPU.
 fn ranges_per_launch() -> usize {
     static RANGES: OnceLock<usize> = OnceLock::new();
-    *RANGES.get_or_init(|| std::env::var("FLOPSPROF_SIM_RANGES_PER_LAUNCH").ok().and_then(|v| v.parse().ok()).unwrap_or(1))
+    *RANGES.get_or_init(|| shared::setting("FLOPSPROF_SIM_RANGES_PER_LAUNCH").and_then(|v| v.parse().ok()).unwrap_or(1))
 }
 
 unsafe fn launch(call: &CStr, cbid: u32, p: &KernelParams, told: *const c_void) -> R {
@@ -130,7 +130,7 @@ fn execute(ctx: usize, kernels: Vec<Work>) -> R {
     }
     if each {
         // Kernels run one after the other, and each costs 1.1 ms.
-        let fast = std::env::var_os("FLOPSPROF_SIM_FAST").is_some();
+        let fast = shared::setting("FLOPSPROF_SIM_FAST").is_some();
         std::thread::sleep(queued + if fast { Duration::ZERO } else { Duration::from_micros(1100) });
     }
     // A full queue blocks the launch, as the driver's does.

@@ -1,6 +1,7 @@
 //! What a GPU's libraries in several processes share: how much it has executed. A small file per GPU, mapped by all.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     os::fd::AsRawFd,
     path::PathBuf,
@@ -16,7 +17,7 @@ pub(crate) const DEVICES: usize = 8;
 /// A device's UUID: `flopsim`, the machine's serial number (`FLOPSPROF_SIM_SERIAL`, 0 by default), the ordinal. Jobs on one GPU meet by it, so tests
 /// that run at the same time take serial numbers of their own.
 pub(crate) fn uuid(device: usize) -> [u8; 16] {
-    let serial: u64 = std::env::var("FLOPSPROF_SIM_SERIAL").ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let serial: u64 = setting("FLOPSPROF_SIM_SERIAL").and_then(|v| v.parse().ok()).unwrap_or(0);
     let mut bytes = [0; 16];
     bytes[..7].copy_from_slice(b"flopsim");
     bytes[7..15].copy_from_slice(&serial.to_be_bytes());
@@ -39,8 +40,7 @@ pub(crate) struct Activity {
 pub(crate) fn folder() -> PathBuf {
     // SAFETY: no preconditions.
     let uid = unsafe { libc::getuid() };
-    let folder =
-        std::env::var_os("FLOPSPROF_SIM_DIR").map_or_else(|| std::env::temp_dir().join(format!("flopsprof-sim-{uid}")), PathBuf::from);
+    let folder = setting("FLOPSPROF_SIM_DIR").map_or_else(|| std::env::temp_dir().join(format!("flopsprof-sim-{uid}")), PathBuf::from);
     let _ = fs::create_dir_all(&folder);
     folder
 }
@@ -132,4 +132,16 @@ fn all() -> &'static All {
             &*map.cast()
         }
     })
+}
+
+/// A setting of the stand-in's: a variable as it was when the process began. A program may change its environment while any of its threads asks for one.
+pub(crate) fn setting(name: &str) -> Option<String> {
+    static BEGUN: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    let begun = BEGUN.get_or_init(|| {
+        let Ok(block) = fs::read("/proc/self/environ") else { return std::env::vars().collect() };
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        let pair = |v: &[u8]| v.iter().position(|b| *b == b'=').map(|at| (text(&v[..at]), text(&v[at + 1..])));
+        block.split(|b| *b == 0).filter_map(pair).collect()
+    });
+    begun.get(name).cloned()
 }

@@ -81,7 +81,7 @@ pub(crate) fn initialised() -> bool {
 
 /// Devices of this machine.
 pub(crate) fn devices() -> usize {
-    std::env::var("FLOPSPROF_SIM_DEVICES").ok().and_then(|v| v.parse().ok()).unwrap_or(1).min(crate::shared::DEVICES)
+    crate::shared::setting("FLOPSPROF_SIM_DEVICES").and_then(|v| v.parse().ok()).unwrap_or(1).min(crate::shared::DEVICES)
 }
 
 /// The context that is current on this thread.
@@ -91,7 +91,7 @@ pub(crate) fn current() -> Option<usize> {
 
 /// The device's speed, FLOP/s.
 pub(crate) fn flops() -> f64 {
-    std::env::var("FLOPSPROF_SIM_FLOPS").ok().and_then(|v| v.parse().ok()).unwrap_or(1e15)
+    crate::shared::setting("FLOPSPROF_SIM_FLOPS").and_then(|v| v.parse().ok()).unwrap_or(1e15)
 }
 
 /// Sleeps until a device has done what was launched.

@@ -68,7 +68,7 @@ macro_rules! cupti {
 
 /// Sleeps as long as the real call was measured to take, unless `FLOPSPROF_SIM_FAST` is set.
 pub(crate) fn takes_ms(ms: u64) {
-    if std::env::var_os("FLOPSPROF_SIM_FAST").is_none() {
+    if shared::setting("FLOPSPROF_SIM_FAST").is_none() {
         std::thread::sleep(std::time::Duration::from_millis(ms));
     }
 }
@@ -83,6 +83,6 @@ pub unsafe extern "C" fn cuptiGetVersion(version: *mut u32) -> R {
         *version = [0, u32::MAX, 23][kind as usize % 3];
         return OK;
     }
-    *version = std::env::var("FLOPSPROF_SIM_CUPTI_VERSION").ok().and_then(|v| v.parse().ok()).unwrap_or(130_001);
+    *version = shared::setting("FLOPSPROF_SIM_CUPTI_VERSION").and_then(|v| v.parse().ok()).unwrap_or(130_001);
     OK
 }

@@ -226,7 +226,7 @@ cupti! {
 
 /// The device's speed, as the stand-in's libcuda has it.
 fn flops() -> f64 {
-    std::env::var("FLOPSPROF_SIM_FLOPS").ok().and_then(|v| v.parse().ok()).unwrap_or(1e15)
+    shared::setting("FLOPSPROF_SIM_FLOPS").and_then(|v| v.parse().ok()).unwrap_or(1e15)
 }
 
 /// Closes the open ranges. Between launches that are counted one by one there is none.

@@ -67,7 +67,7 @@ unsafe fn put(to: *mut c_char, len: c_uint, text: &str) {
 }
 
 fn devices() -> usize {
-    std::env::var("FLOPSPROF_SIM_DEVICES").ok().and_then(|v| v.parse().ok()).unwrap_or(1).min(shared::DEVICES)
+    shared::setting("FLOPSPROF_SIM_DEVICES").and_then(|v| v.parse().ok()).unwrap_or(1).min(shared::DEVICES)
 }
 
 /// A device's handle is its ordinal and one.
