@@ -27,7 +27,7 @@ use super::{
     meter,
     roster::{Place, Roster, Trail},
 };
-use crate::window::clock::monotonic_ns;
+use crate::window::clock::{monotonic_ns, stopwatch_ns};
 
 /// How long a launch that no census knows waits for the meter to begin one.
 const STRANGER: Duration = Duration::from_millis(200);
@@ -240,10 +240,10 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
         if let Some(roll) = &mut burst.roll
             && !burst.stranger
         {
-            let begun = monotonic_ns();
+            let begun = stopwatch_ns();
             // SAFETY: the caller's promise.
             let goes_on = roll.call(&unsafe { launch::place(cbid, data) });
-            roll.inside_ns += monotonic_ns().saturating_sub(begun);
+            roll.inside_ns += stopwatch_ns().saturating_sub(begun);
             if goes_on {
                 return Enter::Pass;
             }
