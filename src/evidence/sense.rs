@@ -10,7 +10,7 @@ use super::record::{NvmlReading, Record};
 /// FLOP that no GPU does in one cycle: a GB300 does 10^7.
 pub(crate) const PEAK: f64 = 1e12;
 /// Per cent that no reading of NVML is. What is a little below none or above all is measurement.
-const PERCENT: f64 = 1e6;
+pub(crate) const PERCENT: f64 = 1e6;
 
 /// What is wrong with a record, in words; none if it makes sense.
 #[must_use]

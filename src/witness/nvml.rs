@@ -13,7 +13,7 @@ use nvml_wrapper::{
     gpm::{GpmSample, gpm_metrics_get},
 };
 
-use crate::evidence::record::NvmlReading;
+use crate::evidence::{record::NvmlReading, sense::PERCENT};
 
 /// NVML in this process. Loaded once and kept for ever: its handles are used until the process ends.
 #[derive(Clone, Copy)]
@@ -237,7 +237,7 @@ impl DeviceWitness {
         if let Some(last) = &self.last {
             let ids = [GpmMetricId::HmmaTensorUtil, GpmMetricId::DfmaTensorUtil, GpmMetricId::AnyTensorUtil];
             let values = gpm_metrics_get(self.witness.nvml, last, &now, &ids).unwrap_or_default();
-            let mut values = values.into_iter().map(|m| m.ok().map(|m| m.value).filter(|v| v.is_finite()));
+            let mut values = values.into_iter().map(|m| m.ok().map(|m| m.value).filter(|v| v.abs() <= PERCENT));
             reading.gpm_hmma_pct = values.next().flatten();
             reading.gpm_dmma_pct = values.next().flatten();
             reading.gpm_any_tensor_pct = values.next().flatten();

@@ -2,8 +2,11 @@
 
 use maud::{Markup, html};
 
+use crate::evidence::record::Tier;
+
 use super::{
     super::{
+        core::CudaCores,
         figure::{duration, plain},
         json::{Operations, Report},
         text::{doubts as said, tier},
@@ -35,14 +38,42 @@ pub(super) fn paths(report: &Report) -> Markup {
                 tbody {
                     @for row in &report.paths {
                         tr class=[(row.operations.flop == "0").then_some("dim")] {
-                            td { code { (row.metric.strip_prefix(crate::counter::plan::PREFIX).unwrap_or(&row.metric)) } }
+                            td {
+                            code { (row.metric.strip_prefix(crate::counter::plan::PREFIX).unwrap_or(&row.metric)) }
+                            @if let Some(sparse) = row.sparse.as_ref().filter(|n| *n != "0") { div.dim { (sparse) " of it 2:4 sparse" } }
+                        }
                             (figures(&row.operations))
                         }
                     }
                     tr.sum { td { "all" } (figures(&report.total)) }
                 }
             }
+            @if let Some(cores) = &report.cuda_cores { (cuda_cores(cores)) }
         }
+    }
+}
+
+/// What the CUDA cores executed: beside the total, not in it.
+fn cuda_cores(cores: &CudaCores) -> Markup {
+    html! {
+        h3 { "Beside the tensor cores" }
+        @if !cores.formats.is_empty() {
+            table {
+                thead { tr { th { "CUDA cores" } th.n { "FLOP, the whole run" } th.n { "Standard error" } th.n { "Seen in censuses" } th { "Tier" } } }
+                tbody { @for row in &cores.formats { tr {
+                    td { (row.format) }
+                    td.n { @match row.flop { Some(flop) => { (sci(flop)) }, None => "not known" } }
+                    td.n { @match row.standard_error { Some(e) => { (sci(e)) }, None => "not known" } }
+                    td.n { (row.seen) }
+                    td { (tier(Tier::Sampled)) }
+                } } }
+            }
+        }
+        p.dim {
+            (cores.censuses) " census(es) of " (cores.launches_seen) " launches; not in the total above."
+            @if cores.devices_missing > 0 { " " (cores.devices_missing) " device(s) without such a census are missing in it." }
+        }
+        @if !cores.doubts.is_empty() { ul { @for (why, times) in &cores.doubts { li { (why) @if *times > 1 { " (" (times) " times)" } } } } }
     }
 }
 
