@@ -8,32 +8,35 @@
 //! ```
 //! A window is written when it ends. An interval in which the counters could not be had is a window too, with the reason and with what NVML says.
 
+mod boundary;
 mod census;
 mod cores;
+mod open;
 mod roll;
+mod told;
+mod uncounted;
 
 use std::{sync::Arc, time::Duration};
 
 use cupti_sys::{Cupti, Error};
 
 use super::{
-    apart, api,
     claim::Claim,
     config::Config,
     driver::{Context, Driver, DriverError},
-    gate, meter,
+    gate,
     planner::Planned,
-    refusal::{HELD_ELSEWHERE, Refused, refusal},
+    refusal::{Refused, refusal},
 };
 use crate::{
-    counter::session::{Counts, Group, RangeProfiler, Ranges},
-    evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record, Tier, Window},
+    counter::session::{Group, RangeProfiler},
+    evidence::record::{self, Boundary, Device, Fault, NvmlReading, Reading, Record},
     window::{
         budget::{Budget, Cost},
         clock::monotonic_ns,
         schedule::{self, Schedule},
     },
-    witness::nvml::{self, DeviceWitness, Witness},
+    witness::nvml::{DeviceWitness, Witness},
 };
 
 use census::Censuses;
@@ -225,117 +228,6 @@ impl Metered {
         }
     }
 
-    /// Makes this copy of CUPTI the one that counts here.
-    fn prepare(&mut self, counters: Counters) -> Result<(), Refused> {
-        self.driver.set_current(self.ctx).map_err(|e| Refused::Busy(e.to_string()))?;
-        let Counters { cupti, planned } = counters;
-        self.groups = planned
-            .plan
-            .groups
-            .iter()
-            .map(|g| Group::new(&planned.host, g))
-            .collect::<Result<_, _>>()
-            .map_err(|e| refusal(&e, self.ordinal))?;
-        self.schedule = Some(Schedule::new(&planned.plan, self.steady));
-        self.cupti = Some(cupti);
-        self.planned = Some(planned);
-        Ok(())
-    }
-
-    /// Takes the turn at the counters and opens the first window of the schedule.
-    fn open(&mut self) -> Result<(usize, Duration), Refused> {
-        if !self.turn.take() {
-            return Err(Refused::Busy(NOT_OUR_TURN.to_owned()));
-        }
-        let opened = self.next().and_then(|next| self.open_as(next));
-        if opened.is_err() {
-            self.turn.give();
-        }
-        opened
-    }
-
-    /// What the schedule wants next.
-    fn next(&mut self) -> Result<schedule::Turn, Refused> {
-        let schedule = self.schedule.as_mut().ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
-        schedule.turn().ok_or_else(|| {
-            Refused::Never(Box::new(Fault {
-                kind: "no-counters".to_owned(),
-                device: Some(self.ordinal),
-                what: "this chip has no tensor operation counters that CUPTI knows".to_owned(),
-                remedy: "a newer libcupti may know the chip".to_owned(),
-            }))
-        })
-    }
-
-    fn open_as(&mut self, next: schedule::Turn) -> Result<(usize, Duration), Refused> {
-        let length = next.length;
-        let group = self.start_as(next)?;
-        self.push()?;
-        Ok((group, length))
-    }
-
-    /// Switches on what the schedule wants next; nothing is counted before [`Metered::push`].
-    fn start_as(&mut self, next: schedule::Turn) -> Result<usize, Refused> {
-        let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
-        self.switch_on(cupti, next.group).map_err(|e| refusal(&e, self.ordinal))?;
-        Ok(next.group)
-    }
-
-    /// Opens the range.
-    fn push(&mut self) -> Result<(), Refused> {
-        let ordinal = self.ordinal;
-        self.profiler.as_mut().map_or(Ok(()), |(p, _)| p.push()).map_err(|e| refusal(&e, ordinal))
-    }
-
-    /// Switches this group on, in a profiler of its own if another group's is there.
-    fn switch_on(&mut self, cupti: Cupti, group: usize) -> Result<(), Error> {
-        if self.profiler.as_ref().is_some_and(|(_, of)| *of != group) {
-            self.disable();
-        }
-        let mut profiler = match self.profiler.take() {
-            Some((profiler, _)) => profiler,
-            // SAFETY: the context is retained by us; after a reset by the program the profiler is dropped without being used again.
-            None => unsafe { RangeProfiler::enable(cupti, self.ctx, Ranges::One) }?,
-        };
-        let started = profiler.start(&mut self.groups[group]);
-        self.profiler = Some((profiler, group));
-        started
-    }
-
-    fn disable(&mut self) {
-        if let Some((profiler, _)) = self.profiler.take() {
-            let _ = profiler.disable();
-        }
-    }
-
-    /// Stands uncounted from `start_ns` on.
-    fn uncounted(&mut self, refused: Refused, start_ns: u64, retry: bool) {
-        let now = monotonic_ns();
-        let (why, retry_ns) = match refused {
-            Refused::Busy(why) => {
-                let wait = if why == NOT_OUR_TURN { ASK } else { self.busy_wait };
-                (why, retry.then(|| later(now, wait)))
-            }
-            Refused::Never(fault) => {
-                let why = fault.what.clone();
-                self.out.push(Record::Fault(*fault));
-                (why, None)
-            }
-        };
-        if why.starts_with(HELD_ELSEWHERE) && !self.told_busy {
-            self.told_busy = true;
-            self.out.push(Record::Fault(Fault {
-                kind: "busy".to_owned(),
-                device: Some(self.ordinal),
-                what: why.clone(),
-                remedy: "end it (flopsprof doctor names candidates; with DCGM: dcgmi profile --pause); it is tried again, and estimated by NVML meanwhile".to_owned(),
-            }));
-        }
-        // The interval has no boundary of its own: it begins where the window before it ended.
-        let opened = Boundary { gated: true, ..Boundary::default() };
-        self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady.min(READ)), retry_ns, why, opened };
-    }
-
     /// When something is to be done here next.
     pub(super) fn due_ns(&self) -> u64 {
         match &self.mode {
@@ -409,195 +301,6 @@ impl Metered {
     fn cut(&mut self, by_ns: u64) {
         if let Some(schedule) = &mut self.schedule {
             schedule.cut(Duration::from_nanos(by_ns));
-        }
-    }
-
-    /// Ends a window and begins the next. Between Pop and Push there is nothing but CUPTI's own calls.
-    fn boundary(&mut self) {
-        self.pause_roll();
-        let lend = self.turn.wanted();
-        let before = if let Mode::Counting { group, .. } = &self.mode { Some(*group) } else { None };
-        let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
-        if let Some(schedule) = &mut self.schedule {
-            let shortest = if self.steady_set { Duration::ZERO } else { self.budget.shortest_window() };
-            schedule.thrift(shortest, self.budget.pays_change(age));
-        }
-        let next = if lend { Err(Refused::Busy(LENT.to_owned())) } else { self.next() };
-        let gate = match self.cupti {
-            Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
-            _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
-        };
-        let (end_ns, closed) = self.close();
-        if lend {
-            // A stopped profiler still keeps the counters from others; only without one are they free.
-            self.disable();
-        }
-        let opened = next.and_then(|next| self.open_as(next));
-        let start_ns = monotonic_ns();
-        let inside_ns = self.profiler.as_ref().map_or(0, |(p, _)| p.inside_ns());
-        let boundary = gate::boundary(gate, start_ns - end_ns, inside_ns);
-        let same = opened.as_ref().is_ok_and(|(group, _)| Some(*group) == before);
-        self.budget.spend(if same { Cost::Window } else { Cost::Rotation }, start_ns - end_ns);
-        if opened.is_err() {
-            self.turn.give();
-        }
-        let waited = self.schedule.as_ref().is_some_and(Schedule::waiting);
-        self.write_counted(end_ns, closed);
-        match opened {
-            Ok((group, mut length)) => {
-                // The first thing that was counted: the survey begins with the window that is open.
-                if waited && length > schedule::LOOK && !self.schedule.as_ref().is_some_and(Schedule::waiting) {
-                    self.cut(u64::try_from((length - schedule::LOOK).as_nanos()).unwrap_or(0));
-                    length = schedule::LOOK;
-                }
-                self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
-            }
-            Err(refused) => {
-                self.uncounted(refused, end_ns, true);
-                if let (true, Mode::Uncounted { retry_ns, .. }) = (lend, &mut self.mode) {
-                    let now = monotonic_ns();
-                    self.lent_until_ns = later(now, YIELD);
-                    *retry_ns = Some(later(now, 2 * ASK));
-                }
-            }
-        }
-    }
-
-    /// Closes the open range.
-    fn close(&mut self) -> (u64, Result<(), Error>) {
-        match (&self.mode, &mut self.profiler) {
-            (Mode::Counting { group, .. }, Some((profiler, _))) => profiler.close(&mut self.groups[*group]),
-            _ => (monotonic_ns(), Ok(())),
-        }
-    }
-
-    /// What the closed range counted, and what the schedule learns from it.
-    fn counts(&mut self, group: usize, idle: bool) -> Result<Counts, Error> {
-        let Some(planned) = &self.planned else { return Ok(Counts::default()) };
-        let counts = self.groups[group].counts(&planned.host)?;
-        if let Some(schedule) = &mut self.schedule {
-            schedule.counted(group, &counts.paths, idle);
-        }
-        self.learn_peaks(group);
-        Ok(counts)
-    }
-
-    fn write_counted(&mut self, end_ns: u64, closed: Result<(), Error>) {
-        let Mode::Counting { group, start_ns, opened, .. } = &self.mode else { return };
-        let (group, start_ns, opened) = (*group, *start_ns, opened.clone());
-        let nvml = self.read_nvml();
-        let idle = nvml.as_ref().is_some_and(nvml::idle);
-        let window = match closed.and_then(|()| self.counts(group, idle)) {
-            Ok(counts) => {
-                if !counts.invalid.is_empty() {
-                    self.out.push(Record::Fault(Fault {
-                        kind: "invalid-count".to_owned(),
-                        device: Some(self.ordinal),
-                        what: format!("window {}: no valid count for {}", self.index, counts.invalid.join(", ")),
-                        remedy: "report it with the output of `flopsprof doctor`".to_owned(),
-                    }));
-                }
-                Window {
-                    group: Some(group),
-                    counts: counts.paths,
-                    sparse: counts.sparse,
-                    cycles: counts.cycles,
-                    ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml)
-                }
-            }
-            Err(e) => {
-                let why = format!("the window's counts could not be read: {e}");
-                self.out.push(Record::Fault(Fault {
-                    kind: "internal".to_owned(),
-                    device: Some(self.ordinal),
-                    what: why.clone(),
-                    remedy: "report it with the output of `flopsprof doctor`".to_owned(),
-                }));
-                self.window(start_ns, end_ns, Tier::Utilization, why, opened, nvml)
-            }
-        };
-        self.out.push(Record::Window(Box::new(window)));
-    }
-
-    /// Writes the uncounted interval so far and goes on with the next.
-    fn cut_uncounted(&mut self, now: u64) {
-        let Mode::Uncounted { start_ns, until_ns, why, opened, .. } = &mut self.mode else { return };
-        let (start, reason, opened) = (*start_ns, why.clone(), std::mem::take(opened));
-        *start_ns = now;
-        *until_ns = later(now, self.steady.min(READ));
-        let Mode::Uncounted { opened: next, .. } = &mut self.mode else { return };
-        *next = Boundary { gated: true, ..Boundary::default() };
-        let nvml = self.read_nvml();
-        let window = self.window(start, now, Tier::Utilization, reason, opened, nvml);
-        self.out.push(Record::Window(Box::new(window)));
-    }
-
-    /// Tries to count again.
-    ///
-    /// A first Start takes 0.2 s, and the program runs on meanwhile: where two processes share a GPU, the other would get all of it while this one is
-    /// held, and its counts say nothing of that. Then launches are held and the GPU is let run empty, for a window that began with a full queue
-    /// would last longer than what it counts.
-    fn retry(&mut self) {
-        if !self.turn.take() {
-            // Whoever was waiting has them.
-            self.lent_until_ns = 0;
-            self.again(Refused::Busy(NOT_OUR_TURN.to_owned()), ASK);
-            return;
-        }
-        if monotonic_ns() < self.lent_until_ns && self.turn.wanted() {
-            self.turn.give();
-            self.again(Refused::Busy(LENT.to_owned()), 2 * ASK);
-            return;
-        }
-        if meter::draining() {
-            // The program is on its way out.
-            self.turn.give();
-            return;
-        }
-        match self.reopen() {
-            Ok((end_ns, counting)) => {
-                self.cut_uncounted(end_ns);
-                self.mode = counting;
-            }
-            Err(refused) => {
-                self.turn.give();
-                self.again(refused, self.busy_wait);
-                self.busy_wait = (self.busy_wait * 2).min(BUSY_RETRY_MOST);
-            }
-        }
-    }
-
-    /// Starts counting in the midst of work: when the uncounted time ended, and what is open since.
-    fn reopen(&mut self) -> Result<(u64, Mode), Refused> {
-        let next = self.next()?;
-        let length = next.length;
-        let group = self.start_as(next)?;
-        let gate = match self.cupti {
-            Some(cupti) if self.use_gate => gate::close(cupti, self.ctx, GATE),
-            _ => Err("switched off by FLOPSPROF_GATE=0".to_owned()),
-        };
-        let _ = self.driver.synchronize();
-        let end_ns = monotonic_ns();
-        self.push()?;
-        let start_ns = monotonic_ns();
-        let opened = gate::boundary(gate, start_ns - end_ns, 0);
-        self.budget.spend(Cost::Rotation, start_ns - end_ns);
-        Ok((end_ns, Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened }))
-    }
-
-    /// Stays uncounted after a refusal; tries again after `wait` if that can help.
-    fn again(&mut self, refused: Refused, wait: Duration) {
-        let Mode::Uncounted { retry_ns, why, .. } = &mut self.mode else { return };
-        match refused {
-            Refused::Busy(reason) => {
-                *retry_ns = Some(later(monotonic_ns(), wait));
-                *why = reason;
-            }
-            Refused::Never(fault) => {
-                *retry_ns = None;
-                why.clone_from(&fault.what);
-                self.out.push(Record::Fault(*fault));
-            }
         }
     }
 
@@ -697,28 +400,6 @@ impl Metered {
     fn read_nvml(&mut self) -> Option<NvmlReading> {
         self.read_ns = monotonic_ns();
         self.witness.as_mut().map(DeviceWitness::read)
-    }
-
-    fn window(&mut self, start_ns: u64, end_ns: u64, tier: Tier, why: String, opened: Boundary, nvml: Option<NvmlReading>) -> Window {
-        let gpm = nvml.as_ref().is_some_and(|r| r.gpm_any_tensor_pct.is_some());
-        let (tokens, steps) = api::progress();
-        let index = self.index;
-        self.index += 1;
-        Window {
-            device: self.ordinal,
-            index,
-            start_ns,
-            end_ns,
-            tier: if tier == Tier::Utilization && gpm { Tier::Gpm } else { tier },
-            why,
-            opened,
-            nvml,
-            tokens,
-            steps,
-            meter_cpu_ns: apart::meter_cpu_ns(),
-            spent: Some(self.budget.spent()),
-            ..Window::default()
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use cupti_sys::{Cupti, Error};
 
 use super::{
     Metered,
-    census::{Chunk, Through, Told},
+    census::{Chunk, Through},
+    told::Told,
 };
 use crate::{
     counter::session::{Group, RangeProfiler},

@@ -14,6 +14,7 @@ use crate::{
     counter::find,
     evidence::record::{Called, Record, RollCall},
     inject::{
+        apart,
         burst::{self, Roll},
         gate,
         roster::{Known, Roster, Row, Trail},
@@ -94,7 +95,12 @@ impl Metered {
             return;
         }
         let (Mode::Counting { .. }, Some(cupti)) = (&self.mode, self.cupti) else { return };
-        if now < self.rolls.next_ns || !self.wants_rolls() || subscribe::wanted() {
+        if now < self.rolls.next_ns || self.rolls.roster.is_empty() || !self.censuses.rolls() || subscribe::wanted() {
+            return;
+        }
+        if apart::run(find::torch_is_mapped).unwrap_or(true) && !subscribe::stands_between() {
+            // Its profiler could not be let in. Asked seldom: it reads the whole map of the process.
+            self.rolls.next_ns = later(now, SPACING);
             return;
         }
         match gate::watch(cupti, self.ctx) {
@@ -110,11 +116,6 @@ impl Metered {
             }
             Err(_) => self.rolls.next_ns = later(now, SPACING),
         }
-    }
-
-    /// Whether there is something to call, and a way to let other tools in meanwhile.
-    fn wants_rolls(&self) -> bool {
-        !self.rolls.roster.is_empty() && self.censuses.rolls() && (!find::torch_is_mapped() || subscribe::stands_between())
     }
 
     fn length_of_roll(&self, now: u64) -> Duration {
