@@ -5,6 +5,7 @@
 use std::{
     ffi::{CString, c_char},
     ptr,
+    sync::OnceLock,
 };
 
 use cupti_sys::{
@@ -19,6 +20,8 @@ pub struct Host {
     chip: CString,
     /// The object that evaluates; configurations are built on objects of their own, because metrics can only be added to one.
     object: Object,
+    /// The chip's counters, once they were asked for: thousands, and every group looks some up.
+    base: OnceLock<Vec<String>>,
 }
 
 /// A configuration: what the hardware is told to count.
@@ -38,7 +41,7 @@ impl Host {
     pub fn open(cupti: Cupti, chip: &str) -> Result<Self, Error> {
         let chip = c_string(chip);
         let object = Object::new(cupti, &chip)?;
-        Ok(Self { cupti, chip, object })
+        Ok(Self { cupti, chip, object, base: OnceLock::new() })
     }
 
     /// The chips that this copy of CUPTI knows.
@@ -57,14 +60,18 @@ impl Host {
     ///
     /// # Errors
     /// CUPTI's answer.
-    pub fn base_metrics(&self) -> Result<Vec<String>, Error> {
+    pub fn base_metrics(&self) -> Result<&[String], Error> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
         let mut p = raw::HostGetBaseMetrics::sized();
         p.host_object = self.object.object;
         p.metric_type = METRIC_TYPE_COUNTER;
         // SAFETY: the object is live.
         unsafe { self.cupti.host_get_base_metrics(&mut p)? };
         // SAFETY: CUPTI's own list, which lives as long as the object.
-        Ok(unsafe { cupti_sys::strings(p.metric_names, p.num_metrics) })
+        let base = unsafe { cupti_sys::strings(p.metric_names, p.num_metrics) };
+        Ok(self.base.get_or_init(|| base))
     }
 
     /// Builds the configuration that counts these metrics (full names, `….sum`).

@@ -132,7 +132,7 @@ fn owned(groups: &[Vec<&str>]) -> Vec<Vec<String>> {
 /// # Errors
 /// CUPTI's answer.
 pub fn of_chip(host: &Host) -> Result<Plan, Error> {
-    plan(&host.base_metrics()?, |set| {
+    plan(host.base_metrics()?, |set| {
         let names: Vec<CString> = set.iter().map(|m| c_string(m)).collect();
         Ok(host.config(&names)?.passes)
     })

@@ -190,6 +190,11 @@ impl Metered {
         })
     }
 
+    /// For how long the device is metered.
+    fn age(&self, now: u64) -> Duration {
+        Duration::from_nanos(now - self.attached_ns)
+    }
+
     /// Its context.
     pub(super) fn context(&self) -> Context {
         self.ctx
@@ -250,7 +255,7 @@ impl Metered {
         match &mut self.mode {
             Mode::Counting { start_ns, until_ns, .. } => {
                 let (start_ns, until_ns) = (*start_ns, *until_ns);
-                let turn = Duration::from_nanos(now - self.attached_ns) / SHARED_PART;
+                let turn = self.age(now) / SHARED_PART;
                 let full_turn = now >= later(start_ns, turn.max(SHARED_TURN).min(self.steady));
                 if now >= until_ns || (full_turn && self.turn.wanted()) {
                     self.boundary();
@@ -275,7 +280,7 @@ impl Metered {
     /// Ends the open window because the program begins something else, if it has not done so just before.
     pub(super) fn phase_ends(&mut self) {
         let now = monotonic_ns();
-        let least = LEAST_OF_A_PHASE.max(Duration::from_nanos(now - self.attached_ns) / LEAST_PART_OF_A_PHASE);
+        let least = LEAST_OF_A_PHASE.max(self.age(now) / LEAST_PART_OF_A_PHASE);
         if let Mode::Counting { until_ns, .. } = self.mode
             && now >= later(self.phase_ns, least)
         {

@@ -34,11 +34,7 @@ pub(super) enum What {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Launch {
     pub(super) what: What,
-    /// The function or graph: the same for the same kernel, while the process lives.
-    pub(super) handle: usize,
-    pub(super) grid: [u32; 3],
-    pub(super) block: [u32; 3],
-    pub(super) stream: usize,
+    pub(super) place: Place,
 }
 
 /// Functions that a driver may lack.
@@ -69,13 +65,6 @@ pub(super) fn prepare() {
         std::mem::forget(library);
         found
     });
-}
-
-impl Launch {
-    /// What it is known by.
-    pub(super) fn place(&self) -> Place {
-        Place { handle: self.handle, grid: self.grid, block: self.block, stream: self.stream }
-    }
 }
 
 /// What is launched, and where: all that can be told without asking the driver.
@@ -118,15 +107,15 @@ pub(super) unsafe fn place(cbid: u32, data: &CallbackData) -> Place {
 /// `data` must be what CUPTI hands to a callback of this id.
 pub(super) unsafe fn read(cbid: u32, data: &CallbackData) -> Option<Launch> {
     // SAFETY: the caller's promise.
-    let Place { handle, grid, block, stream } = unsafe { place(cbid, data) };
-    let what = if Call::of(cbid) == Call::Graph && handle != 0 { What::Graph } else { What::Nameless };
-    let mut launch = Launch { what, handle, grid, block, stream };
-    if capturing(launch.stream) {
+    let place = unsafe { place(cbid, data) };
+    let what = if Call::of(cbid) == Call::Graph && place.handle != 0 { What::Graph } else { What::Nameless };
+    let mut launch = Launch { what, place };
+    if capturing(place.stream) {
         return None;
     }
     if launch.what == What::Nameless {
         // SAFETY: the symbol's name, where there is one, ends in NUL and lives through the call.
-        let name = unsafe { text(data.symbol_name).or_else(|| asked(launch.handle)) };
+        let name = unsafe { text(data.symbol_name).or_else(|| asked(place.handle)) };
         if let Some(name) = name {
             launch.what = What::Kernel(name);
         }

@@ -18,9 +18,10 @@ pub(super) type Row = (u64, u32);
 /// FLOP of a launch by path.
 pub(super) type Executed = BTreeMap<String, u128>;
 
-/// A launch as a roll call sees it: function or graph, grid, block.
+/// Where a launch goes and of what: all that a roll call sees of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
+    /// The function or graph: the same for the same kernel, while the process lives.
     pub(super) handle: usize,
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],

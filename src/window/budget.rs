@@ -115,12 +115,6 @@ impl Budget {
         (launches, self.cost(launches))
     }
 
-    /// What a burst of so many launches is thought to cost.
-    #[must_use]
-    pub fn burst_cost(&self, launches: usize) -> Duration {
-        self.cost(launches)
-    }
-
     /// What one for the CUDA cores is thought to cost beside it.
     #[must_use]
     pub fn cores_cost(&self, launches: usize) -> Duration {
@@ -139,7 +133,9 @@ impl Budget {
         if self.share <= 0.0 { Duration::MAX } else { Duration::from_secs_f64((missing / self.share).min(1e9)) }
     }
 
-    fn cost(&self, launches: usize) -> Duration {
+    /// What a burst of so many launches is thought to cost.
+    #[must_use]
+    pub fn cost(&self, launches: usize) -> Duration {
         cost(launches).mul_f64(self.price)
     }
 

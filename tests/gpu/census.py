@@ -347,11 +347,7 @@ def cores(c):
         c.row("cores.fp32", None, 0.02, "<=", why=[k.get("why") for k in bursts], theirs=theirs)
         return
     weights = {"fp32": "ffma", "fp16": "hfma", "fp64": "dfma"}
-    counts = {}
-    for k in found["kernels"]:
-        for metric, n in k.get("counts", {}).items():
-            counts[metric] = counts.get(metric, 0) + int(n)
-    ours = {f: sum(n for m, n in counts.items() if w in m) for f, w in weights.items()}
+    ours = {f: sum(n for m, n in counts(found["kernels"]).items() if w in m) for f, w in weights.items()}
     window = next(w for w in run.records("window") if w["index"] == found["window"])
     seconds = (window["end_ns"] - window["start_ns"]) / 1e9
     report = c.report("cores")
@@ -360,7 +356,7 @@ def cores(c):
         c.row(f"cores.{f}", off, 0.02, "<=", ours=ours[f], theirs=theirs[f], launches=found["launches"], step=step, seconds=seconds, tier=window["tier"], why=found.get("why", ""))
     # Nothing of what the tensor cores did is lost: every step executes what the census counted.
     census = run.censuses()[0]
-    always = counts_of(census["kernels"])
+    always = counts(census["kernels"])
     path = max(always, key=always.get)
     total = next(int(p["flop"]) for p in report["paths"] if p["metric"] == path)
     c.row("cores.total", abs(total / (run.said["steps"] + 3) / always[path] - 1), 1e-6, "<=", path=path, steps=run.said["steps"], told=report["cuda_cores"])
@@ -372,10 +368,6 @@ def cores(c):
     told = {m: v for m, v in paths.items() if v[0]}
     share = sum(s for _, s in told.values()) / max(sum(n for n, _ in told.values()), 1)
     c.row("cores.sparse", share, 0.99, ">=", paths=told, over_dense=sum(n for n, _ in told.values()) / run.said["dense_flop"])
-
-
-def counts_of(kernels):
-    return counts(k for k in kernels if k.get("counts"))
 
 
 def ncu_cores(c, truth):

@@ -23,7 +23,7 @@ impl Metered {
         self.pause_roll();
         let lend = self.turn.wanted();
         let before = if let Mode::Counting { group, .. } = &self.mode { Some(*group) } else { None };
-        let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
+        let age = self.age(monotonic_ns());
         if let Some(schedule) = &mut self.schedule {
             let shortest = if self.steady_set { Duration::ZERO } else { self.budget.shortest_window() };
             schedule.thrift(shortest, self.budget.pays_change(age));
@@ -78,7 +78,7 @@ impl Metered {
     }
 
     /// What the closed range counted, and what the schedule learns from it.
-    pub(super) fn counts(&mut self, group: usize, idle: bool) -> Result<Counts, Error> {
+    fn counts(&mut self, group: usize, idle: bool) -> Result<Counts, Error> {
         let Some(planned) = &self.planned else { return Ok(Counts::default()) };
         let counts = self.groups[group].counts(&planned.host)?;
         if let Some(schedule) = &mut self.schedule {

@@ -169,7 +169,7 @@ impl Metered {
 
     /// Whether the budget pays for the next census; if not, it is looked at again when it will.
     fn paid(&mut self, now: u64) -> bool {
-        let age = Duration::from_nanos(now - self.attached_ns);
+        let age = self.age(now);
         let (launches, mut cost) = self.budget.burst(self.censuses.step);
         if self.cores_due() {
             cost += self.budget.cores_cost(launches);
@@ -221,7 +221,7 @@ impl Metered {
         if self.censuses.asked.is_some() {
             return true;
         }
-        let age = Duration::from_nanos(now - self.attached_ns);
+        let age = self.age(now);
         let (_, cost) = self.budget.burst(self.censuses.step);
         self.budget.until_paid(age, cost).is_zero() && !self.turn.wanted()
     }
@@ -325,8 +325,8 @@ impl Metered {
         let wanted = match self.censuses.asked {
             Some(asked) => asked.cores,
             None => {
-                let age = Duration::from_nanos(monotonic_ns() - self.attached_ns);
-                self.cores_due() && self.budget.left(age) >= self.budget.burst_cost(launches) + self.budget.cores_cost(launches)
+                let age = self.age(monotonic_ns());
+                self.cores_due() && self.budget.left(age) >= self.budget.cost(launches) + self.budget.cores_cost(launches)
             }
         };
         let wanted = wanted && !self.censuses.no_cores;

@@ -77,7 +77,7 @@ impl Metered {
     ) {
         let CoreBurst { counters, chunks, start_ns, end_ns, took_before_ns, why, lost } = burst;
         let dropped: usize = chunks.iter().map(|c| c.ranges.dropped).sum();
-        let keys: Vec<u64> = chunks.iter().flat_map(|c| &c.launches).map(|l| l.place().key()).collect();
+        let keys: Vec<u64> = chunks.iter().flat_map(|c| &c.launches).map(|l| l.place.key()).collect();
         let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
         let told = counted.collect::<Result<Vec<_>, Error>>().map(Told::of);
         // Launches waited for its Start, and nothing ran.

@@ -76,7 +76,7 @@ impl Metered {
     }
 
     /// Switches this group on, in a profiler of its own if another group's is there.
-    pub(super) fn switch_on(&mut self, cupti: Cupti, group: usize) -> Result<(), Error> {
+    fn switch_on(&mut self, cupti: Cupti, group: usize) -> Result<(), Error> {
         if self.profiler.as_ref().is_some_and(|(_, of)| *of != group) {
             self.disable();
         }

@@ -122,7 +122,7 @@ impl Metered {
         if self.censuses.asked.is_some() {
             return ASKED;
         }
-        (Duration::from_nanos(now - self.attached_ns) / PART).clamp(LEAST, MOST)
+        (self.age(now) / PART).clamp(LEAST, MOST)
     }
 
     /// Gives the subscription back; what came is kept.

@@ -50,7 +50,7 @@ impl Told {
             match meet(&chunk.launches, counts) {
                 Ok(met) => {
                     for (launch, counts) in met {
-                        told.order.push((launch.place().key(), names.add(Some(launch), counts, &invalid)));
+                        told.order.push((launch.place.key(), names.add(Some(launch), counts, &invalid)));
                     }
                 }
                 Err((why, counts)) => {
@@ -77,7 +77,7 @@ fn meet(launches: &[Launch], mut ranges: Vec<Counts>) -> Result<Vec<Met<'_>>, (S
     }
     let graphs = || launches.iter().filter(|l| l.what == What::Graph);
     let (count, others) = (graphs().count(), launches.len() - graphs().count());
-    let one = graphs().all(|g| Some(g.handle) == graphs().next().map(|f| f.handle));
+    let one = graphs().all(|g| Some(g.place.handle) == graphs().next().map(|f| f.place.handle));
     let nodes = ranges.len().saturating_sub(others);
     if count == 0 || !one || nodes < count || nodes % count != 0 {
         return Err((format!("names were dropped: {} launches made {} ranges", launches.len(), ranges.len()), ranges));
@@ -120,11 +120,11 @@ impl Names {
     fn add(&mut self, launch: Option<&Launch>, counts: Counts, invalid: &[String]) -> u32 {
         let mut row = Kernel { kind: Kind::Unnamed, ..Kernel::default() };
         if let Some(launch) = launch {
-            (row.grid, row.block) = (launch.grid, launch.block);
-            row.stream = u32::try_from(number(launch.stream, &mut self.streams)).unwrap_or(u32::MAX);
+            (row.grid, row.block) = (launch.place.grid, launch.place.block);
+            row.stream = u32::try_from(number(launch.place.stream, &mut self.streams)).unwrap_or(u32::MAX);
             match &launch.what {
                 What::Kernel(name) => (row.kind, row.name) = (Kind::Kernel, name.clone()),
-                What::Graph => (row.kind, row.name) = (Kind::Graph, number(launch.handle, &mut self.graphs).to_string()),
+                What::Graph => (row.kind, row.name) = (Kind::Graph, number(launch.place.handle, &mut self.graphs).to_string()),
                 What::Nameless => {}
             }
         }
@@ -157,9 +157,10 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inject::roster::Place;
 
     fn launch(what: What, handle: usize) -> Launch {
-        Launch { what, handle, grid: [1; 3], block: [1; 3], stream: 0 }
+        Launch { what, place: Place { handle, grid: [1; 3], block: [1; 3], stream: 0 } }
     }
 
     fn kernel() -> Launch {

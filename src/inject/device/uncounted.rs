@@ -90,7 +90,7 @@ impl Metered {
     }
 
     /// Starts counting in the midst of work: when the uncounted time ended, and what is open since.
-    pub(super) fn reopen(&mut self) -> Result<(u64, Mode), Refused> {
+    fn reopen(&mut self) -> Result<(u64, Mode), Refused> {
         let next = self.next()?;
         let length = next.length;
         let group = self.start_as(next)?;
@@ -108,7 +108,7 @@ impl Metered {
     }
 
     /// Stays uncounted after a refusal; tries again after `wait` if that can help.
-    pub(super) fn again(&mut self, refused: Refused, wait: Duration) {
+    fn again(&mut self, refused: Refused, wait: Duration) {
         let Mode::Uncounted { retry_ns, why, .. } = &mut self.mode else { return };
         match refused {
             Refused::Busy(reason) => {
