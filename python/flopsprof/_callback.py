@@ -156,22 +156,17 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             name = "train" if training else "evaluate"
             if not training:
                 self.account.enter("evaluate")
-            described = _batch.describe(inputs, self._attention, self._encoder_decoder)
-            if described["length"] == 0:
-                described = self._image(described)
-            self.account.batch(**described, phase=name)
+            if any(inputs.get(k) is not None for k in ("input_ids", "inputs_embeds")):
+                self.account.look(inputs, self._attention, self._encoder_decoder, name)
+            else:
+                self.account.batch(**self._image(_batch.describe(inputs)), phase=name)
         except Exception as error:  # the training goes on whatever happens here
-            self._complain(error)
+            self.account.complain(error)
 
     def _image(self, described):
         config = self._model.config
         patches = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
         return described | {"length": patches, "documents": [(patches, 0)] * described["rows"]}
-
-    def _complain(self, error):
-        if not getattr(self, "_complained", False):
-            self._complained = True
-            warnings.warn(f"flopsprof: this batch's tokens are not counted: {error!r}", stacklevel=2)
 
 
 def _uncompiled(function):

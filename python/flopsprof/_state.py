@@ -2,17 +2,24 @@
 
 Rows are kept as counts by length, so their number does not grow with the run. They go to the library now and then (`sync`), whole each time, so that nothing
 is lost but what came after the last time.
+
+Batches that lie on a GPU are counted some at a time, when their copies have come to the host (`settle`): the processor's caches are warm for all but the first, and nobody waits.
 """
 
+import atexit
+import collections
 import contextlib
 import threading
 import time
+import warnings
 
-from . import _model
+from . import _batch, _model
 from ._library import library
 
 #: How often rows go to the library at most, seconds.
 SYNC_EVERY = 2.0
+#: So many batches are counted together, if `SYNC_EVERY` does not come first; and of so many the first is waited for.
+TOGETHER, MOST = 16, 256
 
 
 class _Rows:
@@ -49,6 +56,9 @@ class State:
         self.phase = None
         self.counts_here = True
         self._synced = 0.0
+        self._pending = collections.deque()
+        self._complained = False
+        self._at_exit = None
 
     @property
     def library(self):
@@ -73,9 +83,47 @@ class State:
 
     def batch(self, rows, length, documents, decoder_length=0, masked=False, by_document=False, phase=None):
         """Adds one micro-batch: `rows` of `length`, pads included, that hold `documents`: pairs of a length and a decoder's length (0 without one)."""
+        self._add(rows, length, documents, decoder_length, masked, by_document, phase or self.phase or "train")
+        self.sync(force=False)
+
+    def look(self, inputs, attention="sdpa", encoder_decoder=False, phase=None):
+        """Adds one micro-batch by the tensors that the model is given: at once, or when what lies on a GPU has come to the host."""
+        coming = _batch.on_their_way(inputs, encoder_decoder)
+        if coming is None:
+            self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=phase)
+            return
+        if not self._at_exit:
+            # A program of plain functions may end without a last `sync`.
+            self._at_exit = atexit.register(self._end)
+        self._pending.append((coming, attention, encoder_decoder, phase or self.phase or "train"))
+        if len(self._pending) >= TOGETHER:
+            self.settle(wait=len(self._pending) >= MOST)
+        self.sync(force=False)
+
+    def settle(self, wait=True):
+        """Counts the batches whose tensors have come to the host; all of them, if it may wait for that."""
         with self._lock:
-            name = phase or self.phase or "train"
-            kept = self.rows(name)
+            while self._pending and (wait or self._pending[0][0].there()):
+                coming, attention, encoder_decoder, phase = self._pending.popleft()
+                try:
+                    self._add(**_batch.describe(coming.wait(), attention, encoder_decoder), phase=phase)
+                except Exception as error:  # the training goes on whatever happens here
+                    self.complain(error)
+
+    def _end(self):
+        if self._pending:
+            with contextlib.suppress(Exception):  # the driver may be gone already
+                self.sync()
+
+    def complain(self, error):
+        """Says once that a batch could not be read."""
+        if not self._complained:
+            self._complained = True
+            warnings.warn(f"flopsprof: this batch's tokens are not counted: {error!r}", stacklevel=3)
+
+    def _add(self, rows, length, documents, decoder_length=0, masked=False, by_document=False, phase="train"):
+        with self._lock:
+            kept = self.rows(phase)
             kept.batches += 1
             real = sum(length + decoder for length, decoder in documents)
             if self.counts_here:
@@ -87,9 +135,8 @@ class State:
                 kept.by_document |= by_document
                 kept.tokens += real
                 kept.padded_tokens += rows * (length + decoder_length)
-                if name == "train":
+                if phase == "train":
                     self.library.add_tokens(real)
-        self.sync(force=False)
 
     def step(self):
         """One optimizer step is done."""
@@ -99,6 +146,10 @@ class State:
 
     def work(self):
         """What `flopsprof_declare_work` is told."""
+        self.settle()
+        return self._work()
+
+    def _work(self):
         with self._lock:
             return {"format": 1, "phases": {name: rows.as_json() for name, rows in self.phases.items()}}
 
@@ -107,10 +158,12 @@ class State:
         now = time.monotonic()
         if force or now - self._synced >= SYNC_EVERY:
             self._synced = now
-            self.library.declare_work(self.work())
+            self.settle(wait=force)
+            self.library.declare_work(self._work())
 
     def tokens(self, phase="train"):
         """Tokens so far, without pads and with them."""
+        self.settle()
         rows = self.phases.get(phase)
         return (rows.tokens, rows.padded_tokens) if rows else (0, 0)
 
@@ -130,8 +183,6 @@ def declaration():
 
 def batch(input_ids, attention_mask=None, position_ids=None, decoder_input_ids=None, labels=None, phase=None):
     """Adds one micro-batch of this process, by the tensors (or nested lists) that the model gets."""
-    from ._batch import describe
-
     inputs = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
@@ -141,7 +192,7 @@ def batch(input_ids, attention_mask=None, position_ids=None, decoder_input_ids=N
     }
     attention = (STATE.model or {}).get("attention", "sdpa")
     encoder_decoder = bool((STATE.model or {}).get("config", {}).get("is_encoder_decoder"))
-    STATE.batch(**describe({k: v for k, v in inputs.items() if v is not None}, attention, encoder_decoder), phase=phase)
+    STATE.look({k: v for k, v in inputs.items() if v is not None}, attention, encoder_decoder, phase)
 
 
 def step():

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import types
 import unittest
+import unittest.mock
 import warnings
 
 sys.dont_write_bytecode = True
@@ -284,6 +285,107 @@ class Callback(unittest.TestCase):
                         sys.modules[name] = module
             told += account.tokens()[0]
         self.assertEqual(told, 10, "two data-parallel groups of 5 tokens; the AWS meter says 20")
+
+
+class Host:
+    """A tensor on the host."""
+
+    is_cuda = False
+
+    def __init__(self, rows):
+        self.rows, self.shape = rows, (len(rows), len(rows[0]))
+
+    def tolist(self):
+        return self.rows
+
+
+class OnAGpu(unittest.TestCase):
+    """Batches that lie on a GPU, by a stub of torch in which a copy comes when it is told to."""
+
+    def setUp(self):
+        self.arrived, self.capturing, test = [], False, self
+
+        class Tensor(Host):
+            is_cuda, device = True, "cuda:0"
+
+            def dim(self):
+                return 2
+
+            def detach(self):
+                return self
+
+            def to(self, where, non_blocking):
+                assert where == "cpu" and non_blocking
+                return Host(self.rows)
+
+            def tolist(self):
+                raise AssertionError("read on the GPU: the program would wait")
+
+        class Event:
+            def record(self, stream):
+                self.number = len(test.arrived)
+                test.arrived.append(False)
+
+            def query(self):
+                return test.arrived[self.number]
+
+            def synchronize(self):
+                test.arrived[self.number] = True
+
+        torch = types.ModuleType("torch")
+        torch.Tensor = self.Tensor = Tensor
+        torch.cuda = types.SimpleNamespace(Event=Event, current_stream=lambda device: None, is_current_stream_capturing=lambda: self.capturing)
+        patched = unittest.mock.patch.dict(sys.modules, {"torch": torch})
+        patched.start()
+        self.addCleanup(patched.stop)
+        self.library = Library()
+        self.account = State(self.library)
+
+    def batch(self, real=3, length=4):
+        mask = self.Tensor([[1] * length, [1] * real + [0] * (length - real)])
+        self.account.look({"input_ids": self.Tensor([[7] * length] * 2), "attention_mask": mask}, phase="train")
+
+    def told(self):
+        return [told[1] for told in self.library.told if told[0] == "add_tokens"]
+
+    def test_a_batch_is_counted_when_its_copy_has_come(self):
+        self.batch()
+        self.assertEqual(self.told(), [])
+        self.arrived[:] = [True]
+        for _ in range(15):
+            self.batch()
+        self.assertEqual(self.told(), [7], "the others are still on their way")
+        self.arrived[:] = [True] * 16
+        self.batch(real=2)
+        self.assertEqual(self.told(), [7] * 16)
+        self.assertEqual(self.account.tokens(), (16 * 7 + 6, 17 * 8), "who asks gets all")
+        self.assertEqual(self.account.work()["phases"]["train"]["documents"], [[1, 2, 0], [16, 3, 0], [17, 4, 0]])
+
+    def test_the_end_of_a_training_waits_for_all(self):
+        self.batch()
+        self.account.sync()
+        self.assertEqual(self.told(), [7])
+        work = [told[1] for told in self.library.told if told[0] == "declare_work"][-1]
+        self.assertEqual(work["phases"]["train"]["executed"], [[2, 4, 0]])
+
+    def test_what_never_comes_does_not_heap_up(self):
+        for _ in range(600):
+            self.batch()
+        self.assertLess(len(self.account._pending), 257)
+
+    def test_a_phase_is_that_in_which_the_batch_was_given(self):
+        self.account.look({"input_ids": self.Tensor([[1] * 4]), "attention_mask": self.Tensor([[1] * 4])}, phase="evaluate")
+        self.account.enter("train")
+        self.assertEqual(self.account.tokens("evaluate"), (4, 4))
+        self.assertEqual(self.account.tokens("train"), (0, 0))
+
+    def test_a_capture_is_not_disturbed_and_said(self):
+        model = Model({"w": Parameter(1)})
+        FlopsProfCallback(self.account).on_train_begin(ARGS, trainer_state(), control(), model=model)
+        self.capturing = True
+        with self.assertWarnsRegex(UserWarning, "CUDA graph"):
+            model(input_ids=self.Tensor([[1] * 4]), attention_mask=self.Tensor([[1] * 4]))
+        self.assertEqual(self.arrived, [])
 
 
 class Meter(unittest.TestCase):

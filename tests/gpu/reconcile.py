@@ -71,38 +71,51 @@ def timed(out, truth, length, seconds, tiny):
 
     from flopsprof import FlopsProfCallback
 
-    def drained():
-        # What the callback waits for is its own: the device has nothing else to do when it begins.
-        if not tiny:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     class Timed(FlopsProfCallback):
-        """Says how long each step spends in it, in those steps in which it is on."""
+        """Says how long each step spends in it, in those steps in which it is on: by the host's clock, since it waits for nothing, and what it has the GPU do by the GPU's."""
 
-        spent, on = 0.0, True
+        on = True
 
-        def inside(self, call, *args, **kwargs):
+        def __init__(self):
+            super().__init__()
+            self.spent, self.parts, self.marks = 0.0, {}, []
+
+        def inside(self, part, call, *args, **kwargs):
             if not self.on:
                 return None
-            begun = drained()
+            if not tiny:
+                self.marks.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
+                self.marks[-1][0].record()
+            begun = time.perf_counter()
             answer = call(*args, **kwargs)
-            self.spent += drained() - begun
+            took = time.perf_counter() - begun
+            self.spent += took
+            self.parts[part] = self.parts.get(part, 0.0) + took
+            if not tiny:
+                self.marks[-1][1].record()
             return answer
 
+        def taken(self):
+            """What the step took, seconds: on the host, and on the GPU between the marks around it (where it had nothing to do, the host's time once more)."""
+            for _, end in self.marks:
+                end.synchronize()
+            gpu = sum(a.elapsed_time(b) for a, b in self.marks) / 1e3
+            spent, self.spent, self.marks = self.spent, 0.0, []
+            return spent, gpu
+
         def on_step_begin(self, *args, **kwargs):
-            return self.inside(super().on_step_begin, *args, **kwargs)
+            return self.inside("step_begin", super().on_step_begin, *args, **kwargs)
 
         def on_step_end(self, *args, **kwargs):
-            return self.inside(super().on_step_end, *args, **kwargs)
+            return self.inside("step_end", super().on_step_end, *args, **kwargs)
 
         def _forward(self, module, args, kwargs):
-            return self.inside(super()._forward, module, args, kwargs)
+            return self.inside("forward", super()._forward, module, args, kwargs)
 
     class Plain(Timed):
         """On for every other pair of steps, and not timed."""
 
-        def inside(self, call, *args, **kwargs):
+        def inside(self, part, call, *args, **kwargs):
             return call(*args, **kwargs) if self.on else None
 
     said = {}
@@ -114,14 +127,17 @@ def timed(out, truth, length, seconds, tiny):
 
             def on_step_begin(self, args, state, control, **kwargs):
                 steps.append((time.perf_counter(), watched.on))
-                costs.append(watched.spent)
-                watched.spent, watched.on = 0.0, len(steps) // 2 % 2 == 0
+                costs.append(watched.taken())
+                watched.on = len(steps) // 2 % 2 == 0
 
         train(out, "full", length, "padded", seconds, tiny, [Watch(), watched])
         length_of = {on: [b[0] - a[0] for a, b in zip(steps[4:], steps[5:]) if b[1] == on] for on in (True, False)}
         medians = {on: statistics.median(times) for on, times in length_of.items()}
         if kind is Timed:
-            said["cost"] = statistics.median(c for c in costs[4:] if c > 0) / medians[False]
+            # The mean, because batches are counted some at a time.
+            host, gpu = (statistics.mean(c) for c in zip(*(c for c in costs[4:] if c[0] > 0)))
+            steps_on = sum(on for _, on in steps)
+            said |= {"cost": (host + gpu) / medians[False], "host_s": host, "gpu_s": gpu, "parts_s": {k: v / steps_on for k, v in watched.parts.items()}}
         else:
             said["ratio"] = medians[True] / medians[False]
         said["step_s"], said["steps"] = medians[False], len(steps)
