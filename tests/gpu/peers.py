@@ -1,6 +1,6 @@
 """flopsprof beside its peers: the same training step, bare and under each tool, in one run. For `run.py` (`--only peer`); by itself
 
-    python3 peers.py measure --lib LIBRARY --out DIR [--seconds 215] [--only bare,flopsprof,...] [--tiny]
+    python3 peers.py measure --lib LIBRARY --out DIR [--seconds 260] [--only bare,flopsprof,...] [--tiny]
     python3 peers.py table results.json
 
 The first writes DIR/peers.json, the second prints README's table from the rows that `run.py` made of it. Each tool works in a process of its own, forked from
@@ -28,18 +28,18 @@ from peer import rows, work  # noqa: E402
 from peer.process import Child, Failed, serve  # noqa: E402
 
 #: Tools in the order in which they are run: those with which the others are compared first.
-ORDER = ("bare", "flopsprof", "ncu", "flop_counter", "torch_profiler", "gpm", "proton", "torch_profiler_flops", "aws")
+ORDER = ("bare", "flopsprof", "ncu", "flop_counter", "torch_profiler", "gpm", "proton", "aws", "torch_profiler_flops")
 #: Pairs of blocks, and timed steps of a block.
-PAIRS, BLOCK = 8, 5
-#: The same for Nsight Compute, which takes many seconds a step.
-NCU_PAIRS, NCU_BLOCK = 2, 1
+PAIRS, BLOCK = 8, {"wide": 4, "base": 6}
+#: The same for Nsight Compute, which takes many seconds a step and cannot be told apart between the two.
+NCU_PAIRS, NCU_BLOCK = 2, {"base": 1}
 #: Kernels that may use tensor cores, by their mangled names: the others execute nothing there, and each costs Nsight Compute as much.
 NCU_KERNELS = "nvjet|gemm|xmma|cutlass|sdpa|flash|fmha|peer_product|peer_mark"
 NCU_METRIC = "sm__ops_path_tensor_src_bf16_dst_fp32.sum"
 #: What Nsight Compute is asked for, the most telling first: it may not come to the end.
-NCU_ORDER = ("base", "triton", "tiles", "recompute", "other", "trimmed", "padded", "graph")
+NCU_ORDER = ("base", "triton", "graph", "tiles", "recompute", "other", "padded", "trimmed")
 #: Seconds that Nsight Compute may take, and that it needs of them to write.
-NCU_SECONDS, NCU_END = 75, 12
+NCU_SECONDS, NCU_END = 80, 12
 
 
 # ---- the study
@@ -101,8 +101,8 @@ class Study:
             os.killpg(child.pid, signal.SIGTERM)
             child.wait(5)
 
-    def _bare_block(self, times):
-        self.bare.tell(do="time", times=times, warm=1)
+    def _bare_block(self, times, variant="base"):
+        self.bare.tell(do="time", variant=variant, times=times, warm=1)
         return self.bare.hear(self.patience())["took"]
 
     def tool(self, name, out):
@@ -122,12 +122,15 @@ class Study:
                 self._steady(child, out, evidence)
             if name == "ncu":
                 self._measure(child, out, name, ready["seconds"], NCU_ORDER[:1])
-            try:
-                self._time(child, out, *((NCU_PAIRS, NCU_BLOCK) if name == "ncu" else (2 if self.args.tiny else PAIRS, BLOCK)))
-            except Failed as e:
-                out["failed"]["time"] = str(e)
-                if e.final:
-                    raise
+            out["time"] = {}
+            pairs, blocks = (NCU_PAIRS, NCU_BLOCK) if name == "ncu" else (2 if self.args.tiny else PAIRS, BLOCK)
+            for variant, times in blocks.items():
+                try:
+                    out["time"][variant] = self._time(child, variant, pairs, times)
+                except Failed as e:
+                    out["failed"][work.TIMED[variant]] = str(e)
+                    if e.final:
+                        raise
             if name != "bare":
                 self._measure(child, out, name, ready["seconds"], NCU_ORDER[1:] if name == "ncu" else (*work.VARIANTS, "other"))
             child.tell(do="end")
@@ -143,32 +146,33 @@ class Study:
 
         until = time.monotonic() + 25
         while not steady(evidence):
-            child.tell(do="time", times=8, warm=0)
+            child.tell(do="time", variant="base", times=8, warm=0)
             child.hear(30)
             if time.monotonic() > until:
                 # It is timed as it is; the row says so.
                 out["more"] = {"unsteady": "no long window within 25 s"}
                 return
 
-    def _time(self, child, out, pairs, times):
-        ratios, bare_s, around = [], [], []
+    def _time(self, child, variant, pairs, times):
+        ratios, bare_s, around, launched = [], [], [], []
         for index in range(pairs):
             took = {}
             # Who comes first alternates, so that what the second finds favours neither.
             for under in (True, False) if index % 2 else (False, True):
                 if under:
-                    child.tell(do="time", times=times, warm=1 if times > 1 else 0)
+                    child.tell(do="time", variant=variant, times=times, warm=1 if times > 1 else 0)
                     said = child.hear(self.patience())
                     took[under], more = said["took"], [said["start_s"], said["stop_s"]]
+                    launched += said["launched"]
                 else:
-                    took[under] = self._bare_block(BLOCK)
+                    took[under] = self._bare_block(BLOCK[variant], variant)
             ratios.append(statistics.median(took[True]) / statistics.median(took[False]))
             bare_s.append(statistics.median(took[False]))
             around.append(more)
             if child.name == "ncu" and self.left() < NCU_END + 3 + 2 * took[True][0]:
                 break
         start_s, stop_s = (statistics.median(x) for x in zip(*around))
-        out["time"] = {"ratios": ratios, "bare_s": statistics.median(bare_s), "steps": times, "start_s": start_s, "stop_s": stop_s}
+        return {"ratios": ratios, "bare_s": statistics.median(bare_s), "launched_s": statistics.median(launched), "steps": times, "start_s": start_s, "stop_s": stop_s}
 
     def _measure(self, child, out, name, seconds, variants):
         """What the tool reports for each variant, and beside another process. It goes on with the next when one fails."""
@@ -278,7 +282,7 @@ def main():
         verb.add_argument("--out", required=True, type=os.path.abspath)
         verb.add_argument("--lib", type=os.path.abspath)
         verb.add_argument("--tiny", action="store_true")
-    measure.add_argument("--seconds", type=float, default=215)
+    measure.add_argument("--seconds", type=float, default=260)
     measure.add_argument("--only", default=",".join(ORDER))
     for name in ("tool", "ask", "answer"):
         served.add_argument(name)

@@ -39,7 +39,7 @@ def serve(tool_name, ask, answer, args):
             return
         job = work.Work(args.tiny)
         # A process that is only timed needs no more than the step.
-        failed = job.prepare(work.VARIANTS if tool_name not in ("plain", "bare") else work.VARIANTS[:1])
+        failed = job.prepare((*work.TIMED, *(v for v in work.VARIANTS if v not in work.TIMED and tool_name not in ("plain", "bare"))))
         using = tools.tool(tool_name)(job, args)
         say(ready=True, failed=failed, parameters=job.parameters, seconds=using.seconds)
     except Exception as e:
@@ -59,23 +59,25 @@ def serve(tool_name, ask, answer, args):
 
 
 def timed(job, tool, asked, ask, say):
-    """Seconds of so many steps under the tool, and what starting and stopping it took. Caches are the other process's at first: one more comes before them."""
+    """Seconds of so many steps under the tool, in how many of them the CPU had launched all, and what starting and stopping the tool took. Caches are the other process's at
+    first: one more step comes before them."""
     before = time.perf_counter()
     if not tool.external and not tool.running:
         tool.start()
         tool.running = tool.lasting
-    started, took = time.perf_counter(), []
+    started, took, launched = time.perf_counter(), [], []
     for n in range(asked["times"] + asked["warm"]):
         begun = time.perf_counter()
-        job.run("base")
-        tool.step(job.ids)
+        job.run(asked["variant"])
+        tool.step(job.fed(asked["variant"]))
+        launched.append(time.perf_counter() - begun)
         job.sync()
         took.append(time.perf_counter() - begun)
     stopping = time.perf_counter()
     if not tool.external and not tool.running:
         tool.stop()
-        tool.read()
-    return {"took": took[asked["warm"] :], "start_s": started - before, "stop_s": time.perf_counter() - stopping}
+    said = {"start_s": started - before, "stop_s": time.perf_counter() - stopping}
+    return {"took": took[asked["warm"] :], "launched": launched[asked["warm"] :], **said}
 
 
 def measured(job, tool, asked, ask, say):

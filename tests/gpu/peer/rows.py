@@ -2,6 +2,8 @@
 
 import statistics
 
+from .work import TIMED
+
 #: Whose process tells each report: AWS's meter gives two.
 REPORTS = {
     "bare": "bare",
@@ -104,24 +106,28 @@ def rows(said):
     """Rows: id, value, limit, op, and what else belongs to them."""
     s = Said(said)
     for report, owner in REPORTS.items():
-        tool = s.tools.get(owner)
-        time = tool and tool.get("time")
-        if time:
-            quartiles = statistics.quantiles(time["ratios"], n=4) if len(time["ratios"]) > 1 else 3 * time["ratios"]
-            more = {"pairs": len(time["ratios"]), "quartiles": quartiles, **{k: time[k] for k in ("steps", "bare_s", "start_s", "stop_s")}}
-            value = statistics.median(time["ratios"])
-            if report == "flopsprof" and said.get("boundary_ms"):
-                # As in over.*: the pairs see no boundary between windows, an old run has one a minute.
-                more["boundary_ms"] = statistics.median(said["boundary_ms"])
-                value += more["boundary_ms"] / 60_000
-            yield f"peer.{report}.time", value, None, "-", more
-        else:
-            yield f"peer.{report}.time", None, None, "-", {"why": s.why(report, "time")}
+        for variant, kind in TIMED.items():
+            yield _time_row(s, report, owner, variant, kind)
         if report == "bare":
             continue
         yield _error(s, report)
         for feature in FEATURES:
             yield _sees(s, report, feature)
+
+
+def _time_row(s, report, owner, variant, kind):
+    name, time = f"peer.{report}.{kind}", ((s.tools.get(owner) or {}).get("time") or {}).get(variant)
+    if not time:
+        why = "timed on the other step alone: each takes it many seconds" if owner == "ncu" and kind == "time" else s.why(report, kind)
+        return name, None, None, "-", {"why": why}
+    quartiles = statistics.quantiles(time["ratios"], n=4) if len(time["ratios"]) > 1 else 3 * time["ratios"]
+    more = {"pairs": len(time["ratios"]), "quartiles": quartiles, **{k: time[k] for k in ("steps", "bare_s", "launched_s", "start_s", "stop_s")}}
+    value = statistics.median(time["ratios"])
+    if report == "flopsprof" and s.said.get("boundary_ms"):
+        # As in over.*: the pairs see no boundary between windows, an old run has one a minute.
+        more["boundary_ms"] = statistics.median(s.said["boundary_ms"])
+        value += more["boundary_ms"] / 60_000
+    return name, value, None, "-", more
 
 
 def _error(s, report):
@@ -191,12 +197,12 @@ def table(results):
     found = {row["id"]: row for row in results if row["id"].startswith("peer.")}
     if "peer.flopsprof.time" not in found:
         return ""
-    heads = ["", "time : bare (quartiles)", "FLOP of a step", "error", *HEADS.values()]
+    heads = ["", "GPU-bound step : bare (quartiles)", "launch-bound step : bare", "FLOP of a step", "error", *HEADS.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     absent = []
     for report in _reports(found):
-        row = found[f"peer.{report}.time"]
-        cells = [NAMES[report], _time(row)]
+        row, launch = (found[f"peer.{report}.{kind}"] for kind in TIMED.values())
+        cells = [NAMES[report], _time(row), _time(launch)]
         error = found.get(f"peer.{report}.error")
         if error:
             cells += ["–" if error.get("flop") is None else f"{error['flop']:.4g}", "–" if error["value"] is None else f"{error['value']:.2g}"]
@@ -204,7 +210,7 @@ def table(results):
         else:
             cells += ["–"] * (len(heads) - 2)
         lines.append("| " + " | ".join(cells) + " |")
-        absent += [f"{NAMES[report]}: {' '.join(x['why'].split())[:160]}" for x in (row, error) if x and x["value"] is None and "why" in x][:1]
+        absent += [f"{NAMES[report]}: {' '.join(x['why'].split())[:160]}" for x in (row, launch, error) if x and x["value"] is None and "why" in x][:1]
     one = found["peer.flopsprof.time"]
     lines += ["", f"({one['device']}, driver {one['driver']}, {one['date']}, commit {one['commit']}. –: no number.)", "", *_better(found)]
     lines += [f"- No number: {said}." for said in absent]
@@ -215,16 +221,18 @@ def table(results):
 
 def _better(found):
     """Lines that name whoever is better than flopsprof, and at what."""
-    ours = {kind: found[f"peer.flopsprof.{kind}"] for kind in ("time", "error", *(f"sees_{f}" for f in FEATURES))}
+    ours = {kind: found[f"peer.flopsprof.{kind}"] for kind in (*TIMED.values(), "error", *(f"sees_{f}" for f in FEATURES))}
     lines = []
     for report in _reports(found):
         at = []
         if report in ("bare", "flopsprof"):
             continue
-        time, error = found[f"peer.{report}.time"], found[f"peer.{report}.error"]
-        if None not in (time["value"], ours["time"]["value"]) and time["value"] < ours["time"]["value"]:
-            apart = time["quartiles"][2] < ours["time"]["quartiles"][0]
-            at.append(f"time ({time['value']:.4g} against {ours['time']['value']:.4g}{'' if apart else ', inside the scatter of the pairs'})")
+        error = found[f"peer.{report}.error"]
+        for kind, head in (("time", "time of the GPU-bound step"), ("time_launch", "time of the launch-bound step")):
+            time, our = found[f"peer.{report}.{kind}"], ours[kind]
+            if None not in (time["value"], our["value"]) and time["value"] < our["value"]:
+                apart = time["quartiles"][2] < our["quartiles"][0]
+                at.append(f"{head} ({time['value']:.4g} against {our['value']:.4g}{'' if apart else ', inside the scatter of the pairs'})")
         if None not in (error["value"], ours["error"]["value"]) and error["value"] < ours["error"]["value"]:
             at.append(f"error ({error['value']:.2g} against {ours['error']['value']:.2g})")
         for feature, head in HEADS.items():

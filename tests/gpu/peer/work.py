@@ -2,7 +2,8 @@
 
 | variant | what runs |
 |---|---|
-| base | the step, 8 rows of 1024 tokens |
+| base | the step, 8 rows of 1024 tokens: there the CPU is hardly faster at launching than the GPU at executing |
+| wide | the step, 16 rows: the GPU has twice as much to do, the CPU as much as before; only timed |
 | triton | the step, and products by a Triton kernel of known operations |
 | graph | forward and backward of the blocks, replayed from a CUDA graph |
 | padded, trimmed | the step whose rows are half pad tokens, and the same rows without them |
@@ -22,8 +23,10 @@ PRODUCT = 2 * SIDE**3
 #: Batch, side and depth of products that fill 72 of 128 rows or more of a tile, and how often.
 TILES, TILE_REPEATS = (1024, 72, 4096), 96
 TILES_NOMINAL = 2 * TILES[0] * TILES[1] ** 2 * TILES[2] * TILE_REPEATS
-#: Layers, hidden size, heads and MLP of the model; rows and tokens of the batch.
-SHAPE, BATCH = (12, 1024, 16, 2816), (8, 1024)
+#: Layers, hidden size, heads and MLP of the model; rows and tokens of the batch, and rows of the wide one.
+SHAPE, BATCH, WIDE = (12, 1024, 16, 2816), (8, 1024), 16
+#: The variants that are timed, and as what.
+TIMED = {"wide": "time", "base": "time_launch"}
 #: The id of pad tokens.
 PAD = 0
 
@@ -40,6 +43,7 @@ class Work:
         self.step, self.parameters = llama(*shape, vocab=512 if tiny else 32000, device=self.device)
         torch.manual_seed(2)
         self.ids = torch.randint(1, 500, batch, device=self.device)
+        self.wide_ids = self.ids if tiny else torch.randint(1, 500, (WIDE, batch[1]), device=self.device)
         self.padded_ids = self.ids.clone()
         self.padded_ids[:, batch[1] // 2 :] = PAD
         self.trimmed_ids = self.ids[:, : batch[1] // 2].contiguous()
@@ -47,7 +51,7 @@ class Work:
 
     def fed(self, variant):
         """The tokens a training loop would hand to the model, as a token counter sees them."""
-        return {"padded": self.padded_ids, "trimmed": self.trimmed_ids}.get(variant, self.ids)
+        return {"padded": self.padded_ids, "trimmed": self.trimmed_ids, "wide": self.wide_ids}.get(variant, self.ids)
 
     def prepare(self, variants=VARIANTS):
         """Makes variants ready and runs each once; those that this machine does not run have the reason in their place."""
@@ -68,6 +72,9 @@ class Work:
 
     def _base(self):
         return lambda: self.step(self.ids)
+
+    def _wide(self):
+        return lambda: self.step(self.wide_ids)
 
     def _padded(self):
         return lambda: self.step(self.padded_ids)
