@@ -7,8 +7,8 @@
 //! 1. **Wait.** Until something is counted for the first time (a program may load its model for minutes), the groups alternate in growing windows. One is
 //!    cut short when NVML sees the tensor cores begin to work.
 //! 2. **Survey.** From then on, one short window for each other group, to see which turn-taking paths the program uses.
-//! 3. **Main.** If none is in use, the group that is on stays on, as long as it counts anything. If those of one group are, it stays on. If those of several
-//!    are, they share the time, round robin. Windows grow with the age of the run, from half a second to the steady length: a short program
+//! 3. **Main.** If none is in use, the group that is on stays on, as long as it counts anything, also after a survey or a probe: that saves the change back. If those of one
+//!    group are, it stays on. If those of several are, they share the time, round robin. Windows grow with the age of the run, from half a second to the steady length: a short program
 //!    is counted in pieces too, a kill costs at most half of a young run, and an old one spends under 0.1 % of its time at boundaries.
 //! 4. **Probe.** While some groups are kept off, each gets a short turn now and then, at growing intervals. A probe that finds something makes its
 //!    group a main one and brings the next probe forward; a main group that finds nothing three times in a row goes back to being probed.
@@ -28,7 +28,7 @@ const SHORTEST: Duration = Duration::from_millis(500);
 const WAITING: Duration = Duration::from_secs(10);
 /// Main time before the first probe, and after one that found something new.
 const FIRST_PROBE: Duration = Duration::from_secs(60);
-/// The longest time between probes: with two changes of group for each, 0.08 % of the time.
+/// The longest time between probes: with two changes of group for each (one, where no turn-taking path is in use), 0.08 % of the time.
 const RARE_PROBE: Duration = Duration::from_secs(480);
 /// Main windows in a row without a turn-taking operation after which a group is only probed.
 const IDLE_WINDOWS: u32 = 3;
@@ -133,6 +133,7 @@ impl Schedule {
         if let Some(group) = self.looked.iter().position(|l| !l) {
             // Taken as looked at when it is on: what it counts is told one window late.
             self.looked[group] = true;
+            self.main = group;
             return Some(Turn { group, length: LOOK.min(self.steady) });
         }
         let mut used: Vec<usize> = all.into_iter().filter(|g| self.in_use[*g].is_some()).collect();
@@ -147,6 +148,9 @@ impl Schedule {
             self.since_probe = Duration::ZERO;
             self.probe_after = (self.probe_after * 2).min(RARE_PROBE);
             self.probed = after(&others, self.probed);
+            if self.in_use.iter().all(Option::is_none) {
+                self.main = self.probed;
+            }
             return Some(Turn { group: self.probed, length: LOOK.min(self.steady) });
         }
         if self.change || !used.contains(&self.main) {
@@ -280,6 +284,16 @@ mod tests {
             }
             assert_eq!(on.len() > 1, changes, "idle {idle}: {on:?}");
         }
+    }
+
+    /// Where nothing takes turns a survey is one change for each other group, and a probe one.
+    #[test]
+    fn nobody_goes_back_to_a_group_that_is_not_needed() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        let (_, _, changes) = play(&mut schedule, &[], 30.0);
+        assert_eq!(changes, 2, "of three groups");
+        let (spent, _, changes) = play(&mut schedule, &[], 300.0);
+        assert_eq!(changes, 2, "after one and after three minutes: {spent:?}");
     }
 
     #[test]

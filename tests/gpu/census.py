@@ -17,9 +17,12 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# Batch and lengths of the training steps: a shape of 220 M parameters at one length, a small one at lengths that change from step to step, and one of 953 M.
-BATCH = 8
-SHAPES = {"whole": (12, 1024, 16, 2816), "small": (4, 1024, 16, 2816), "big": (16, 2048, 16, 5632)}
+sys.path.insert(0, HERE)
+import overhead  # noqa: E402
+
+# Rows and lengths of the training steps: a shape of 220 M parameters at one length, a small one at lengths that change from step to step, and one of 1.07 B on one row, where the CPU
+# is ahead of the GPU and the GPU below its power limit: at the limit, runs of the same program differ by 1 %.
+SHAPES = {"whole": (8, (12, 1024, 16, 2816)), "small": (8, (4, 1024, 16, 2816)), "big": (1, overhead.BIG)}
 LENGTHS = [768, 832, 896, 960, 1088, 1152, 1216, 1280]
 
 
@@ -35,11 +38,9 @@ def trained(shape):
     """The step of a shape, and its input of a length."""
     import torch
 
-    sys.path.insert(0, HERE)
-    from overhead import llama
-
-    step, _ = llama(*SHAPES[shape])
-    ids = {n: torch.randint(0, 32000, (BATCH, n), device="cuda") for n in [1024, *LENGTHS]}
+    rows, sizes = SHAPES[shape]
+    step, _ = overhead.llama(*sizes)
+    ids = {n: torch.randint(0, 32000, (rows, n), device="cuda") for n in [1024, *LENGTHS]}
     return lambda n: step(ids[n])
 
 
@@ -153,9 +154,9 @@ class Run:
         if os.path.exists(self.truth):
             os.remove(self.truth)
         if metered:
-            self.status, _, _ = c.metered(name, command, timeout=200, **env)
+            self.status, _, _ = c.metered(name, command, timeout=400, **env)
         else:
-            self.status = subprocess.run(command, env=c.env, timeout=200).returncode
+            self.status = subprocess.run(command, env=c.env, timeout=400).returncode
         self.said = json.load(open(self.truth)) if self.status == 0 else None
 
     def records(self, kind):
@@ -409,7 +410,7 @@ def budget(c):
     """A budget of 5 %: what is said to be spent, and what the whole run loses against bare runs before and after it, bursts included."""
     if c.args.stand_in:
         return
-    run, ratio, more = paired(c, "budget", 85, 15, "5")
+    run, ratio, more = paired(c, "budget", 90, 12, "5")
     told = c.report("budget")["overhead"]
     found = run.censuses()
     c.row("budget.spent", told["share"], 0.05, "<=", census_s=told["census_s"], windows_s=told["windows_s"], rotation_s=told["rotation_s"])
@@ -424,7 +425,7 @@ def default(c):
     """The default budget: a whole run of five minutes against bare runs before and after it."""
     if c.args.stand_in:
         return
-    run, ratio, more = paired(c, "default", 300, 30, None)
+    run, ratio, more = paired(c, "default", 300, 20, None)
     told = c.report("default")["overhead"]
     c.row("budget.default", ratio, 1.005, "<=", told=told, censuses=len(run.censuses()), **more)
 

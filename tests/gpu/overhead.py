@@ -1,11 +1,12 @@
 """What the meter costs: the same work in a metered and in a bare process, both alive, in alternation.
 
-    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16]
+    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16] [--works gpu_bound,...]
 
 A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference.
 They take turns on the GPU, a block of a work each, so that temperature, clocks and other tenants of the machine's processors change for both alike: a pair is a
-metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision (GPU-bound) on one row of 2048 tokens, and
-on four (at the power limit of an H100, where the clock moves and pairs scatter by 1 %), one of about 220 M (launch-bound), 2000 tiny kernels, and large matrix products.
+metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision, few and wide layers so that the CPU is far
+ahead of the GPU, on one row of 1024 tokens, and on four of 2048 (at the power limit of an H100, where the clock moves and pairs scatter by 1 %); a step of about 220 M in
+deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large matrix products.
 
 What an open counter session does to the whole chip the bare process would feel too. So the bare process also times the GPU-bound step while no
 metered process is alive yet: `beside_meter` is its time beside the metered one over its time alone.
@@ -24,9 +25,11 @@ import traceback
 # The metered process works until its survey is over and a window of so many seconds has ended: the meter is at its steady work then.
 STEADY_S = 2.0
 # Repetitions in a block: half a second or so, long against what switching between the processes disturbs.
-BLOCK = {"gpu_bound": 12, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
+BLOCK = {"gpu_bound": 20, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
 # The bare process alone.
-ALONE = 24
+ALONE = 40
+# Layers, hidden size, heads and MLP of 1.07 B parameters.
+BIG = (4, 4096, 32, 11008)
 
 
 def llama(layers, hidden, heads, mlp, vocab=32000, device="cuda"):
@@ -99,9 +102,9 @@ def works():
     import torch
 
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    big, big_n = llama(16, 2048, 16, 5632)
+    big, big_n = llama(*BIG)
     small, small_n = llama(12, 1024, 16, 2816)
-    ids_one, ids_four = (torch.randint(0, 32000, (rows, 2048), device="cuda") for rows in (1, 4))
+    ids_one, ids_four = (torch.randint(0, 32000, shape, device="cuda") for shape in ((1, 1024), (4, 2048)))
     ids_small = torch.randint(0, 32000, (8, 1024), device="cuda")
     x = torch.zeros(1, device="cuda")
 
@@ -195,13 +198,14 @@ def couple(library, evidence, pairs, ratios, bare_s):
     metered = Child(library, evidence)
     began = time.monotonic()
     while not steady(evidence):
-        metered.run("gpu_bound", 4)
+        metered.run("gpu_bound", 20)
         if time.monotonic() - began > 30:
             raise RuntimeError(f"no long window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(evidence)]}")
     # From here on the other process is on the GPU too, and a boundary waits for its turn there.
     took = boundaries(evidence)
     beside = []
-    for name, times in BLOCK.items():
+    for name in ratios:
+        times = BLOCK[name]
         for index in range(pairs):
             # Who comes first alternates, so that what the second finds favours neither.
             order = (metered, bare) if index % 2 else (bare, metered)
@@ -211,7 +215,7 @@ def couple(library, evidence, pairs, ratios, bare_s):
             beside += [block[bare]] if name == "gpu_bound" else []
     metered.end()
     bare.end()
-    return statistics.median(beside) / alone, took, bare.parameters
+    return statistics.median(beside) / alone if beside else None, took, bare.parameters
 
 
 def boundaries(folder):
@@ -230,17 +234,19 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--works", default=",".join(BLOCK), help="these alone")
     args = parser.parse_args()
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 
     os.makedirs(args.out, exist_ok=True)
-    ratios, bare_s, took, beside = {n: [] for n in BLOCK}, {n: [] for n in BLOCK}, [], []
+    asked = args.works.split(",")
+    ratios, bare_s, took, beside = {n: [] for n in asked}, {n: [] for n in asked}, [], []
     for index in range(args.couples):
         evidence = os.path.join(args.out, f"evidence-{index}")
         share, boundary_ms, parameters = couple(args.lib, evidence, args.pairs, ratios, bare_s)
         beside.append(share)
         took += boundary_ms
-        print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", round(share, 5), file=sys.stderr, flush=True)
+        print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", share, file=sys.stderr, flush=True)
     bare_s = {n: statistics.median(s) for n, s in bare_s.items()}
     print(json.dumps({"ratios": ratios, "bare_s": bare_s, "beside_meter": beside, "boundary_ms": took, "parameters": parameters, "power_w": {n: statistics.median([w for w in p if w] or [0]) for n, p in POWER.items()}}))
 

@@ -78,29 +78,29 @@ def timed(out, truth, length, seconds, tiny):
 
         def __init__(self):
             super().__init__()
-            self.spent, self.parts, self.marks = 0.0, {}, []
+            self.spent, self.marks = {}, []
 
         def inside(self, part, call, *args, **kwargs):
             if not self.on:
                 return None
-            if not tiny:
+            mark = part == "forward" and not tiny
+            if mark:
                 self.marks.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
                 self.marks[-1][0].record()
             begun = time.perf_counter()
             answer = call(*args, **kwargs)
             took = time.perf_counter() - begun
-            self.spent += took
-            self.parts[part] = self.parts.get(part, 0.0) + took
-            if not tiny:
+            self.spent[part] = self.spent.get(part, 0.0) + took
+            if mark:
                 self.marks[-1][1].record()
             return answer
 
         def taken(self):
-            """What the step took, seconds: on the host, and on the GPU between the marks around it (where it had nothing to do, the host's time once more)."""
+            """Seconds of the step by its parts, on the host and, of the forward, on the GPU between the marks around it (which has the host's time in it where it had nothing to do)."""
             for _, end in self.marks:
                 end.synchronize()
             gpu = sum(a.elapsed_time(b) for a, b in self.marks) / 1e3
-            spent, self.spent, self.marks = self.spent, 0.0, []
+            spent, self.spent, self.marks = self.spent, {}, []
             return spent, gpu
 
         def on_step_begin(self, *args, **kwargs):
@@ -112,35 +112,27 @@ def timed(out, truth, length, seconds, tiny):
         def _forward(self, module, args, kwargs):
             return self.inside("forward", super()._forward, module, args, kwargs)
 
-    class Plain(Timed):
-        """On for every other pair of steps, and not timed."""
+    watched, steps, costs = Timed(), [], []
 
-        def inside(self, part, call, *args, **kwargs):
-            return call(*args, **kwargs) if self.on else None
+    class Watch(TrainerCallback):
+        """Times steps from one begin to the next, and switches the callback."""
 
-    said = {}
-    for kind in (Timed, Plain):
-        watched, steps, costs = kind(), [], []
+        def on_step_begin(self, args, state, control, **kwargs):
+            steps.append((time.perf_counter(), watched.on))
+            costs.append(watched.taken())
+            watched.on = len(steps) // 2 % 2 == 0
 
-        class Watch(TrainerCallback):
-            """Times steps from one begin to the next, and switches the callback."""
-
-            def on_step_begin(self, args, state, control, **kwargs):
-                steps.append((time.perf_counter(), watched.on))
-                costs.append(watched.taken())
-                watched.on = len(steps) // 2 % 2 == 0
-
-        train(out, "full", length, "padded", seconds, tiny, [Watch(), watched])
-        length_of = {on: [b[0] - a[0] for a, b in zip(steps[4:], steps[5:]) if b[1] == on] for on in (True, False)}
-        medians = {on: statistics.median(times) for on, times in length_of.items()}
-        if kind is Timed:
-            # The mean, because batches are counted some at a time.
-            host, gpu = (statistics.mean(c) for c in zip(*(c for c in costs[4:] if c[0] > 0)))
-            steps_on = sum(on for _, on in steps)
-            said |= {"cost": (host + gpu) / medians[False], "host_s": host, "gpu_s": gpu, "parts_s": {k: v / steps_on for k, v in watched.parts.items()}}
-        else:
-            said["ratio"] = medians[True] / medians[False]
-        said["step_s"], said["steps"] = medians[False], len(steps)
+    train(out, "full", length, "padded", seconds, tiny, [Watch(), watched])
+    # The first steps find memory to copy to and the library: once, and not in each. Of the others the mean, because batches are counted some at a time.
+    first = 10
+    length_of = {on: [b[0] - a[0] for a, b in zip(steps[first:], steps[first + 1 :]) if b[1] == on] for on in (True, False)}
+    off, on = (statistics.median(length_of[state]) for state in (False, True))
+    spent = [(sum(parts.values()), gpu, parts) for parts, gpu in costs[first:] if parts]
+    host, gpu = (statistics.mean(s[n] for s in spent) for n in range(2))
+    parts = {name: statistics.mean(s[2].get(name, 0.0) for s in spent) for name in ("step_begin", "forward", "step_end")}
+    once = sum(sum(parts.values()) for parts, _ in costs[:first])
+    # Where the CPU is ahead the GPU's share is what a step gets longer by, where the GPU is ahead the CPU's.
+    said = {"cost": max(host, gpu) / off, "host_s": host, "gpu_s": gpu, "parts_s": parts, "first_s": once, "step_s": off, "ratio": on / off, "steps": len(steps)}
     with open(truth, "w") as f:
         json.dump(said, f)
 

@@ -23,6 +23,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import census as kernels  # noqa: E402  its checks: census, kernel, budget
+import overhead  # noqa: E402  its works: over
 import peers  # noqa: E402  its check: peer
 import witness  # noqa: E402  its check: witness
 
@@ -255,7 +256,7 @@ def over(c):
     if c.args.stand_in:
         return
     out = os.path.join(c.args.out, "over")
-    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--couples", str(c.args.couples), "--pairs", str(c.args.pairs)]
+    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--couples", str(c.args.couples), "--pairs", str(c.args.pairs), "--works", c.args.works]
     done = subprocess.run(command, env=c.env, stdout=subprocess.PIPE, text=True)
     if not c.device["device"]:
         first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
@@ -267,9 +268,12 @@ def over(c):
     # share is added.
     share = (boundary or 0) / 60_000
     for name, limit in (("gpu_bound", 1.001), ("gpu_bound_full", None), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
+        if name not in c.args.works.split(","):
+            continue
         ratios = result["ratios"][name]
         c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), quartiles=statistics.quantiles(ratios, n=4), bare_s=result["bare_s"][name], power_w=result["power_w"].get(name))
-    c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
+    if all(result["beside_meter"]):
+        c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
     c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     shutil.rmtree(out)
 
@@ -315,14 +319,14 @@ def callback(c):
     if c.args.stand_in:
         return
     truth = os.path.join(c.args.out, "truth.json")
-    command = [sys.executable, os.path.join(HERE, "reconcile.py"), os.path.join(c.args.out, "callback"), "--callback", truth, "--seconds", "9"]
+    command = [sys.executable, os.path.join(HERE, "reconcile.py"), os.path.join(c.args.out, "callback"), "--callback", truth, "--seconds", "18"]
     status, _, _ = c.metered("callback", command)
     if status != 0:
         c.row("callback.cost", None, 1e-3, "<=")
         return
     c.report("callback")
     said = json.load(open(truth))
-    c.row("callback.cost", said["cost"], 1e-3, "<=", **{k: said[k] for k in ("step_s", "ratio", "steps", "host_s", "gpu_s", "parts_s")})
+    c.row("callback.cost", said["cost"], 1e-3, "<=", **{k: said[k] for k in ("step_s", "ratio", "steps", "host_s", "gpu_s", "parts_s", "first_s")})
 
 
 def estimate(c):
@@ -359,6 +363,7 @@ def main():
     parser.add_argument("--rows", default="", help="of all files of --onto but the first: rows whose ids begin so")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--works", default=",".join(overhead.BLOCK), help="of over: these alone")
     parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
     parser.add_argument("--seconds", type=float, default=4, help="of reconcile: of each training")
     parser.add_argument("--peer-seconds", type=float, default=260, help="of peer: of the whole study")

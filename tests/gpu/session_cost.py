@@ -27,52 +27,24 @@ STATES = ("bare", "enabled", "one", "all")
 class Session:
     def __init__(self, library, cupti):
         self.lib = ctypes.CDLL(library)
-        self.lib.session_enable.argtypes = [ctypes.c_size_t, ctypes.c_void_p]
-        self.lib.session_open.argtypes = [ctypes.c_size_t] * 3
-        self.lib.session_close.argtypes, self.lib.session_close.restype = [ctypes.c_size_t], ctypes.c_double
-        self.lib.session_disable.argtypes = [ctypes.c_size_t]
+        self.lib.session_enable.argtypes = [ctypes.c_void_p]
+        self.lib.session_open.argtypes = [ctypes.c_size_t] * 2
+        self.lib.session_close.restype = ctypes.c_double
         self.context = ctypes.c_void_p()
         assert ctypes.CDLL("libcuda.so.1").cuCtxGetCurrent(ctypes.byref(self.context)) == 0 and self.context
         assert self.lib.session_load(cupti.encode()) == 0
 
     def enter(self, state):
         if state != "bare":
-            assert self.lib.session_enable(0, self.context) == 0
+            assert self.lib.session_enable(self.context) == 0
         if state in ("one", "all"):
-            assert self.lib.session_open(0, 0, 1 if state == "one" else 99) == 0
+            assert self.lib.session_open(0, 1 if state == "one" else 99) == 0
 
     def leave(self, state):
-        flop = self.lib.session_close(0) if state in ("one", "all") else 0.0
+        flop = self.lib.session_close() if state in ("one", "all") else 0.0
         if state != "bare":
-            assert self.lib.session_disable(0) == 0
+            assert self.lib.session_disable() == 0
         return flop
-
-
-def switch(session, work):
-    """Two profilers of one context, each with a group of its own, in turn: milliseconds of each call, and what was counted of the same work."""
-    said = []
-
-    def call(name, *arguments):
-        begun = time.perf_counter()
-        answer = getattr(session.lib, f"session_{name}")(*arguments)
-        said.append([name, *arguments[:2], round(1e3 * (time.perf_counter() - begun), 2), answer])
-        return answer
-
-    def turn(slot):
-        if call("open", slot, slot, 99) == 0:
-            work()
-            call("close", slot)
-
-    if call("enable", 0, session.context) == 0:
-        turn(0)
-        turn(0)
-        if call("enable", 1, session.context) == 0:
-            for slot in (1, 1, 0, 0, 1, 0):
-                turn(slot)
-            call("disable", 1)
-        turn(0)
-        call("disable", 0)
-    return [[name, *(a for a in rest if isinstance(a, (int, float)))] for name, *rest in said]
 
 
 def main():
@@ -80,7 +52,6 @@ def main():
     parser.add_argument("--session", required=True)
     parser.add_argument("--cupti", required=True)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--switch", action="store_true", help="only what changing between groups costs")
     args = parser.parse_args()
     import pynvml
     import torch
@@ -93,14 +64,6 @@ def main():
         work()
     torch.cuda.synchronize()
     session, order, said = Session(args.session, args.cupti), random.Random(1), {}
-
-    if args.switch:
-        def product():
-            todo["product"]()
-            torch.cuda.synchronize()
-
-        print(json.dumps(switch(session, product)))
-        return
 
     def block(work, times, state):
         session.enter(state)

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo build --release --example session_cost      # makes libsession_cost.so
 //! ```
-//! All functions are called by one thread, whose current context is the one that is counted. There are two slots for profilers. They answer 0, or 1 and a line on stderr.
+//! All functions are called by one thread, whose current context is the one that is counted. They answer 0, or 1 and a line on stderr.
 
 use std::{
     cell::RefCell,
@@ -25,12 +25,6 @@ struct Session {
     cupti: Cupti,
     host: Host,
     groups: Vec<Vec<String>>,
-    /// Several of one context, each with the group that it has open.
-    slots: [Slot; 2],
-}
-
-#[derive(Default)]
-struct Slot {
     profiler: Option<RangeProfiler>,
     open: Option<Group>,
 }
@@ -52,33 +46,33 @@ fn load(path: &Path) -> Result<Session> {
     let chip = unsafe { cupti_sys::strings(&raw const p.chip_name, 1) }.pop().ok_or("a chip has a name")?;
     let host = Host::open(cupti, &chip)?;
     let groups = plan::of_chip(&host)?.groups;
-    Ok(Session { cupti, host, groups, slots: Default::default() })
+    Ok(Session { cupti, host, groups, profiler: None, open: None })
 }
 
 impl Session {
-    fn enable(&mut self, slot: usize, ctx: *mut c_void) -> Result<()> {
+    fn enable(&mut self, ctx: *mut c_void) -> Result<()> {
         // SAFETY: the caller's current context, which outlives the session.
-        self.slots[slot].profiler = Some(unsafe { RangeProfiler::enable(self.cupti, ctx.cast(), Ranges::One) }?);
+        self.profiler = Some(unsafe { RangeProfiler::enable(self.cupti, ctx.cast(), Ranges::One) }?);
         Ok(())
     }
 
-    fn open(&mut self, slot: usize, group: usize, paths: usize) -> Result<()> {
+    fn open(&mut self, group: usize, paths: usize) -> Result<()> {
         let all = self.groups.get(group).ok_or("no such group")?;
         let mut counters = Group::new(&self.host, &all[..paths.min(all.len())])?;
-        self.slots[slot].profiler.as_mut().ok_or("not enabled")?.open(&mut counters)?;
-        self.slots[slot].open = Some(counters);
+        self.profiler.as_mut().ok_or("not enabled")?.open(&mut counters)?;
+        self.open = Some(counters);
         Ok(())
     }
 
-    fn close(&mut self, slot: usize) -> Result<f64> {
-        let mut counters = self.slots[slot].open.take().ok_or("not open")?;
-        self.slots[slot].profiler.as_mut().ok_or("not enabled")?.close(&mut counters).1?;
+    fn close(&mut self) -> Result<f64> {
+        let mut counters = self.open.take().ok_or("not open")?;
+        self.profiler.as_mut().ok_or("not enabled")?.close(&mut counters).1?;
         #[expect(clippy::cast_precision_loss, reason = "compared in the eighth digit at most")]
         Ok(counters.counts(&self.host)?.paths.values().map(|n| *n as f64).sum())
     }
 
-    fn disable(&mut self, slot: usize) -> Result<()> {
-        Ok(self.slots[slot].profiler.take().ok_or("not enabled")?.disable()?)
+    fn disable(&mut self) -> Result<()> {
+        Ok(self.profiler.take().ok_or("not enabled")?.disable()?)
     }
 }
 
@@ -107,24 +101,24 @@ pub unsafe extern "C" fn session_load(path: *const c_char) -> c_int {
 
 /// Enables range profiling of a context.
 #[unsafe(no_mangle)]
-pub extern "C" fn session_enable(slot: usize, ctx: *mut c_void) -> c_int {
-    c_int::from(with(|s| s.enable(slot, ctx)).is_none())
+pub extern "C" fn session_enable(ctx: *mut c_void) -> c_int {
+    c_int::from(with(|s| s.enable(ctx)).is_none())
 }
 
 /// Counts the first `paths` paths of a group from here on.
 #[unsafe(no_mangle)]
-pub extern "C" fn session_open(slot: usize, group: usize, paths: usize) -> c_int {
-    c_int::from(with(|s| s.open(slot, group, paths)).is_none())
+pub extern "C" fn session_open(group: usize, paths: usize) -> c_int {
+    c_int::from(with(|s| s.open(group, paths)).is_none())
 }
 
 /// What was counted since it was opened, FLOP; -1 for an error.
 #[unsafe(no_mangle)]
-pub extern "C" fn session_close(slot: usize) -> f64 {
-    with(|s| s.close(slot)).unwrap_or(-1.0)
+pub extern "C" fn session_close() -> f64 {
+    with(Session::close).unwrap_or(-1.0)
 }
 
 /// Disables range profiling.
 #[unsafe(no_mangle)]
-pub extern "C" fn session_disable(slot: usize) -> c_int {
-    c_int::from(with(|s| s.disable(slot)).is_none())
+pub extern "C" fn session_disable() -> c_int {
+    c_int::from(with(Session::disable).is_none())
 }
