@@ -74,7 +74,7 @@ class Study:
             self.write()
             return
         self.said["bare"] |= {"failed": ready["failed"], "parameters": ready["parameters"], "tokens": math.prod(work.BATCH)}
-        self.step_s = statistics.median(self._bare_block(8))
+        self.step_s = statistics.median(self._bare_block(8)[0])
         self.said["bare"]["step_s"] = self.step_s
         self.write()
         self.other = None
@@ -103,7 +103,8 @@ class Study:
 
     def _bare_block(self, times, variant="base"):
         self.bare.tell(do="time", variant=variant, times=times, warm=1)
-        return self.bare.hear(self.patience())["took"]
+        said = self.bare.hear(self.patience())
+        return said["took"], said["launched"]
 
     def tool(self, name, out):
         if self.left() < 15:
@@ -154,7 +155,7 @@ class Study:
                 return
 
     def _time(self, child, variant, pairs, times):
-        ratios, bare_s, around, launched = [], [], [], []
+        ratios, bare_s, around, launched, bare_launched = [], [], [], [], []
         for index in range(pairs):
             took = {}
             # Who comes first alternates, so that what the second finds favours neither.
@@ -165,14 +166,16 @@ class Study:
                     took[under], more = said["took"], [said["start_s"], said["stop_s"]]
                     launched += said["launched"]
                 else:
-                    took[under] = self._bare_block(BLOCK[variant], variant)
+                    took[under], block = self._bare_block(BLOCK[variant], variant)
+                    bare_launched += block
             ratios.append(statistics.median(took[True]) / statistics.median(took[False]))
             bare_s.append(statistics.median(took[False]))
             around.append(more)
             if child.name == "ncu" and self.left() < NCU_END + 3 + 2 * took[True][0]:
                 break
         start_s, stop_s = (statistics.median(x) for x in zip(*around))
-        return {"ratios": ratios, "bare_s": statistics.median(bare_s), "launched_s": statistics.median(launched), "steps": times, "start_s": start_s, "stop_s": stop_s}
+        cpu = {"launched_s": statistics.median(launched), "bare_launched_s": statistics.median(bare_launched)}
+        return {"ratios": ratios, "bare_s": statistics.median(bare_s), **cpu, "steps": times, "start_s": start_s, "stop_s": stop_s}
 
     def _measure(self, child, out, name, seconds, variants):
         """What the tool reports for each variant, and beside another process. It goes on with the next when one fails."""

@@ -121,7 +121,7 @@ def _time_row(s, report, owner, variant, kind):
         why = "timed on the other step alone: each takes it many seconds" if owner == "ncu" and kind == "time" else s.why(report, kind)
         return name, None, None, "-", {"why": why}
     quartiles = statistics.quantiles(time["ratios"], n=4) if len(time["ratios"]) > 1 else 3 * time["ratios"]
-    more = {"pairs": len(time["ratios"]), "quartiles": quartiles, **{k: time[k] for k in ("steps", "bare_s", "launched_s", "start_s", "stop_s")}}
+    more = {"pairs": len(time["ratios"]), "quartiles": quartiles, **{k: time[k] for k in ("steps", "bare_s", "launched_s", "bare_launched_s", "start_s", "stop_s")}}
     value = statistics.median(time["ratios"])
     if report == "flopsprof" and s.said.get("boundary_ms"):
         # As in over.*: the pairs see no boundary between windows, an old run has one a minute.
