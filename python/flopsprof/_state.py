@@ -3,22 +3,22 @@
 Rows are kept as counts by length, so their number does not grow with the run. They go to the library now and then (`sync`), whole each time, so that nothing
 is lost but what came after the last time.
 
-Batches that lie on a GPU are counted some at a time, when their copies have come to the host (`settle`): the processor's caches are warm for all but the first, and nobody waits.
+Batches that lie on a GPU are counted some at a time, when what there is to know of them has come to the host (`settle`), so that nobody waits.
 """
 
 import atexit
-import collections
 import contextlib
 import threading
 import time
 import warnings
 
 from . import _batch, _model
+from ._coming import Coming, captured, comes
 from ._library import library
 
 #: How often rows go to the library at most, seconds.
 SYNC_EVERY = 2.0
-#: So many batches are counted together, if `SYNC_EVERY` does not come first; and of so many the first is waited for.
+#: So many batches come to the host together, if `SYNC_EVERY` does not come first; and so many are waited for.
 TOGETHER, MOST = 16, 256
 
 
@@ -56,7 +56,7 @@ class State:
         self.phase = None
         self.counts_here = True
         self._synced = 0.0
-        self._pending = collections.deque()
+        self._coming = Coming()
         self._complained = False
         self._at_exit = None
 
@@ -87,31 +87,34 @@ class State:
         self.sync(force=False)
 
     def look(self, inputs, attention="sdpa", encoder_decoder=False, phase=None):
-        """Adds one micro-batch by the tensors that the model is given: at once, or when what lies on a GPU has come to the host."""
-        coming = _batch.on_their_way(inputs, encoder_decoder)
-        if coming is None:
-            self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=phase)
+        """Adds one micro-batch by the tensors that the model is given: at once, or, when they lie on a GPU, when what they hold has come to the host."""
+        name = phase or self.phase or "train"
+        if captured(inputs):
+            raise RuntimeError("the step is captured into a CUDA graph, whose replays no hook sees")
+        if not comes(inputs, encoder_decoder):
+            self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=name)
             return
         if not self._at_exit:
             # A program of plain functions may end without a last `sync`.
             self._at_exit = atexit.register(self._end)
-        self._pending.append((coming, attention, encoder_decoder, phase or self.phase or "train"))
-        if len(self._pending) >= TOGETHER:
-            self.settle(wait=len(self._pending) >= MOST)
+        with self._lock:
+            self._coming.add(inputs, (attention, name))
+            if len(self._coming) % TOGETHER == 0:
+                self.settle(wait=len(self._coming) >= MOST)
         self.sync(force=False)
 
     def settle(self, wait=True):
-        """Counts the batches whose tensors have come to the host; all of them, if it may wait for that."""
+        """Counts the batches that have come to the host, all of them if it may wait for that, and sends for the others."""
         with self._lock:
-            while self._pending and (wait or self._pending[0][0].there()):
-                coming, attention, encoder_decoder, phase = self._pending.popleft()
+            for inputs, (attention, phase) in self._coming.take(wait):
                 try:
-                    self._add(**_batch.describe(coming.wait(), attention, encoder_decoder), phase=phase)
+                    self._add(**_batch.describe(inputs, attention), phase=phase)
                 except Exception as error:  # the training goes on whatever happens here
                     self.complain(error)
+            self._coming.send()
 
     def _end(self):
-        if self._pending:
+        if self._coming:
             with contextlib.suppress(Exception):  # the driver may be gone already
                 self.sync()
 

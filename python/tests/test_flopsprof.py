@@ -287,39 +287,85 @@ class Callback(unittest.TestCase):
         self.assertEqual(told, 10, "two data-parallel groups of 5 tokens; the AWS meter says 20")
 
 
-class Host:
-    """A tensor on the host."""
+class Tensor:
+    """As much of torch's as is asked of a batch on a GPU: rows of numbers, or one row of them."""
 
-    is_cuda = False
+    def __init__(self, data, dtype="int64", on="cuda:0"):
+        self.data, self.dtype, self.device = data, dtype, on
+        self.is_cuda = on != "cpu"
+        self.shape = (len(data), len(data[0])) if data and isinstance(data[0], list) else (len(data),)
 
-    def __init__(self, rows):
-        self.rows, self.shape = rows, (len(rows), len(rows[0]))
+    def _new(self, data, dtype=None):
+        return Tensor(data, dtype or self.dtype, self.device)
+
+    def dim(self):
+        return len(self.shape)
+
+    def numel(self):
+        return self.shape[0] * (self.shape[1] if self.dim() > 1 else 1)
+
+    def sum(self, dim, dtype):
+        assert dim == 1
+        return self._new([sum(row) for row in self.data], dtype)
+
+    def aminmax(self):
+        flat = self.reshape(-1).data
+        return self._new([min(flat)]), self._new([max(flat)])
+
+    def long(self):
+        return self._new(self.data, "int64")
+
+    def reshape(self, to):
+        assert to == -1
+        return self._new([v for row in self.data for v in row] if self.dim() > 1 else self.data)
+
+    def view(self, shape):
+        if shape == 1 or len(shape) == 1:
+            return self
+        rows, length = shape
+        return self._new([self.data[i * length : (i + 1) * length] for i in range(rows)])
+
+    def __getitem__(self, at):
+        if isinstance(at, tuple):
+            return self._new([row[at[1]] for row in self.data[at[0]]])
+        return self._new(self.data[at])
+
+    def __le__(self, other):
+        return self._new([[a <= b for a, b in zip(*rows)] for rows in zip(self.data, other.data)], "bool")
+
+    def nonzero(self):
+        return self._new([[i, j] for i, row in enumerate(self.data) for j, v in enumerate(row) if v])
+
+    def to(self, where, non_blocking):
+        assert where == "cpu" and non_blocking
+        return Tensor(self.data, self.dtype, "cpu")
+
+    def cpu(self):
+        return Tensor(self.data, self.dtype, "cpu")
+
+    def count_nonzero(self, dim):
+        assert dim == 1 and not self.is_cuda
+        return self._new([sum(v != 0 for v in row) for row in self.data])
+
+    def __lt__(self, other):
+        return self.data[0] < other
+
+    def __gt__(self, other):
+        return self.data[0] > other
 
     def tolist(self):
-        return self.rows
+        OnAGpu.waited += self.is_cuda
+        return self.data
 
 
 class OnAGpu(unittest.TestCase):
     """Batches that lie on a GPU, by a stub of torch in which a copy comes when it is told to."""
 
+    waited = 0
+
     def setUp(self):
         self.arrived, self.capturing, test = [], False, self
-
-        class Tensor(Host):
-            is_cuda, device = True, "cuda:0"
-
-            def dim(self):
-                return 2
-
-            def detach(self):
-                return self
-
-            def to(self, where, non_blocking):
-                assert where == "cpu" and non_blocking
-                return Host(self.rows)
-
-            def tolist(self):
-                raise AssertionError("read on the GPU: the program would wait")
+        OnAGpu.waited = 0
 
         class Event:
             def record(self, stream):
@@ -333,7 +379,8 @@ class OnAGpu(unittest.TestCase):
                 test.arrived[self.number] = True
 
         torch = types.ModuleType("torch")
-        torch.Tensor = self.Tensor = Tensor
+        torch.Tensor, torch.int64, torch.bool = Tensor, "int64", "bool"
+        torch.cat = lambda tensors: Tensor([v for t in tensors for v in t.data], tensors[0].dtype, tensors[0].device)
         torch.cuda = types.SimpleNamespace(Event=Event, current_stream=lambda device: None, is_current_stream_capturing=lambda: self.capturing)
         patched = unittest.mock.patch.dict(sys.modules, {"torch": torch})
         patched.start()
@@ -341,28 +388,38 @@ class OnAGpu(unittest.TestCase):
         self.library = Library()
         self.account = State(self.library)
 
-    def batch(self, real=3, length=4):
-        mask = self.Tensor([[1] * length, [1] * real + [0] * (length - real)])
-        self.account.look({"input_ids": self.Tensor([[7] * length] * 2), "attention_mask": mask}, phase="train")
+    def batch(self, *rows, phase="train", positions=None):
+        """A batch of these rows of a mask, and of position ids."""
+        inputs = {"input_ids": Tensor([[7] * len((list(rows) or positions)[0])] * 2)}
+        inputs |= {"attention_mask": Tensor([list(row) for row in rows])} if rows else {}
+        inputs |= {"position_ids": Tensor(positions)} if positions else {}
+        self.account.look(inputs, phase=phase)
 
     def told(self):
         return [told[1] for told in self.library.told if told[0] == "add_tokens"]
 
-    def test_a_batch_is_counted_when_its_copy_has_come(self):
-        self.batch()
-        self.assertEqual(self.told(), [])
-        self.arrived[:] = [True]
+    def documents(self, phase="train"):
+        return self.account.work()["phases"][phase]["documents"]
+
+    FULL, PADDED = [1, 1, 1, 1], [1, 1, 1, 0]
+
+    def test_a_batch_is_counted_when_its_numbers_have_come(self):
+        self.account.sync()
+        for _ in range(16):
+            self.batch(self.FULL, self.PADDED)
+        self.assertEqual((self.told(), len(self.arrived)), ([], 1), "sixteen come together")
         for _ in range(15):
-            self.batch()
-        self.assertEqual(self.told(), [7], "the others are still on their way")
-        self.arrived[:] = [True] * 16
-        self.batch(real=2)
-        self.assertEqual(self.told(), [7] * 16)
-        self.assertEqual(self.account.tokens(), (16 * 7 + 6, 17 * 8), "who asks gets all")
-        self.assertEqual(self.account.work()["phases"]["train"]["documents"], [[1, 2, 0], [16, 3, 0], [17, 4, 0]])
+            self.batch(self.FULL, self.PADDED)
+        self.arrived[0] = True
+        self.batch(self.FULL, self.PADDED)
+        self.assertEqual(self.told(), [7] * 16, "the others are still on their way")
+        self.batch(self.FULL, [1, 1, 0, 0])
+        self.assertEqual(self.account.tokens(), (32 * 7 + 6, 33 * 8), "who asks gets all")
+        self.assertEqual(self.documents(), [[1, 2, 0], [32, 3, 0], [33, 4, 0]])
+        self.assertEqual(OnAGpu.waited, 0)
 
     def test_the_end_of_a_training_waits_for_all(self):
-        self.batch()
+        self.batch(self.FULL, self.PADDED)
         self.account.sync()
         self.assertEqual(self.told(), [7])
         work = [told[1] for told in self.library.told if told[0] == "declare_work"][-1]
@@ -370,21 +427,35 @@ class OnAGpu(unittest.TestCase):
 
     def test_what_never_comes_does_not_heap_up(self):
         for _ in range(600):
-            self.batch()
-        self.assertLess(len(self.account._pending), 257)
+            self.batch(self.FULL, self.PADDED)
+        self.assertLess(len(self.account._coming), 257)
 
     def test_a_phase_is_that_in_which_the_batch_was_given(self):
-        self.account.look({"input_ids": self.Tensor([[1] * 4]), "attention_mask": self.Tensor([[1] * 4])}, phase="evaluate")
+        self.batch(self.FULL, self.FULL, phase="evaluate")
         self.account.enter("train")
-        self.assertEqual(self.account.tokens("evaluate"), (4, 4))
+        self.assertEqual(self.account.tokens("evaluate"), (8, 8))
         self.assertEqual(self.account.tokens("train"), (0, 0))
+
+    def test_packed_rows_are_described_as_on_the_host(self):
+        positions = [[0, 1, 2, 0], [0, 1, 2, 3]]
+        self.batch(positions=positions)
+        self.batch(self.FULL, self.FULL, positions=positions)
+        self.assertEqual(self.documents(), [[2, 1, 0], [2, 3, 0], [2, 4, 0]])
+        self.assertEqual(OnAGpu.waited, 0)
+
+    def test_what_numbers_do_not_tell_is_read(self):
+        self.batch(self.FULL, self.PADDED)
+        self.batch([1, 1, 2, 2], self.FULL)  # documents by their numbers
+        self.batch(self.FULL, [1, 1, 1, 0], positions=[[0, 1, 0, 1], [0, 1, 0, 0]])  # pads have positions too
+        self.batch(self.FULL, self.PADDED)
+        self.assertEqual(self.documents(), [[1, 1, 0], [5, 2, 0], [2, 3, 0], [3, 4, 0]])
 
     def test_a_capture_is_not_disturbed_and_said(self):
         model = Model({"w": Parameter(1)})
         FlopsProfCallback(self.account).on_train_begin(ARGS, trainer_state(), control(), model=model)
         self.capturing = True
         with self.assertWarnsRegex(UserWarning, "CUDA graph"):
-            model(input_ids=self.Tensor([[1] * 4]), attention_mask=self.Tensor([[1] * 4]))
+            model(input_ids=Tensor([[1] * 4]), attention_mask=Tensor([[1] * 4]))
         self.assertEqual(self.arrived, [])
 
 
