@@ -3,7 +3,8 @@
     python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16] [--works gpu_bound,...]
 
 A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference.
-They take turns on the GPU, a block of a work each, so that temperature, clocks and other tenants of the machine's processors change for both alike: a pair is a
+They take turns on the GPU and on the same few processors, a block of a work each, so that temperature, clocks and other tenants of the machine change for both alike (left to
+the scheduler, processes of one program on a virtual machine of 16 processors took 22 to 28 ms of CPU for the same step): a pair is a
 metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision, few and wide layers so that the CPU is far
 ahead of the GPU, on one row of 1024 tokens, and on four of 2048 (at the power limit of an H100, where the clock moves and pairs scatter by 1 %); a step of about 220 M in
 deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large matrix products.
@@ -28,6 +29,8 @@ STEADY_S = 2.0
 BLOCK = {"gpu_bound": 20, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
 # The bare process alone.
 ALONE = 40
+# Processors for both: the launching thread, autograd's and the meter's.
+PROCESSORS = 3
 # Layers, hidden size, heads and MLP of 1.07 B parameters.
 BIG = (4, 4096, 32, 11008)
 
@@ -117,6 +120,11 @@ def works():
             a @ a
 
     return {"gpu_bound": lambda: big(ids_one), "gpu_bound_full": lambda: big(ids_four), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
+
+
+def on_few_processors():
+    """Keeps this process to the last few of its processors: the first get more interrupts."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-PROCESSORS:])
 
 
 #: Power just after each block, by work.

@@ -22,7 +22,11 @@ def die_with_parent():
 
 def serve(tool_name, ask, answer, args):
     """Does what it is asked for, a line each, and answers a line each."""
+    from overhead import on_few_processors  # beside peers.py
+
     die_with_parent()
+    if tool_name != "other":
+        on_few_processors()
     ask, answer = open(ask), open(answer, "w")
 
     def say(**said):
