@@ -34,7 +34,8 @@ impl Witness {
     /// Beside `Evidence::counted`: an interval a window. The device did `times` what was counted.
     fn beside(evidence: &Evidence, times: f64, other: bool) -> Self {
         let on = Source { on: true, ..Source::default() };
-        let sources = Sources { launches: "all".to_owned(), every_ns: WINDOW_NS, ebpf: on.clone(), nvml: on, pmu: no_pmu() };
+        let sources =
+            Sources { launches: "all".to_owned(), every_ns: WINDOW_NS, ebpf: on.clone(), nvml: on, pm_sampling: false, pmu: no_pmu() };
         let process = |id, own_pid, comm: &str| Seen {
             id,
             own_pid,
@@ -64,6 +65,7 @@ impl Witness {
                 uuid: evidence.device.uuid.clone(),
                 name: evidence.device.name.clone(),
                 nvml: NvmlReading { gpm_any_tensor_pct: Some(percent), ..NvmlReading::default() },
+                pm: None,
                 gpm_since_ns: w.start_ns,
                 clock_mhz: Some(HERTZ / 1e6),
                 processes: Some(processes),
