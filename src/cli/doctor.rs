@@ -171,7 +171,7 @@ fn permission(f: &mut Findings) {
         (false, _) => f.ok("counter permission", "every user (RmProfilingAdminOnly: 0)"),
         (true, true) => f.ok("counter permission", "administrators only, and this user is one (root or CAP_SYS_ADMIN)"),
         (true, false) => {
-            f.missing("counter permission", "administrators only (RmProfilingAdminOnly: 1), and this user is none", COUNTERS_FOR_ALL)
+            f.missing("counter permission", "administrators only (RmProfilingAdminOnly: 1), and this user is none", COUNTERS_FOR_ALL);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     },
     evidence::{gpu_uuid, witness::PmReading},
     inject::config,
+    window::clock::monotonic_ns,
 };
 
 /// No sample in so long a time: there will be none.
@@ -78,7 +79,7 @@ impl std::fmt::Display for Why {
 impl Pm {
     /// Begins on these devices. `in_the_way` names a metered process on a device.
     #[must_use]
-    pub fn begin(wanted: Vec<Wanted>, now: u64, in_the_way: &impl Fn(&str) -> Option<String>) -> Self {
+    pub fn begin(wanted: Vec<Wanted>, in_the_way: &impl Fn(&str) -> Option<String>) -> Self {
         let mut pm = Self::default();
         if wanted.is_empty() {
             pm.lines.push("no PM sampling: NVML shows no device".to_owned());
@@ -89,9 +90,11 @@ impl Pm {
         for wanted in wanted {
             let begun = match (&cuda, in_the_way(&wanted.uuid)) {
                 (_, Some(who)) => Err(metered(&who)),
-                (Ok((found, uuids)), None) => begin(found.cupti, uuids, &wanted.uuid, now),
+                (Ok((found, uuids)), None) => begin(found.cupti, uuids, &wanted.uuid),
                 (Err(e), None) => Err(why(e.why.clone(), &e.remedy)),
             };
+            // It took some time to begin.
+            let now = monotonic_ns();
             let mut reading = PmReading { start_ns: now, end_ns: now, ..PmReading::default() };
             let state = match begun {
                 Ok(state) => Some(state),
@@ -233,7 +236,7 @@ fn add(to: &mut PmReading, from: Sampled, peak: Option<f64>) {
     to.peak = peak.unwrap_or(to.peak);
 }
 
-fn begin(cupti: Cupti, uuids: &[String], uuid: &str, now: u64) -> Result<Sampling, Why> {
+fn begin(cupti: Cupti, uuids: &[String], uuid: &str) -> Result<Sampling, Why> {
     let position = uuids.iter().position(|u| u == uuid).and_then(|at| u32::try_from(at).ok());
     let ordinal = position.ok_or_else(|| why("CUDA does not show this device here", "unset CUDA_VISIBLE_DEVICES"))?;
     let turn = Turn::of(uuid);
@@ -241,7 +244,7 @@ fn begin(cupti: Cupti, uuids: &[String], uuid: &str, now: u64) -> Result<Samplin
         return Err(metered("it, or another witness, has its turn at them"));
     }
     let sampler = Sampler::begin(cupti, ordinal).map_err(|e| refused(&e))?;
-    Ok(Sampling { cupti, ordinal, sampler, turn, heard_ns: now, told_overflow: false, overflows: 0 })
+    Ok(Sampling { cupti, ordinal, sampler, turn, heard_ns: monotonic_ns(), told_overflow: false, overflows: 0 })
 }
 
 /// Libcupti, and the devices' UUIDs in CUDA's order. CUDA is initialised, which makes no context.

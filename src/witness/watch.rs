@@ -141,8 +141,7 @@ impl Watch {
         self.look_at_devices(monotonic_ns());
         let wanted = self.devices.wanted();
         let (table, devices) = (&self.table, &self.devices);
-        self.pm = Pm::begin(wanted, monotonic_ns(), &|uuid: &str| in_the_way(table, devices, uuid));
-        // It took some time to begin.
+        self.pm = Pm::begin(wanted, &|uuid: &str| in_the_way(table, devices, uuid));
         self.interval_began = monotonic_ns();
     }
 

@@ -24,7 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import census as kernels  # noqa: E402  its checks: census, kernel, budget
 import peers  # noqa: E402  its check: peer
-import witness  # noqa: E402  its check: witness
+import witness  # noqa: E402  its checks: witness, pm
 
 PREFIX = "sm__ops_path_tensor_"
 
