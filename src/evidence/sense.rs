@@ -56,8 +56,10 @@ fn sampled(pm: &PmReading) -> Option<String> {
     if !(0.0..=PEAK).contains(&pm.peak) {
         return Some(format!("a peak of {:e} tensor cycles in a cycle", pm.peak));
     }
-    let percent = 100.0 * pm.tensor_cycles as f64 / (pm.peak * pm.elapsed_cycles as f64);
-    (percent > PERCENT && pm.samples > 0).then(|| format!("a tensor activity of {percent:e} %"))
+    // Without a peak, or cycles that passed, nothing is made of it.
+    let most = pm.peak * pm.elapsed_cycles as f64;
+    let percent = 100.0 * pm.tensor_cycles as f64 / most;
+    (most > 0.0 && percent > PERCENT).then(|| format!("a tensor activity of {percent:e} %"))
 }
 
 #[cfg(test)]
@@ -81,7 +83,7 @@ mod tests {
             let pm = PmReading { peak, tensor_cycles, elapsed_cycles: 1000, samples: 1, ..PmReading::default() };
             Record::Interval(Box::new(Interval { devices: vec![OnDevice { pm: Some(pm), ..OnDevice::default() }], ..Interval::default() }))
         };
-        assert_eq!((nonsense(&pm(528.0, 528_000)), nonsense(&pm(0.0, 0))), (None, None));
+        assert_eq!((nonsense(&pm(528.0, 528_000)), nonsense(&pm(0.0, 7))), (None, None));
         assert!(nonsense(&pm(f64::NAN, 1)).is_some() && nonsense(&pm(-1.0, 1)).is_some());
         assert!(nonsense(&pm(1e-9, u64::MAX)).is_some_and(|w| w.contains("tensor activity")));
         assert!(

@@ -160,8 +160,8 @@ fn joined_samples(
         window.metered_tensor_s += part * slice.cycles / hertz;
         joined.loose_s += part * f64::from(slice.loose) / hertz;
     }
-    joined.witnessed_ns += pm.sampled_ns;
-    joined.pm_ns = (joined.pm_ns.0 + held_ns, joined.pm_ns.1 + pm.sampled_ns);
+    joined.witnessed_ns = joined.witnessed_ns.saturating_add(pm.sampled_ns);
+    joined.pm_ns = (joined.pm_ns.0.saturating_add(held_ns), joined.pm_ns.1.saturating_add(pm.sampled_ns));
     joined.pm_tensor_s = (joined.pm_tensor_s.0 + device_tensor_s, joined.pm_tensor_s.1 + window.metered_tensor_s);
     Some(window)
 }
@@ -186,9 +186,9 @@ fn add_source(sources: &mut Vec<SourceWitnessed>, interval: &Interval, on: &OnDe
     }
     if let (Some(last), Some(pm)) = (sources.last_mut(), held) {
         last.tensor_s += pm.tensor_s().unwrap_or(0.0);
-        last.samples += pm.samples;
-        last.dropped += pm.dropped;
-        last.overflows += pm.overflows;
+        for (sum, more) in [(&mut last.samples, pm.samples), (&mut last.dropped, pm.dropped), (&mut last.overflows, pm.overflows)] {
+            *sum = sum.saturating_add(more);
+        }
         last.lost_s += (pm.end_ns - pm.start_ns) as f64 / 1e9 - pm.sampled_ns as f64 / 1e9;
         last.ended.clone_from(&pm.ended);
     }
