@@ -36,8 +36,9 @@ const COMPLETENESS: Duration = Duration::from_secs(15);
 /// Counts, with probes in the kernel (eBPF), who calls the CUDA driver; asks NVML what the devices did and which processes were on them; and appends both to the run's
 /// folder, so that flopsprof report says how much of the devices' work was metered, and whose the rest was. flopsprof run starts it by itself.
 ///
-/// What a device's tensor cores did comes from NVML's GPM. With --tensor pm the GPU's own counters are sampled instead, exact to the cycle, on GPUs without GPM too. A GPU's
-/// counters have one owner at a time: it does not begin on a GPU with a metered process, gives way when one comes, and says so; from there on it is GPM.
+/// What a device's tensor cores did comes from NVML's GPM. With --tensor pm the GPU's own counters are sampled instead, exact to the cycle, on GPUs without GPM too.
+/// A GPU's counters have one owner at a time: it does not begin on a GPU with a metered process, gives way when one comes, and says so; from there on it is GPM. It
+/// takes the libcupti of FLOPSPROF_CUPTI, else the CUDA toolkit's.
 ///
 /// All of it needs root, or CAP_SYS_ADMIN, and the host's process ids. With less it says what is missing and does the rest.
 ///

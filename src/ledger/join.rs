@@ -142,8 +142,8 @@ fn device_joined(
     joined
 }
 
-/// What was sampled in an interval. Cycles are set beside cycles, at the clock of the samples themselves. Where samples were lost, only what is known of is taken for witnessed, and
-/// as large a part of what was metered: when exactly nothing was sampled is not known.
+/// What was sampled in an interval. Cycles are set beside cycles, at the clock of the samples themselves. Where samples were lost, only what is known of is taken
+/// for witnessed, and as large a part of what was metered: when exactly nothing was sampled is not known.
 fn joined_samples(
     joined: &mut DeviceWitnessed,
     pm: &PmReading,

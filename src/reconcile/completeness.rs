@@ -1,8 +1,9 @@
 //! How much of what the devices did was metered, and whose the rest was.
 //!
 //! Two witnesses, each with its limits. *Activity*: the device's tensor time by GPM, which misses nobody and tells nobody apart, against that of the metered
-//! operations; it is a sampled average and has an error. Where its tensor cycles were sampled instead, they are counted, and of them only the time without samples is uncertain. *Processes*: who called the driver (exact, by probes in the kernel) and who was on the device (the driver's
-//! list). "Complete" needs both to agree where both are there.
+//! operations; it is a sampled average and has an error. Where its tensor cycles were sampled instead, they are counted, and only the time without samples is
+//! uncertain. *Processes*: who called the driver (exact, by probes in the kernel) and who was on the device (the driver's list). "Complete" needs both to agree where
+//! both are there.
 
 use std::collections::BTreeMap;
 

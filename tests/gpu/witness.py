@@ -279,7 +279,7 @@ def pm(c):
     # Alone, and unmetered.
     folder, watching = watch("pm")
     truth = os.path.join(c.args.out, "truth-pm.json")
-    done = subprocess.run(program(truth, 4), env=c.env, timeout=60)
+    done = subprocess.run(program(truth, 3), env=c.env, timeout=60)
     time.sleep(0.5)
     watching.end()
     devices = intervals(folder)
@@ -296,7 +296,7 @@ def pm(c):
     time.sleep(1)
     truth = os.path.join(c.args.out, "truth-pm-gives-way.json")
     out = os.path.join(c.evidence, "pm-metered")
-    done = subprocess.run(program(truth, 3), env=c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_OUT": out}, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(program(truth, 2), env=c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_OUT": out}, timeout=60, capture_output=True, text=True)
     watching.end()
     sampled = [d["pm"] for d in intervals(folder) if "pm" in d]
     ended = [p["ended"] for p in sampled if "ended" in p]

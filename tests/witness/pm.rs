@@ -27,8 +27,8 @@ const HERTZ: f64 = 1.98e9;
 
 const PM: [&str; 4] = ["--tensor", "pm", "--every", "0.5"];
 
-/// Runs a test, again when it fails while metered processes of somebody else's tests ran: each of them is one more for which the witness gives way, and on this machine it
-/// cannot know that they have a stand-in of their own.
+/// Runs a test, again when it fails while metered processes of somebody else's tests ran: each of them is one more for which the witness gives way, and on this
+/// machine it cannot know that they have a stand-in of their own.
 fn undisturbed(test: impl Fn() + panic::RefUnwindSafe) {
     let _alone = alone();
     for _ in 0..8 {

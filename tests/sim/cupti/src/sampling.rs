@@ -1,7 +1,7 @@
 //! PM sampling: what all processes executed on a GPU, cut into samples when it is decoded.
 //!
-//! The hardware's buffer has room for so many samples as its size says, at [`SAMPLE_BYTES`] each, or for `FLOPSPROF_SIM_PM_SAMPLES`. What is not decoded before it is full is
-//! lost, and nothing is sampled any more until the sampler is made anew.
+//! The hardware's buffer has room for so many samples as its size says, at [`SAMPLE_BYTES`] each, or for `FLOPSPROF_SIM_PM_SAMPLES`. What is not decoded before
+//! it is full is lost, and nothing is sampled any more until the sampler is made anew.
 //! An image is a text, as the range profiler's is: a line a sample, with its times among its metrics.
 
 use std::{
