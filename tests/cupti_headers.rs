@@ -22,13 +22,18 @@ const DECORATIONS: &str = "#pragma once\n#define __device_builtin__\n#define __d
      #define __cudart_builtin__\n#define __builtin_align__(n) __attribute__((aligned(n)))\n#define __align__(n) __attribute__((aligned(n)))\n\
      #define __host__\n#define __device__\n#define __forceinline__ inline\n#define CUDARTAPI\n#define CUDARTAPI_CDECL\n#define CUDA_CB\n";
 
+/// Every struct that CUPTI is handed.
+fn layouts() -> impl Iterator<Item = (&'static str, usize, &'static [(&'static str, usize)])> {
+    cupti_sys::layouts().into_iter().chain(cupti_sys::sampling::layouts())
+}
+
 /// The C program: a line for each size and offset.
 fn probe() -> String {
     let mut c = String::from(
         "#include <cstdio>\n#include <cstddef>\n#include <cuda.h>\n#include <cupti.h>\n#include <cupti_profiler_host.h>\n\
-         #include <cupti_range_profiler.h>\n#include <cupti_profiler_target.h>\n#include <cupti_target.h>\nint main() {\n",
+         #include <cupti_range_profiler.h>\n#include <cupti_pmsampling.h>\n#include <cupti_profiler_target.h>\n#include <cupti_target.h>\nint main() {\n",
     );
-    for (name, _, fields) in cupti_sys::layouts() {
+    for (name, _, fields) in layouts() {
         writeln!(c, "printf(\"{name} %zu\\n\", (size_t){name}_STRUCT_SIZE);").unwrap();
         for (field, _) in fields {
             writeln!(c, "printf(\"{name}.{field} %zu\\n\", offsetof({name}, {field}));").unwrap();
@@ -102,7 +107,13 @@ fn constants() -> Vec<(&'static str, usize)> {
         ("CUPTI_CB_DOMAIN_DRIVER_API", raw::CallbackDomain::DRIVER_API.0 as usize),
         ("CUPTI_API_ENTER", raw::API_ENTER as usize),
         ("CUPTI_API_EXIT", raw::API_EXIT as usize),
+        ("CUPTI_ERROR_OUT_OF_MEMORY", result(raw::CuptiResult::OUT_OF_MEMORY)),
         ("CUPTI_PROFILER_TYPE_RANGE_PROFILER", raw::PROFILER_TYPE_RANGE as usize),
+        ("CUPTI_PROFILER_TYPE_PM_SAMPLING", raw::PROFILER_TYPE_PM_SAMPLING as usize),
+        ("CUPTI_PM_SAMPLING_TRIGGER_MODE_GPU_SYSCLK_INTERVAL", raw::TRIGGER_SYSCLK as usize),
+        ("CUPTI_PM_SAMPLING_TRIGGER_MODE_GPU_TIME_INTERVAL", raw::TRIGGER_TIME as usize),
+        ("CUPTI_PM_SAMPLING_DECODE_STOP_REASON_COUNTER_DATA_FULL", raw::DECODE_IMAGE_FULL as usize),
+        ("CUPTI_PM_SAMPLING_DECODE_STOP_REASON_END_OF_RECORDS", raw::DECODE_END as usize),
         ("CUPTI_METRIC_TYPE_COUNTER", raw::METRIC_TYPE_COUNTER as usize),
         ("CUPTI_AutoRange", raw::AUTO_RANGE as usize),
         ("CUPTI_UserRange", raw::USER_RANGE as usize),
@@ -157,7 +168,7 @@ fn layouts_are_those_of_nvidias_headers() {
     for (cupti, cuda) in VERSIONS {
         let theirs = ask(cupti, cuda);
         let mut compared = 0;
-        for (name, size, fields) in cupti_sys::layouts() {
+        for (name, size, fields) in layouts() {
             let newest_we_know = theirs[name];
             assert!(size <= newest_we_know, "{cupti}: {name} is {newest_we_know} bytes, ours claims {size}");
             if cupti.contains("12.6") {
@@ -177,7 +188,23 @@ fn layouts_are_those_of_nvidias_headers() {
         for (name, value) in constants() {
             assert_eq!(value, theirs[name], "{cupti}: {name}");
         }
-        assert!(compared > 90, "only {compared} fields compared");
+        assert!(compared > 150, "only {compared} fields compared");
+        // It grew once, into what was padding.
+        let set_config = cupti_sys::raw::PmSamplingSetConfig::STRUCT_SIZE_12_8;
+        let theirs = theirs["CUpti_PmSampling_SetConfig_Params"];
+        assert_eq!(theirs, if cupti.contains("12.6") { 60 } else { set_config }, "{cupti}");
+    }
+}
+
+/// What is asked of PM sampling is in every version.
+#[test]
+fn real_libraries_have_pm_sampling() {
+    for (cupti, _) in VERSIONS {
+        let folder = wheels::fetch(cupti);
+        let name = if cupti.contains("cu12") { "libcupti.so.12" } else { "libcupti.so.13" };
+        let cupti = cupti_sys::Cupti::open(&wheels::find(&folder, name)).unwrap();
+        let symbols = cupti.sampling().symbols();
+        assert!(symbols.len() == 10 && symbols.iter().all(|(_, there)| *there), "{}: {symbols:?}", folder.display());
     }
 }
 
@@ -193,4 +220,9 @@ fn a_library_that_is_not_there_and_one_without_symbols_are_errors() {
     let answer = unsafe { libc.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };
     assert_eq!(answer, Err(Error::Absent { call: "cuptiProfilerInitialize" }));
     assert!(libc.symbols().iter().all(|(_, there)| !there));
+    let sampling = libc.sampling();
+    // SAFETY: as above.
+    let answer = unsafe { sampling.enable(&mut raw::PmSamplingEnable::sized()) };
+    assert_eq!(answer, Err(Error::Absent { call: "cuptiPmSamplingEnable" }));
+    assert!(sampling.symbols().iter().all(|(_, there)| !there));
 }

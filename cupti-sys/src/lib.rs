@@ -1,15 +1,17 @@
 //! CUPTI, loaded at run time.
 //!
-//! Range profiler, profiler host, device and callback functions of CUPTI 12.6 to 13.x, through a table of functions that may be absent: no
+//! Range profiler, PM sampling, profiler host, device and callback functions of CUPTI 12.6 to 13.x, through tables of functions that may be absent: no
 //! CUDA toolkit at build time, no version chosen at build time, no panic when a library or a symbol is missing. It holds no policy and
 //! starts no thread; which copy of libcupti to take is the caller's business ([`Cupti::open`] takes a path, [`Cupti::loaded`] a
 //! name that must be in the process already).
 //!
-//! [`raw`] has the C types, [`launch`] what launch callbacks are given; the functions of [`Cupti`] are one call each, with the result as a [`Result`].
+//! [`raw`] has the C types, [`launch`] what launch callbacks are given; the functions of [`Cupti`] and [`sampling::Sampling`] are one call each, with the result
+//! as a [`Result`].
 
 pub mod launch;
 mod load;
 pub mod raw;
+pub mod sampling;
 
 use std::ffi::c_char;
 

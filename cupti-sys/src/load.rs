@@ -92,6 +92,11 @@ impl Cupti {
     }
 }
 
+/// A handle of a library that is in the process already.
+pub(crate) fn loaded(path: &Path) -> Option<libloading::Library> {
+    open(path, RTLD_LAZY | RTLD_NOLOAD).ok().map(Into::into)
+}
+
 fn open(path: &Path, flags: i32) -> Result<UnixLibrary, LoadError> {
     // SAFETY: a library's initialisers run; libcupti's and its companions' do nothing that the framework's own loading would not do.
     unsafe { UnixLibrary::open(Some(path), flags) }.map_err(|e| LoadError { path: path.to_owned(), why: e.to_string() })

@@ -25,6 +25,8 @@ impl CuptiResult {
     pub const INVALID_CONTEXT: Self = Self(3);
     /// The call does not fit the state.
     pub const INVALID_OPERATION: Self = Self(7);
+    /// No memory, or, of PM sampling, no room left in the hardware's buffer.
+    pub const OUT_OF_MEMORY: Self = Self(8);
     /// The struct is smaller than this version of the library takes.
     pub const PARAMETER_SIZE_NOT_SUFFICIENT: Self = Self(10);
     /// CUPTI or what it stands on did not initialise.
@@ -108,6 +110,8 @@ pub type SubscriberHandle = *mut c_void;
 pub type HostObject = *mut c_void;
 /// A range profiler object.
 pub type RangeProfilerObject = *mut c_void;
+/// A PM sampling object.
+pub type PmSamplingObject = *mut c_void;
 /// `CUpti_CallbackFunc`: user data, domain, callback id, data of the domain.
 pub type CallbackFunc = unsafe extern "C" fn(*mut c_void, CallbackDomain, u32, *const c_void);
 
@@ -143,6 +147,16 @@ pub const API_EXIT: u32 = 1;
 
 /// `CUPTI_PROFILER_TYPE_RANGE_PROFILER`.
 pub const PROFILER_TYPE_RANGE: u32 = 0;
+/// `CUPTI_PROFILER_TYPE_PM_SAMPLING`.
+pub const PROFILER_TYPE_PM_SAMPLING: u32 = 1;
+/// `CUPTI_PM_SAMPLING_TRIGGER_MODE_GPU_SYSCLK_INTERVAL`: an interval in cycles of the system clock, which Turing and GA100 have alone.
+pub const TRIGGER_SYSCLK: u32 = 0;
+/// `CUPTI_PM_SAMPLING_TRIGGER_MODE_GPU_TIME_INTERVAL`: an interval in nanoseconds.
+pub const TRIGGER_TIME: u32 = 1;
+/// `CUPTI_PM_SAMPLING_DECODE_STOP_REASON_COUNTER_DATA_FULL`: the image is full, and there is more.
+pub const DECODE_IMAGE_FULL: u32 = 1;
+/// `CUPTI_PM_SAMPLING_DECODE_STOP_REASON_END_OF_RECORDS`: there was no more.
+pub const DECODE_END: u32 = 2;
 /// `CUPTI_METRIC_TYPE_COUNTER`.
 pub const METRIC_TYPE_COUNTER: u32 = 0;
 /// `CUPTI_AutoRange`: one range a launch.
@@ -349,6 +363,78 @@ RangeProfilerGetCounterDataInfo = "CUpti_RangeProfiler_GetCounterDataInfo_Params
     counter_data_image_size: usize = "counterDataImageSize",
     num_total_ranges: usize = "numTotalRanges",
 } last num_total_ranges: usize);
+
+params!(/// `cuptiPmSamplingEnable`.
+PmSamplingEnable = "CUpti_PmSampling_Enable_Params" {
+    device_index: usize = "deviceIndex",
+    object: PmSamplingObject = "pPmSamplingObject",
+} last object: PmSamplingObject);
+params!(/// `cuptiPmSamplingDisable`.
+PmSamplingDisable = "CUpti_PmSampling_Disable_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+} last object: PmSamplingObject);
+params!(/// `cuptiPmSamplingSetConfig`. Since 12.8 it has another field, `hwBufferAppendMode`, in what is padding here: zero, as in 12.6, keeps the oldest records.
+PmSamplingSetConfig = "CUpti_PmSampling_SetConfig_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+    config_size: usize = "configSize",
+    config: *const u8 = "pConfig",
+    hardware_buffer_size: usize = "hardwareBufferSize",
+    sampling_interval: u64 = "samplingInterval",
+    trigger_mode: u32 = "triggerMode",
+} last trigger_mode: u32);
+
+impl PmSamplingSetConfig {
+    /// `STRUCT_SIZE` since 12.8.
+    pub const STRUCT_SIZE_12_8: usize = size_of::<Self>();
+}
+
+params!(/// `cuptiPmSamplingStart`.
+PmSamplingStart = "CUpti_PmSampling_Start_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+} last object: PmSamplingObject);
+params!(/// `cuptiPmSamplingStop`.
+PmSamplingStop = "CUpti_PmSampling_Stop_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+} last object: PmSamplingObject);
+params!(/// `cuptiPmSamplingGetCounterDataSize`.
+PmSamplingGetCounterDataSize = "CUpti_PmSampling_GetCounterDataSize_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+    metric_names: *const *const c_char = "pMetricNames",
+    num_metrics: usize = "numMetrics",
+    max_samples: u32 = "maxSamples",
+    counter_data_size: usize = "counterDataSize",
+} last counter_data_size: usize);
+params!(/// `cuptiPmSamplingCounterDataImageInitialize`.
+PmSamplingCounterDataImageInitialize = "CUpti_PmSampling_CounterDataImage_Initialize_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+    counter_data_size: usize = "counterDataSize",
+    counter_data: *mut u8 = "pCounterData",
+} last counter_data: *mut u8);
+params!(/// `cuptiPmSamplingDecodeData`.
+PmSamplingDecodeData = "CUpti_PmSampling_DecodeData_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+    counter_data_image: *mut u8 = "pCounterDataImage",
+    counter_data_image_size: usize = "counterDataImageSize",
+    decode_stop_reason: u32 = "decodeStopReason",
+    overflow: u8 = "overflow",
+} last overflow: u8);
+params!(/// `cuptiPmSamplingGetCounterDataInfo`.
+PmSamplingGetCounterDataInfo = "CUpti_PmSampling_GetCounterDataInfo_Params" {
+    counter_data_image: *const u8 = "pCounterDataImage",
+    counter_data_image_size: usize = "counterDataImageSize",
+    num_total_samples: usize = "numTotalSamples",
+    num_populated_samples: usize = "numPopulatedSamples",
+    num_completed_samples: usize = "numCompletedSamples",
+} last num_completed_samples: usize);
+params!(/// `cuptiPmSamplingCounterDataGetSampleInfo`.
+PmSamplingGetSampleInfo = "CUpti_PmSampling_CounterData_GetSampleInfo_Params" {
+    object: PmSamplingObject = "pPmSamplingObject",
+    counter_data_image: *const u8 = "pCounterDataImage",
+    counter_data_image_size: usize = "counterDataImageSize",
+    sample_index: usize = "sampleIndex",
+    start_timestamp: u64 = "startTimestamp",
+    end_timestamp: u64 = "endTimestamp",
+} last end_timestamp: u64);
 
 /// `CUpti_CallbackData` of the driver API's domain.
 #[derive(Clone, Copy, Debug)]

@@ -12,11 +12,11 @@ use cupti_sys::{Cupti, raw};
 use flopsprof::{
     counter::{
         find,
-        host::Host,
+        host::{Host, chip_name},
         session::{RangeProfiler, Ranges},
     },
     inject::config,
-    witness::{nvml::Witness, probe::Probes},
+    witness::{nvml::Witness, pm::COUNTERS_FOR_ALL, probe::Probes},
 };
 
 use super::library;
@@ -170,11 +170,9 @@ fn permission(f: &mut Findings) {
     match (admin_only, root || capable) {
         (false, _) => f.ok("counter permission", "every user (RmProfilingAdminOnly: 0)"),
         (true, true) => f.ok("counter permission", "administrators only, and this user is one (root or CAP_SYS_ADMIN)"),
-        (true, false) => f.missing(
-            "counter permission",
-            "administrators only (RmProfilingAdminOnly: 1), and this user is none",
-            "echo 'options nvidia NVreg_RestrictProfilingToAdminUsers=0' > /etc/modprobe.d/flopsprof.conf, rebuild the initramfs and reboot the host; or give the container CAP_SYS_ADMIN",
-        ),
+        (true, false) => {
+            f.missing("counter permission", "administrators only (RmProfilingAdminOnly: 1), and this user is none", COUNTERS_FOR_ALL);
+        }
     }
 }
 
@@ -207,12 +205,7 @@ fn take(cupti: Cupti, ordinal: usize) -> Result<(), String> {
     let context = cudarc::driver::CudaContext::new(ordinal).map_err(|e| e.to_string())?;
     // SAFETY: nothing goes in but the size.
     unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) }.map_err(|e| e.to_string())?;
-    let mut p = raw::DeviceGetChipName::sized();
-    p.device_index = ordinal;
-    // SAFETY: an index goes in.
-    unsafe { cupti.device_get_chip_name(&mut p) }.map_err(|e| e.to_string())?;
-    // SAFETY: CUPTI's own string.
-    let chip = unsafe { cupti_sys::strings(&raw const p.chip_name, 1) }.pop().unwrap_or_default();
+    let chip = chip_name(cupti, u32::try_from(ordinal).unwrap_or(u32::MAX)).map_err(|e| e.to_string())?;
     let host = Host::open(cupti, &chip).map_err(|e| e.to_string())?;
     let plan = plan::of_chip(&host).map_err(|e| e.to_string())?;
     let first = plan.groups.first().ok_or_else(|| format!("CUPTI knows no tensor counters of {chip}"))?;

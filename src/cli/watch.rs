@@ -36,11 +36,16 @@ const COMPLETENESS: Duration = Duration::from_secs(15);
 /// Counts, with probes in the kernel (eBPF), who calls the CUDA driver; asks NVML what the devices did and which processes were on them; and appends both to the run's
 /// folder, so that flopsprof report says how much of the devices' work was metered, and whose the rest was. flopsprof run starts it by itself.
 ///
+/// What a device's tensor cores did comes from NVML's GPM. With --tensor pm the GPU's own counters are sampled instead, exact to the cycle, on GPUs without GPM too.
+/// A GPU's counters have one owner at a time: it does not begin on a GPU with a metered process, gives way when one comes, and says so; from there on it is GPM. It
+/// takes the libcupti of FLOPSPROF_CUPTI, else the CUDA toolkit's.
+///
 /// All of it needs root, or CAP_SYS_ADMIN, and the host's process ids. With less it says what is missing and does the rest.
 ///
 /// Exit status: 0; 1 if the folder cannot be written; 2 for wrong usage; 3 if nothing can be witnessed here.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  flopsprof watch --out run7\n  flopsprof watch --out run7 --launches all --for 60\n  \
+                  flopsprof watch --out unmetered --tensor pm\n  \
                   flopsprof watch --out /var/lib/flopsprof --listen --runs /data/runs")]
 pub(crate) struct Args {
     /// The run's folder, to which the witness's evidence goes
@@ -64,6 +69,9 @@ pub(crate) struct Args {
     /// No probes in the kernel: NVML and /proc alone
     #[arg(long)]
     no_ebpf: bool,
+    /// What tells the devices' tensor activity; pm takes the GPUs' counters for as long as no metered process needs them
+    #[arg(long, value_enum, default_value_t = Tensor::Gpm)]
+    tensor: Tensor,
     /// Answer Prometheus at /metrics there [default, with no address: 127.0.0.1:9417]
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9417")]
     listen: Option<String>,
@@ -84,6 +92,15 @@ enum When {
     Sampled,
     /// Always
     All,
+}
+
+/// What tells the devices' tensor activity.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tensor {
+    /// NVML's GPM: a percentage, beside whoever counts (Hopper and later)
+    Gpm,
+    /// CUPTI's PM sampling: cycles, counted by the hardware; GPM where it is not to be had, and from where it gives way to a metered process
+    Pm,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -112,7 +129,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         job: args.job,
         drivers: args.libcuda.clone(),
         probes: !args.no_ebpf,
+        pm_sampling: args.tensor == Tensor::Pm,
     };
+    if options.pm_sampling {
+        // It starts CUDA in this process, which nobody is to meter or trace.
+        // SAFETY: no other thread of this process is there yet.
+        unsafe { std::env::remove_var("CUDA_INJECTION64_PATH") };
+    }
     let mut watch = Watch::new(options);
     if watch.blind() {
         eprintln!("flopsprof: not witnessed: {}", watch.missing().unwrap_or_default());
@@ -122,6 +145,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if let Some(missing) = watch.missing() {
         eprintln!("flopsprof: witnessed in part: {missing}");
     }
+    say(&mut watch);
     let metrics = args.listen.as_deref().map(|address| listen(address, &args)).transpose()?;
     if args.job.is_none() {
         eprintln!("flopsprof: witnessing into {}", args.out.display());
@@ -135,6 +159,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             break;
         }
         watch.step(ROUND);
+        say(&mut watch);
         if let (Some(metrics), Some(interval)) = (&metrics, watch.take_last()) {
             let simulated = watch.simulated();
             lock(metrics).interval(&interval, watch.living(), simulated);
@@ -145,6 +170,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         farewell();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn say(watch: &mut Watch) {
+    watch.lines().iter().for_each(|line| eprintln!("flopsprof: {line}"));
 }
 
 /// Tells who waits that the evidence is whole. The kernel takes a tenth of a second for each probe that goes, and nobody has to wait for that.

@@ -10,7 +10,7 @@ use std::{
 
 use cupti_sys::{
     Cupti, Error,
-    raw::{self, METRIC_TYPE_COUNTER, PROFILER_TYPE_RANGE, Params},
+    raw::{self, METRIC_TYPE_COUNTER, PROFILER_TYPE_PM_SAMPLING, PROFILER_TYPE_RANGE, Params},
 };
 
 /// The host side of one chip.
@@ -18,6 +18,8 @@ use cupti_sys::{
 pub struct Host {
     cupti: Cupti,
     chip: CString,
+    /// For which of CUPTI's profilers: ranges, or PM sampling.
+    profiler: u32,
     /// The object that evaluates; configurations are built on objects of their own, because metrics can only be added to one.
     object: Object,
     /// The chip's counters, once they were asked for: thousands, and every group looks some up.
@@ -39,9 +41,21 @@ impl Host {
     /// # Errors
     /// CUPTI's answer, for an unknown chip or a libcupti without its companion.
     pub fn open(cupti: Cupti, chip: &str) -> Result<Self, Error> {
+        Self::of(cupti, chip, PROFILER_TYPE_RANGE)
+    }
+
+    /// The same for PM sampling, which has metrics of its own.
+    ///
+    /// # Errors
+    /// As [`Host::open`].
+    pub fn sampling(cupti: Cupti, chip: &str) -> Result<Self, Error> {
+        Self::of(cupti, chip, PROFILER_TYPE_PM_SAMPLING)
+    }
+
+    fn of(cupti: Cupti, chip: &str, profiler: u32) -> Result<Self, Error> {
         let chip = c_string(chip);
-        let object = Object::new(cupti, &chip)?;
-        Ok(Self { cupti, chip, object, base: OnceLock::new() })
+        let object = Object::new(cupti, &chip, profiler)?;
+        Ok(Self { cupti, chip, profiler, object, base: OnceLock::new() })
     }
 
     /// The chips that this copy of CUPTI knows.
@@ -79,7 +93,7 @@ impl Host {
     /// # Errors
     /// CUPTI's answer, for a metric the chip does not have.
     pub fn config(&self, metrics: &[CString]) -> Result<Config, Error> {
-        let object = Object::new(self.cupti, &self.chip)?;
+        let object = Object::new(self.cupti, &self.chip, self.profiler)?;
         let names = pointers(metrics);
         let mut p = raw::HostConfigAddMetrics::sized();
         p.host_object = object.object;
@@ -145,6 +159,19 @@ impl Host {
     }
 }
 
+/// CUPTI's name of a device's chip.
+///
+/// # Errors
+/// CUPTI's answer.
+pub fn chip_name(cupti: Cupti, device: u32) -> Result<String, Error> {
+    let mut p = raw::DeviceGetChipName::sized();
+    p.device_index = device as usize;
+    // SAFETY: an index goes in.
+    unsafe { cupti.device_get_chip_name(&mut p)? };
+    // SAFETY: CUPTI's own string.
+    Ok(unsafe { cupti_sys::strings(&raw const p.chip_name, 1) }.pop().unwrap_or_default())
+}
+
 /// The largest sizes that are believed: some thousand times what was seen.
 const MOST_CONFIG: usize = 64 << 20;
 pub(super) const MOST_IMAGE: usize = 1 << 30;
@@ -171,9 +198,9 @@ unsafe impl Send for Object {}
 unsafe impl Sync for Object {}
 
 impl Object {
-    fn new(cupti: Cupti, chip: &CString) -> Result<Self, Error> {
+    fn new(cupti: Cupti, chip: &CString, profiler: u32) -> Result<Self, Error> {
         let mut p = raw::HostInitialize::sized();
-        p.profiler_type = PROFILER_TYPE_RANGE;
+        p.profiler_type = profiler;
         p.chip_name = chip.as_ptr();
         p.counter_availability_image = ptr::null();
         // SAFETY: the name is NUL-terminated and outlives the call.

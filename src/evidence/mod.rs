@@ -60,3 +60,10 @@ pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
     digits.map(|d| char::from_digit(u32::from(d), 16).unwrap_or_default()).collect()
 }
+
+/// A GPU's UUID in NVML's words: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+#[must_use]
+pub fn gpu_uuid(bytes: &[u8; 16]) -> String {
+    let hex = hex(bytes);
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{NvmlReading, Record};
+use super::{
+    record::{NvmlReading, Record},
+    witness::PmReading,
+};
 
 /// FLOP that no GPU does in one cycle: a GB300 does 10^7.
 pub(crate) const PEAK: f64 = 1e12;
@@ -34,6 +37,7 @@ pub fn nonsense(record: &Record) -> Option<String> {
         }
         Record::Kernels(kernels) => kernels.kernels.iter().find_map(|k| nameless(&k.counts)),
         Record::Reading(r) => reading(&r.nvml),
+        Record::Interval(interval) => interval.devices.iter().filter_map(|d| d.pm.as_ref()).find_map(sampled),
         Record::Fault(fault) => fault.kind.is_empty().then(|| "a fault without a name".to_owned()),
         _ => None,
     }
@@ -48,10 +52,23 @@ fn reading(nvml: &NvmlReading) -> Option<String> {
     readings.into_iter().flatten().find(|percent| percent.abs() > PERCENT).map(|percent| format!("a tensor activity of {percent:e} %"))
 }
 
+fn sampled(pm: &PmReading) -> Option<String> {
+    if !(0.0..=PEAK).contains(&pm.peak) {
+        return Some(format!("a peak of {:e} tensor cycles in a cycle", pm.peak));
+    }
+    // Without a peak, or cycles that passed, nothing is made of it.
+    let most = pm.peak * pm.elapsed_cycles as f64;
+    let percent = 100.0 * pm.tensor_cycles as f64 / most;
+    (most > 0.0 && percent > PERCENT).then(|| format!("a tensor activity of {percent:e} %"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::record::{Device, Fault, Reading};
+    use crate::evidence::{
+        record::{Device, Fault, Reading},
+        witness::{Interval, OnDevice},
+    };
 
     #[test]
     fn what_no_machine_says_is_named() {
@@ -62,6 +79,13 @@ mod tests {
         let percent = |p| Record::Reading(Reading { device: 0, nvml: NvmlReading { gpm_hmma_pct: Some(p), ..NvmlReading::default() } });
         assert_eq!((nonsense(&percent(-0.01)), nonsense(&percent(100.2))), (None, None));
         assert!(nonsense(&percent(-1e9)).is_some());
+        let pm = |peak, tensor_cycles| {
+            let pm = PmReading { peak, tensor_cycles, elapsed_cycles: 1000, samples: 1, ..PmReading::default() };
+            Record::Interval(Box::new(Interval { devices: vec![OnDevice { pm: Some(pm), ..OnDevice::default() }], ..Interval::default() }))
+        };
+        assert_eq!((nonsense(&pm(528.0, 528_000)), nonsense(&pm(0.0, 7))), (None, None));
+        assert!(nonsense(&pm(f64::NAN, 1)).is_some() && nonsense(&pm(-1.0, 1)).is_some());
+        assert!(nonsense(&pm(1e-9, u64::MAX)).is_some_and(|w| w.contains("tensor activity")));
         assert!(
             nonsense(&Record::Fault(Fault { kind: String::new(), device: None, what: String::new(), remedy: String::new() })).is_some()
         );

@@ -42,6 +42,9 @@ pub struct Sources {
     pub ebpf: Source,
     /// NVML.
     pub nvml: Source,
+    /// PM sampling was asked for. Each device's intervals say whether, and for how long, it was to be had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pm_sampling: bool,
     /// The CPUs' own counters (cycles, floating-point operations).
     pub pmu: Source,
 }
@@ -163,8 +166,11 @@ pub struct OnDevice {
     pub uuid: String,
     /// Exact product name.
     pub name: String,
-    /// NVML at the end of the interval.
+    /// NVML at the end of the interval. GPM's part is left out where `pm` has something.
     pub nvml: NvmlReading,
+    /// PM sampling in the interval, where it held, or could not be had in it, or ended in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pm: Option<PmReading>,
     /// Since when GPM's part of it is.
     pub gpm_since_ns: u64,
     /// SM clock, the mean of many looks in the interval.
@@ -173,6 +179,48 @@ pub struct OnDevice {
     /// Processes that the driver lists on it; none where NVML does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<Vec<DeviceProcess>>,
+}
+
+/// What the hardware sampled of a device's counters, whoever used it. Cycles are counted, so that what the samples cover has no error of its own; what they do not
+/// cover is `end_ns - start_ns - sampled_ns`, and nothing is said of it. Of an interval's edge a sample or two may stand in the next one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PmReading {
+    /// From when in the interval it held, `CLOCK_MONOTONIC`.
+    pub start_ns: u64,
+    /// Until when. The same where it could not be had.
+    pub end_ns: u64,
+    /// Cycles in which tensor cores were active, summed over all of them.
+    pub tensor_cycles: u64,
+    /// SM cycles that passed in the samples.
+    pub elapsed_cycles: u64,
+    /// Tensor cycles that are counted in an SM cycle when all tensor cores are active, by CUPTI's model of the chip; 0 where no sample came.
+    pub peak: f64,
+    /// Time that the samples cover, on the device's clock.
+    pub sampled_ns: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Samples that are not in the sums: they found no room, or said what cannot be.
+    pub dropped: u64,
+    /// Times that the hardware's buffer ran over, and samples were lost.
+    pub overflows: u64,
+    /// Why it could not be had, or why it ended; empty as long as it holds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ended: String,
+}
+
+impl PmReading {
+    /// The time in which the device's tensor cores were active, at their peak, s; none where there are no samples.
+    #[must_use]
+    pub fn tensor_s(&self) -> Option<f64> {
+        let most = self.peak * self.elapsed_cycles as f64;
+        (self.samples > 0 && most > 0.0).then(|| self.tensor_cycles as f64 / most * self.sampled_ns as f64 / 1e9)
+    }
+
+    /// The mean SM clock in the samples, Hz; none where there are none.
+    #[must_use]
+    pub fn hertz(&self) -> Option<f64> {
+        (self.sampled_ns > 0 && self.elapsed_cycles > 0).then(|| self.elapsed_cycles as f64 / self.sampled_ns as f64 * 1e9)
+    }
 }
 
 /// A process on a device.

@@ -188,8 +188,7 @@ impl Driver {
         if unsafe { (self.device_uuid)(&raw mut bytes, device) } != 0 {
             return String::new();
         }
-        let hex = crate::evidence::hex(&bytes);
-        format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        crate::evidence::gpu_uuid(&bytes)
     }
 
     /// Streaming multiprocessors.

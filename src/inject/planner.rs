@@ -17,7 +17,7 @@ use cupti_sys::{
 use super::gate;
 use crate::counter::{
     find::{self, FindError, Found},
-    host::Host,
+    host::{Host, chip_name},
     plan::{self, Plan},
 };
 
@@ -51,15 +51,6 @@ pub(super) fn plan_devices(cupti: Cupti, devices: u32, ready: mpsc::Sender<Ready
             .and_then(|chip| chips.entry(chip.clone()).or_insert_with(|| plan_chip(cupti, &chip).map(Arc::new)).clone());
         let _ = ready.send((device, planned));
     }
-}
-
-fn chip_name(cupti: Cupti, device: u32) -> Result<String, Error> {
-    let mut p = raw::DeviceGetChipName::sized();
-    p.device_index = device as usize;
-    // SAFETY: an index goes in.
-    unsafe { cupti.device_get_chip_name(&mut p)? };
-    // SAFETY: CUPTI's own string.
-    Ok(unsafe { cupti_sys::strings(&raw const p.chip_name, 1) }.pop().unwrap_or_default())
 }
 
 /// Plans one chip.

@@ -1,15 +1,16 @@
 //! Sets what witnesses of a machine saw beside what its metered processes counted.
 //!
-//! Tensor time of a device is its activity by GPM times the time; that of the metered processes is their operations at the peak, at the clock of that time.
+//! Tensor time of a device is its activity by GPM times the time, or its tensor cycles where these were sampled; that of the metered processes is their operations at the
+//! peak, at the clock of that time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     span::Spans,
     tensor::Slice,
-    witness::{DeviceWitnessed, FileWitness, ProcessWitnessed, WindowWitnessed, Witnessed},
+    witness::{DeviceWitnessed, FileWitness, ProcessWitnessed, SourceWitnessed, WindowWitnessed, Witnessed},
 };
-use crate::evidence::witness::{Cpu, Id, Interval, Seen};
+use crate::evidence::witness::{Cpu, Id, Interval, OnDevice, PmReading, Seen};
 
 /// Windows of a device that a report shows at most: neighbours are brought together.
 const WINDOWS: usize = 60;
@@ -73,6 +74,8 @@ pub(super) fn join(into: &mut Witnessed, host: &str, offset_ns: i64, witnesses: 
         // A device that the run did not touch, and on which nothing happened, is none of its business.
         if metered.devices.contains_key(&uuid) || joined.tensor_s().0 > 0.0 {
             joined.windows = coarse(joined.windows);
+            // Of two neighbours what one lacks the other has.
+            joined.sources.iter_mut().for_each(|s| s.lost_s = s.lost_s.max(0.0));
             into.devices.push(DeviceWitnessed { uuid, name, host: host.to_owned(), ..joined });
         }
     }
@@ -101,6 +104,15 @@ fn device_joined(
     for interval in &witness.intervals {
         let Some(on) = interval.devices.iter().find(|d| d.uuid == uuid) else { continue };
         joined.listed &= on.processes.is_some();
+        if witness.sources.pm_sampling {
+            add_source(&mut joined.sources, interval, on, unix_s);
+        }
+        if let Some(pm) = on.pm.as_ref().filter(|p| p.end_ns > p.start_ns) {
+            if let Some(window) = joined_samples(&mut joined, pm, metered, unix_s) {
+                joined.windows.push(window);
+            }
+            continue;
+        }
         let Some(percent) = on.nvml.gpm_any_tensor_pct else { continue };
         let ns = interval.end_ns - interval.start_ns;
         joined.witnessed_ns += ns;
@@ -108,11 +120,14 @@ fn device_joined(
         let so_far = percent / 100.0 * interval.end_ns.saturating_sub(since) as f64 / 1e9;
         let device_tensor_s = so_far - if before.0 == since { before.1 } else { 0.0 };
         before = (since, so_far);
+        if let Some(source) = joined.sources.last_mut() {
+            source.tensor_s += device_tensor_s;
+        }
         let length_s = ns as f64 / 1e9;
         let mut window = WindowWitnessed { unix_s: unix_s(interval.start_ns), length_s, device_tensor_s, metered_tensor_s: 0.0 };
         if let Some(hertz) = clocks.get(&since) {
             for slice in metered.slices.iter().flatten() {
-                let part = part(slice, interval);
+                let part = part(slice, (interval.start_ns, interval.end_ns));
                 window.metered_tensor_s += part * slice.cycles / hertz;
                 joined.loose_s += part * f64::from(slice.loose) / hertz;
             }
@@ -127,6 +142,58 @@ fn device_joined(
     joined
 }
 
+/// What was sampled in an interval. Cycles are set beside cycles, at the clock of the samples themselves. Where samples were lost, only what is known of is taken
+/// for witnessed, and as large a part of what was metered: when exactly nothing was sampled is not known.
+fn joined_samples(
+    joined: &mut DeviceWitnessed,
+    pm: &PmReading,
+    metered: &MeteredDevice,
+    unix_s: &impl Fn(u64) -> f64,
+) -> Option<WindowWitnessed> {
+    let (device_tensor_s, hertz) = pm.tensor_s().zip(pm.hertz())?;
+    let held_ns = pm.end_ns - pm.start_ns;
+    let covered = (pm.sampled_ns as f64 / held_ns as f64).min(1.0);
+    let mut window =
+        WindowWitnessed { unix_s: unix_s(pm.start_ns), length_s: pm.sampled_ns as f64 / 1e9, device_tensor_s, metered_tensor_s: 0.0 };
+    for slice in metered.slices.iter().flatten() {
+        let part = covered * part(slice, (pm.start_ns, pm.end_ns));
+        window.metered_tensor_s += part * slice.cycles / hertz;
+        joined.loose_s += part * f64::from(slice.loose) / hertz;
+    }
+    joined.witnessed_ns = joined.witnessed_ns.saturating_add(pm.sampled_ns);
+    joined.pm_ns = (joined.pm_ns.0.saturating_add(held_ns), joined.pm_ns.1.saturating_add(pm.sampled_ns));
+    joined.pm_tensor_s = (joined.pm_tensor_s.0 + device_tensor_s, joined.pm_tensor_s.1 + window.metered_tensor_s);
+    Some(window)
+}
+
+/// Says what told a device's activity in an interval; neighbours of one source are one stretch.
+fn add_source(sources: &mut Vec<SourceWitnessed>, interval: &Interval, on: &OnDevice, unix_s: &impl Fn(u64) -> f64) {
+    let held = on.pm.as_ref().filter(|p| p.end_ns > p.start_ns);
+    let (source, (from, to)) = match held {
+        Some(pm) => ("pm", (pm.start_ns, pm.end_ns)),
+        None if on.nvml.gpm_any_tensor_pct.is_some() => ("gpm", (interval.start_ns, interval.end_ns)),
+        None => ("none", (interval.start_ns, interval.end_ns)),
+    };
+    if let (None, Some(refused)) = (held, &on.pm) {
+        let at = unix_s(refused.start_ns);
+        let refused =
+            SourceWitnessed { source: "pm", from_unix_s: at, to_unix_s: at, ended: refused.ended.clone(), ..SourceWitnessed::default() };
+        sources.push(refused);
+    }
+    match sources.last_mut() {
+        Some(last) if last.source == source && last.ended.is_empty() => last.to_unix_s = unix_s(to),
+        _ => sources.push(SourceWitnessed { source, from_unix_s: unix_s(from), to_unix_s: unix_s(to), ..SourceWitnessed::default() }),
+    }
+    if let (Some(last), Some(pm)) = (sources.last_mut(), held) {
+        last.tensor_s += pm.tensor_s().unwrap_or(0.0);
+        for (sum, more) in [(&mut last.samples, pm.samples), (&mut last.dropped, pm.dropped), (&mut last.overflows, pm.overflows)] {
+            *sum = sum.saturating_add(more);
+        }
+        last.lost_s += (pm.end_ns - pm.start_ns) as f64 / 1e9 - pm.sampled_ns as f64 / 1e9;
+        last.ended.clone_from(&pm.ended);
+    }
+}
+
 /// The mean SM clock, Hz, of each stretch that GPM counts over as one: GPM's share is one of cycles, those of pauses included.
 fn clocks(witness: &FileWitness, uuid: &str, metered: &MeteredDevice, is_metered: &impl Fn(Id) -> bool) -> BTreeMap<u64, f64> {
     let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
@@ -134,7 +201,8 @@ fn clocks(witness: &FileWitness, uuid: &str, metered: &MeteredDevice, is_metered
         let Some(on) = interval.devices.iter().find(|d| d.uuid == uuid) else { continue };
         let ns = (interval.end_ns - interval.start_ns) as f64;
         let others = on.processes.iter().flatten().filter(|p| !is_metered(p.id)).count();
-        let here: Vec<&Vec<Slice>> = metered.slices.iter().filter(|s| s.iter().any(|s| part(s, interval) > 0.0)).collect();
+        let here: Vec<&Vec<Slice>> =
+            metered.slices.iter().filter(|s| s.iter().any(|s| part(s, (interval.start_ns, interval.end_ns)) > 0.0)).collect();
         // The cycles that a context sees pass are the device's as long as nobody shares it; else, and in pauses, the clock is NVML's.
         let (mut seen_ns, mut cycles) = (0.0, 0.0);
         if let ([alone], 0) = (&here[..], others) {
@@ -159,9 +227,9 @@ fn overlap(a: (u64, u64), b: (u64, u64)) -> u64 {
     a.1.min(b.1).saturating_sub(a.0.max(b.0))
 }
 
-/// The share of a slice that lies in an interval.
-fn part(slice: &Slice, interval: &Interval) -> f64 {
-    let both = overlap((slice.start_ns, slice.end_ns), (interval.start_ns, interval.end_ns));
+/// The share of a slice that lies in a stretch.
+fn part(slice: &Slice, stretch: (u64, u64)) -> f64 {
+    let both = overlap((slice.start_ns, slice.end_ns), stretch);
     if both == 0 { 0.0 } else { both as f64 / (slice.end_ns - slice.start_ns) as f64 }
 }
 

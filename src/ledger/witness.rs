@@ -87,6 +87,12 @@ pub struct DeviceWitnessed {
     pub witnessed_ns: u64,
     /// Windows.
     pub windows: Vec<WindowWitnessed>,
+    /// What told its tensor time, stretch by stretch, where PM sampling was asked for.
+    pub sources: Vec<SourceWitnessed>,
+    /// The part of `witnessed_ns` in which its tensor cycles were sampled, and of that what samples cover.
+    pub pm_ns: (u64, u64),
+    /// Tensor time in it, s: the device's, and the metered processes'.
+    pub pm_tensor_s: (f64, f64),
     /// Tensor time of metered processes of paths whose peak is loose, s.
     pub loose_s: f64,
     /// Metered operations of paths without a known peak are not in the tensor time.
@@ -108,6 +114,29 @@ pub struct WindowWitnessed {
     pub device_tensor_s: f64,
     /// The part of it that metered processes' operations make, s.
     pub metered_tensor_s: f64,
+}
+
+/// A stretch in which one source told a device's tensor time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SourceWitnessed {
+    /// `pm` (PM sampling), `gpm`, or `none`.
+    pub source: &'static str,
+    /// From when, Unix time, s.
+    pub from_unix_s: f64,
+    /// Until when, Unix time, s.
+    pub to_unix_s: f64,
+    /// Tensor time in it, at the device's peak, s.
+    pub tensor_s: f64,
+    /// Samples.
+    pub samples: u64,
+    /// Samples that are not in the sum.
+    pub dropped: u64,
+    /// Times that the hardware's buffer ran over.
+    pub overflows: u64,
+    /// Time in it of which there are no samples, s.
+    pub lost_s: f64,
+    /// Why it ended, or PM sampling could not be had; empty where the witness ended.
+    pub ended: String,
 }
 
 impl WindowWitnessed {

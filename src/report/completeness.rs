@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::figure::{duration, utc};
 use crate::{
     evidence::witness::CpuCounts,
+    ledger::witness::SourceWitnessed,
     reconcile::completeness::{Completeness, Process, Verdict},
 };
 
@@ -25,6 +26,9 @@ pub fn text(out: &mut String, c: &Completeness, mark: &str) {
             )
         });
         let _ = writeln!(out, "  {} {}: {share}{}: {}", d.name, d.uuid, d.verdict.words(), d.why);
+        for s in &d.sources {
+            let _ = writeln!(out, "    {}", source(s));
+        }
     }
     let unmetered: Vec<&Process> = c.processes.iter().filter(|p| !p.metered).collect();
     for p in unmetered.iter().take(ROWS) {
@@ -55,6 +59,28 @@ fn counts(c: &CpuCounts) -> String {
     }
     let cycles = c.cycles.map(|n| format!(", {n} cycles")).unwrap_or_default();
     format!("{:.2} s, {} context switches{cycles}", c.task_clock_ns as f64 / 1e9, c.context_switches)
+}
+
+/// What told a device's tensor time in a stretch, in one line.
+#[must_use]
+pub fn source(s: &SourceWitnessed) -> String {
+    let ended = if s.ended.is_empty() { String::new() } else { format!(": {}", s.ended) };
+    let (from, to) = (utc(s.from_unix_s), utc(s.to_unix_s));
+    match s.source {
+        "pm" if s.samples == 0 && s.to_unix_s <= s.from_unix_s => format!("{from}: no PM sampling{ended}"),
+        "pm" => {
+            let overflows =
+                if s.overflows == 0 { String::new() } else { format!(", {} overflow(s) of the hardware's buffer", s.overflows) };
+            let dropped = if s.dropped == 0 { String::new() } else { format!(", {} dropped", s.dropped) };
+            let lost = format!("{:.3} s without", s.lost_s);
+            format!(
+                "{from} to {to}: PM sampling, {:.2} s tensor time in {} samples{dropped}, {lost}{overflows}{ended}",
+                s.tensor_s, s.samples
+            )
+        }
+        "gpm" => format!("{from} to {to}: GPM, {:.2} s tensor time", s.tensor_s),
+        _ => format!("{from} to {to}: its tensor time is not known"),
+    }
 }
 
 /// A process in one line: who, where from, when, how much.

@@ -1,9 +1,10 @@
 //! The devices in an interval: what NVML says of each, and of the processes on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     nvml::{DeviceWitness, Witness},
+    pm::{Pm, Wanted},
     table::Table,
 };
 use crate::{
@@ -38,6 +39,8 @@ struct Device {
     moved: Option<u32>,
     /// Memory by process; none where NVML does not list them.
     listed: Option<BTreeMap<u32, Option<u64>>>,
+    /// Processes on it when it was looked at last.
+    there: BTreeSet<u32>,
     used_since_us: u64,
     /// When GPM's readings count from.
     gpm_since: u64,
@@ -57,7 +60,8 @@ impl Devices {
                     nvml.read();
                     let (listed, used_since_us) = (nvml.list().map(|_| BTreeMap::new()), unix_ns() / 1000);
                     let (uuid, name, gpm_since) = (seen.uuid, seen.name, monotonic_ns());
-                    found.devices.push(Device { uuid, name, nvml, clocks: (0.0, 0), moved: None, listed, used_since_us, gpm_since });
+                    let (clocks, there) = ((0.0, 0), BTreeSet::new());
+                    found.devices.push(Device { uuid, name, nvml, clocks, moved: None, listed, there, used_since_us, gpm_since });
                 }
             }
             Err(e) => found.why = Some(e.to_string()),
@@ -103,9 +107,21 @@ impl Devices {
         self.devices.iter().any(|d| d.moved.is_some())
     }
 
+    /// The devices, for PM sampling.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Wanted> {
+        let gpm = |d: &Device| if d.nvml.identity().gpm { "GPM's" } else { "not known (GPM: Hopper and later)" };
+        self.devices.iter().map(|d| Wanted { uuid: d.uuid.clone(), otherwise: gpm(d) }).collect()
+    }
+
+    /// Devices on which a process was when it was looked at last; none for one that has no context yet.
+    pub fn of(&self, pid: u32) -> impl Iterator<Item = &str> {
+        self.devices.iter().filter(move |d| d.there.contains(&pid)).map(|d| d.uuid.as_str())
+    }
+
     /// The interval's devices; lists processes that only NVML knows of.
-    pub fn interval(&mut self, now: u64, table: &mut Table) -> Vec<OnDevice> {
-        self.devices.iter_mut().map(|d| d.interval(now, table)).collect()
+    pub fn interval(&mut self, now: u64, table: &mut Table, pm: &mut Pm) -> Vec<OnDevice> {
+        self.devices.iter_mut().map(|d| d.interval(now, table, pm)).collect()
     }
 }
 
@@ -131,19 +147,21 @@ impl Device {
 
     fn list(&mut self) {
         if let (Some(into), Some(listed)) = (&mut self.listed, self.nvml.list()) {
-            for process in listed {
+            self.there = listed.iter().map(|p| p.pid).collect();
+            // This process has no work there, whatever CUPTI holds for it.
+            for process in listed.into_iter().filter(|p| p.pid != std::process::id()) {
                 let memory = into.entry(process.pid).or_default();
                 *memory = (*memory).max(process.memory);
             }
         }
     }
 
-    fn interval(&mut self, now: u64, table: &mut Table) -> OnDevice {
+    fn interval(&mut self, now: u64, table: &mut Table, pm: &mut Pm) -> OnDevice {
         self.list();
         let used = self.nvml.used(self.used_since_us);
         self.used_since_us = used.iter().map(|u| u.unix_us).max().unwrap_or(self.used_since_us);
         // Samples of one moment are of all processes: their number is the number of moments, and a process that is in few of them used the device seldom.
-        let moments = used.iter().map(|u| u.unix_us).collect::<std::collections::BTreeSet<_>>().len();
+        let moments = used.iter().map(|u| u.unix_us).collect::<BTreeSet<_>>().len();
         let mut sm: BTreeMap<u32, f64> = BTreeMap::new();
         for u in &used {
             *sm.entry(u.pid).or_default() += f64::from(u.sm_pct) / moments as f64;
@@ -169,15 +187,23 @@ impl Device {
         });
         let next = self.moved.take().map_or((0.0, 0), |mhz| (f64::from(mhz), 1));
         let (sum, looks) = std::mem::replace(&mut self.clocks, next);
-        let on = now >= self.gpm_since + GPM_NS;
+        let pm = pm.take(&self.uuid, now);
+        // What was sampled takes the place of what GPM says, which counts from where that ended.
+        let sampled = pm.as_ref().is_some_and(|p| p.end_ns > p.start_ns);
+        let on = sampled || now >= self.gpm_since + GPM_NS;
         let gpm_since_ns = self.gpm_since;
         if on {
             self.gpm_since = now;
         }
+        let mut nvml = self.nvml.read_and(on);
+        if sampled {
+            (nvml.gpm_hmma_pct, nvml.gpm_dmma_pct, nvml.gpm_any_tensor_pct) = (None, None, None);
+        }
         OnDevice {
             uuid: self.uuid.clone(),
             name: self.name.clone(),
-            nvml: self.nvml.read_and(on),
+            nvml,
+            pm,
             gpm_since_ns,
             clock_mhz: (looks > 0).then(|| sum / f64::from(looks)),
             processes,

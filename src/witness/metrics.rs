@@ -15,7 +15,7 @@ use crate::{
     evidence::{
         follow::Follow,
         record::{Device, Record},
-        witness::{Id, Interval, Seen},
+        witness::{Id, Interval, PmReading, Seen},
     },
     reconcile::completeness::Completeness,
 };
@@ -149,6 +149,9 @@ impl Metrics {
             if let Some(mj) = on.nvml.energy_mj {
                 let first = state.energy_mj.map_or(mj, |(first, _)| first);
                 state.energy_mj = Some((first, mj));
+            }
+            if let Some(seconds) = on.pm.as_ref().and_then(PmReading::tensor_s) {
+                state.tensor_s += seconds;
             }
             if let Some(percent) = on.nvml.gpm_any_tensor_pct {
                 let so_far = percent / 100.0 * interval.end_ns.saturating_sub(on.gpm_since_ns) as f64 / 1e9;

@@ -6,7 +6,10 @@ use super::{
     copies::Copies,
     cpu::{self, Cpus},
     device::Devices,
+    identity,
     journal::Journal,
+    library,
+    pm::Pm,
     probe::{Launches, Lost, Probes, Refused},
     table::Table,
 };
@@ -26,6 +29,8 @@ const SAMPLE_EVERY_NS: u64 = 60_000_000_000;
 const SWEEP_NS: u64 = 10_000_000_000;
 /// The probes' counts are read so often.
 const READ_NS: u64 = 500_000_000;
+/// While the counters are taken for PM sampling, it is looked so often whether the meter has come into a process that was known before.
+const LATE_NS: u64 = 1_000_000_000;
 /// A process that used a GPU ended: the interval ends soon after, but is no shorter than this.
 const SHORTEST_NS: u64 = 200_000_000;
 
@@ -46,6 +51,8 @@ pub struct Options {
     pub drivers: Vec<PathBuf>,
     /// Probes in the kernel are wanted at all.
     pub probes: bool,
+    /// Devices' tensor cycles are to be sampled as long as nobody else needs the counters.
+    pub pm_sampling: bool,
 }
 
 /// A witness.
@@ -54,6 +61,7 @@ pub struct Watch {
     probes: Result<Probes, Refused>,
     copies: Copies,
     devices: Devices,
+    pm: Pm,
     table: Table,
     cpus: Cpus,
     /// Processes whose meter's thread is counted.
@@ -66,6 +74,7 @@ pub struct Watch {
     next_sample: u64,
     next_sweep: u64,
     next_read: u64,
+    next_late: u64,
     last: Option<Interval>,
 }
 
@@ -83,6 +92,7 @@ impl Watch {
         let mut watch = Self {
             copies: Copies::new(options.launches),
             devices: Devices::new(),
+            pm: Pm::default(),
             table: Table::new(options.plain),
             cpus: Cpus::new(),
             meters: BTreeSet::new(),
@@ -94,6 +104,7 @@ impl Watch {
             next_sample: now,
             next_sweep: now + SWEEP_NS,
             next_read: now + READ_NS,
+            next_late: now,
             last: None,
             probes,
             options,
@@ -109,11 +120,29 @@ impl Watch {
                 watch.table.notice(pid, "mapped");
             }
         }
+        if watch.options.pm_sampling {
+            watch.sample_devices();
+        }
         watch.tell_fresh();
         if watch.options.launches == Launches::All {
             watch.launches(true);
         }
         watch
+    }
+
+    /// Begins PM sampling where no metered process is.
+    fn sample_devices(&mut self) {
+        // Without probes nobody has looked yet.
+        let own = std::process::id();
+        let metered = |pid: &u32| *pid != own && library::maps(*pid).is_some_and(|m| m.metered && !m.drivers.is_empty());
+        for pid in identity::pids().into_iter().filter(metered) {
+            self.table.notice(pid, "mapped");
+        }
+        self.look_at_devices(monotonic_ns());
+        let wanted = self.devices.wanted();
+        let (table, devices) = (&self.table, &self.devices);
+        self.pm = Pm::begin(wanted, &|uuid: &str| in_the_way(table, devices, uuid));
+        self.interval_began = monotonic_ns();
     }
 
     /// What is missing for a full witness, and what would help; none when all is there.
@@ -134,7 +163,12 @@ impl Watch {
     /// Whether any of what it says is from the stand-in GPU.
     #[must_use]
     pub fn simulated(&self) -> bool {
-        self.devices.simulated() || self.copies.simulated
+        self.devices.simulated() || self.copies.simulated || self.pm.simulated()
+    }
+
+    /// What is to be said to whoever started it, once.
+    pub fn lines(&mut self) -> Vec<String> {
+        self.pm.lines()
     }
 
     /// Why nothing can be written, where that is so.
@@ -169,6 +203,7 @@ impl Watch {
             every_ns: self.every_ns(),
             ebpf: self.probes.as_ref().map_or_else(|e| off(&e.what, &e.remedy), |_| on.clone()),
             nvml: self.devices.why().map_or_else(|| on.clone(), |why| off(why, driver)),
+            pm_sampling: self.options.pm_sampling,
             pmu: cpu::source(),
         };
         self.journal.add(Record::Sources(sources));
@@ -184,6 +219,7 @@ impl Watch {
         let now = monotonic_ns();
         self.events(now);
         self.look_at_devices(now);
+        let source_ended = self.look_at_samples(now);
         if now >= self.next_read {
             self.next_read = now + READ_NS;
             self.read_calls();
@@ -198,7 +234,7 @@ impl Watch {
         self.sample(now);
         // A job's report is written soon after its processes have ended: what they did stands in the evidence then.
         let urgent = (self.table.urgent() || self.devices.moved()) && now >= self.interval_began + self.every_ns().min(SHORTEST_NS);
-        if urgent || now >= self.interval_began + self.every_ns() {
+        if urgent || source_ended || now >= self.interval_began + self.every_ns() {
             self.interval();
         }
         self.tell_fresh();
@@ -208,6 +244,7 @@ impl Watch {
     /// The last interval, and the last line.
     pub fn finish(&mut self) {
         self.events(monotonic_ns());
+        self.pm.finish(monotonic_ns());
         self.launches(false);
         self.interval();
         self.journal.finish(self.simulated());
@@ -255,6 +292,20 @@ impl Watch {
         }
     }
 
+    /// Reads what the devices sampled, unless somebody needs the counters. Whether it ended on one.
+    fn look_at_samples(&mut self, now: u64) -> bool {
+        if !self.pm.samples() {
+            return false;
+        }
+        if now >= self.next_late {
+            self.next_late = now + LATE_NS;
+            // Where the driver brings the meter in, the process has called the driver before the library is there.
+            self.table.sweep(now);
+        }
+        let (table, devices) = (&self.table, &self.devices);
+        self.pm.tend(now, &|uuid: &str| in_the_way(table, devices, uuid))
+    }
+
     /// What was found newly goes before what is said of it.
     fn tell_fresh(&mut self) {
         for pid in self.copies.users() {
@@ -266,7 +317,9 @@ impl Watch {
 
     fn read_calls(&mut self) {
         if let Ok(probes) = &mut self.probes {
-            let calls = probes.calls();
+            let mut calls = probes.calls();
+            // For PM sampling this process calls the driver itself.
+            calls.retain(|(caller, _)| caller.pid != std::process::id());
             self.table.counted(&calls);
             for (caller, _) in calls.iter().filter(|(c, _)| self.table.has_ended(c)) {
                 probes.forget(caller);
@@ -320,7 +373,7 @@ impl Watch {
         if let Some(since) = self.launches_since {
             self.launches_on_ns += now - since.max(self.interval_began);
         }
-        let devices = self.devices.interval(now, &mut self.table);
+        let devices = self.devices.interval(now, &mut self.table, &mut self.pm);
         self.tell_fresh();
         let (callers, ended, life) = self.table.interval();
         let lost = self.probes.as_ref().map(Probes::lost).unwrap_or_default();
@@ -340,4 +393,11 @@ impl Watch {
         self.last = Some(interval.clone());
         self.journal.add(Record::Interval(Box::new(interval)));
     }
+}
+
+/// A metered process on a device. One that has just called the driver is on none yet, and counts for each.
+fn in_the_way(table: &Table, devices: &Devices, uuid: &str) -> Option<String> {
+    let here = |pid: u32| devices.of(pid).next().is_none() || devices.of(pid).any(|d| d == uuid);
+    let found = table.living().find(|s| s.library && here(s.id.pid))?;
+    Some(format!("{} {}", found.comm, found.id.pid))
 }

@@ -25,7 +25,7 @@ sys.path.insert(0, HERE)
 import census as kernels  # noqa: E402  its checks: census, kernel, budget
 import overhead  # noqa: E402  its works: over
 import peers  # noqa: E402  its check: peer
-import witness  # noqa: E402  its check: witness
+import witness  # noqa: E402  its checks: witness, pm
 
 PREFIX = "sm__ops_path_tensor_"
 

@@ -3,15 +3,20 @@
     python3 witness.py work TRUTH SECONDS          products for so long, at half speed; what was executed goes to TRUTH
     python3 witness.py launches TRUTH              how many launches such a program makes, by torch.profiler
     python3 witness.py over BIN OUT                what the witness costs the program beside it: one JSON object
+    python3 witness.py cupti                       the libcupti that the framework brings
 
 Truth and measurement: both programs execute products whose FLOP are known; the metered one's share of both is the truth that the witness's share of tensor time is
 held against. Launches are counted by torch.profiler in a program of its own that does the same: so many for the start, so many for each product.
+
+PM sampling (its check: pm): an unmetered program alone on the GPU beside `flopsprof watch --tensor pm`: tensor cycles, at 1024 operations of wgmma bf16 each, against what it
+executed; and that a metered program which comes later gets the counters and is counted to the unit.
 
 Cost: one process does steps, and `flopsprof watch` is started and ended beside it (off, on, on, off, ...), so that what drifts drifts for both. Three ways: processes'
 lives and rare calls alone; all launches; and the default, one second in sixty, of which the burst itself is watched: what its steps took longer, all together, over
 sixty seconds.
 """
 
+import glob
 import json
 import os
 import statistics
@@ -25,6 +30,9 @@ BATCH = 20
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperativeKernel", "cuLaunchCooperativeKernel", "cudaGraphLaunch", "cuGraphLaunch")
 # What the default counts launches in.
 PERIOD_S = 60.0
+# What a tensor core of an H100 or H200 executes of wgmma bf16 in a cycle in which it is active.
+FLOP_PER_TENSOR_CYCLE = 1024
+BF16 = "sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32"
 
 
 def write(path, **what):
@@ -93,8 +101,14 @@ class Watch:
 
     def end(self):
         self.child.terminate()
-        self.child.stderr.read()
+        self.said += self.child.stderr.read().splitlines()
         return self.child.wait(timeout=60)
+
+
+def cupti():
+    """Beside the framework's own packages, as a Python program finds it."""
+    found = [f for folder in sys.path for name in ("libcupti.so.13", "libcupti.so.12") for f in glob.glob(os.path.join(folder, "nvidia", "*", "lib", name))]
+    print(found[0] if found else "")
 
 
 def over(command, out):
@@ -234,7 +248,79 @@ def witness(c):
     c.row("witness.over_full", cost["full"]["launch_bound"][0], None, "-", tiny=cost["full"]["tiny"][0])
 
 
-CHECKS = {"witness": witness}
+def intervals(folder):
+    """The first device in each of the witness's intervals."""
+    [file] = glob.glob(os.path.join(folder, "witness-*.jsonl"))
+    records = [json.loads(line) for line in open(file)]
+    return [r["devices"][0] for r in records if r["type"] == "interval" and r["devices"]]
+
+
+def pm(c):
+    here = [sys.executable, os.path.abspath(__file__)]
+    environment = dict(c.env)
+    if not c.args.stand_in and "FLOPSPROF_CUPTI" not in environment:
+        environment["FLOPSPROF_CUPTI"] = subprocess.run([*here, "cupti"], env=c.env, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    if c.args.stand_in:
+        environment["FLOPSPROF_CUPTI"] = os.path.join(c.args.stand_in, "libcupti.so.13")
+
+    def program(truth, seconds):
+        if c.args.stand_in:
+            return [c.args.bin, "demo", "--bare", "--kernel", "wgmma_bf16", "--seconds", str(seconds), "--truth", truth]
+        return [*here, "work", truth, str(seconds)]
+
+    def told(truth):
+        said = json.load(open(truth))
+        return sum(int(v) for v in said["truth"].values()) if c.args.stand_in else said["flop"]
+
+    def watch(name):
+        folder = os.path.join(c.evidence, name)
+        return folder, Watch([c.args.bin, "watch", "--out", folder, "--tensor", "pm", "--every", "1"], environment)
+
+    # Alone, and unmetered.
+    folder, watching = watch("pm")
+    truth = os.path.join(c.args.out, "truth-pm.json")
+    done = subprocess.run(program(truth, 3), env=c.env, timeout=60)
+    time.sleep(0.5)
+    watching.end()
+    devices = intervals(folder)
+    held = [d["pm"] for d in devices if "pm" in d]
+    total = {field: sum(p[field] for p in held) for field in ("tensor_cycles", "elapsed_cycles", "sampled_ns", "samples", "dropped", "overflows")}
+    total["lost_ns"] = sum(p["end_ns"] - p["start_ns"] for p in held) - total["sampled_ns"]
+    flop = told(truth) if done.returncode == 0 else 0
+    error = abs(total["tensor_cycles"] * FLOP_PER_TENSOR_CYCLE / flop - 1) if flop and total["samples"] else None
+    report = c.report("pm")["completeness"]["devices"]
+    more = {"flop": flop, "peak": max((p["peak"] for p in held), default=None), "ended": [p["ended"] for p in held if "ended" in p], "report": report, "stderr": watching.said}
+
+    # A metered one comes, and gets the counters.
+    folder, watching = watch("pm-gives-way")
+    time.sleep(1)
+    truth = os.path.join(c.args.out, "truth-pm-gives-way.json")
+    out = os.path.join(c.evidence, "pm-metered")
+    done = subprocess.run(program(truth, 2), env=c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_OUT": out}, timeout=60, capture_output=True, text=True)
+    watching.end()
+    sampled = [d["pm"] for d in intervals(folder) if "pm" in d]
+    ended = [p["ended"] for p in sampled if "ended" in p]
+    gave_way = len(ended) == 1 and "a metered process needs the counters" in ended[0] and sum(p["samples"] for p in sampled) > 0
+    report = c.report("pm-metered")
+    path = next((p for p in report["paths"] if p["metric"] == BF16), {"flop": "0", "tier": "none"})
+    flop = told(truth) if done.returncode == 0 else None
+    counted = path["tier"] == "counted" and int(path["flop"]) == flop
+    windows = [(w["tier"], w.get("why", "")) for w in lines(out) if w["type"] == "window"]
+    if c.args.stand_in:
+        # It shows a context before that is made, so that the meter asks for the counters before the witness can know of it: its first window is not counted there.
+        counted = bool(windows) and windows[-1][0] == "counted"
+    # Now the device has a name.
+    c.row("witness.pm", error, 0.01, "<=", **total, **more)
+    c.row("witness.pm_gives_way", int(gave_way and counted), 1, "==", gave_way=gave_way, tier=path["tier"], measured=path["flop"], true=str(flop), ended=ended, windows=windows[:3], metered_stderr=done.stderr[-500:], stderr=watching.said)
+
+
+def lines(folder):
+    """The evidence of the metered processes in a folder."""
+    files = [f for f in glob.glob(os.path.join(folder, "*.jsonl")) if not os.path.basename(f).startswith("witness-")]
+    return [json.loads(line) for f in files for line in open(f)]
+
+
+CHECKS = {"witness": witness, "pm": pm}
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (work, launches, over)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (work, launches, over, cupti)}[sys.argv[1]](*sys.argv[2:])

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use flopsprof::evidence::{
     record::{End, Host, NvmlReading, Process, Record, Start},
-    witness::{Calls, Cpu, CpuCounts, DeviceProcess, Ended, Id, Interval, OnDevice, Parent, Seen, Source, Sources},
+    witness::{Calls, Cpu, CpuCounts, DeviceProcess, Ended, Id, Interval, OnDevice, Parent, PmReading, Seen, Source, Sources},
     write::Writer,
 };
 use serde_json::Value;
@@ -34,7 +34,8 @@ impl Witness {
     /// Beside `Evidence::counted`: an interval a window. The device did `times` what was counted.
     fn beside(evidence: &Evidence, times: f64, other: bool) -> Self {
         let on = Source { on: true, ..Source::default() };
-        let sources = Sources { launches: "all".to_owned(), every_ns: WINDOW_NS, ebpf: on.clone(), nvml: on, pmu: no_pmu() };
+        let sources =
+            Sources { launches: "all".to_owned(), every_ns: WINDOW_NS, ebpf: on.clone(), nvml: on, pm_sampling: false, pmu: no_pmu() };
         let process = |id, own_pid, comm: &str| Seen {
             id,
             own_pid,
@@ -64,6 +65,7 @@ impl Witness {
                 uuid: evidence.device.uuid.clone(),
                 name: evidence.device.name.clone(),
                 nvml: NvmlReading { gpm_any_tensor_pct: Some(percent), ..NvmlReading::default() },
+                pm: None,
                 gpm_since_ns: w.start_ns,
                 clock_mhz: Some(HERTZ / 1e6),
                 processes: Some(processes),
@@ -141,6 +143,55 @@ fn what_metered_processes_did_alone_is_complete() {
     let text = String::from_utf8(report(folder.path(), [""; 0]).stdout).expect("UTF-8");
     assert!(text.contains("completeness: complete (simulated): 99.0 % +- 2.2 % of its tensor time was metered"), "{text}");
     assert!(text.contains("CPU        job 12.34 s, 99 context switches; the CPU's counters are not there"), "{text}");
+}
+
+/// Cycles are set beside cycles, at the clock that the samples themselves saw; of the time without samples nothing is said; GPM goes on where they end.
+#[test]
+fn sampled_cycles_take_gpms_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let evidence = Evidence::counted("node-a", 0, 1, 10);
+    evidence.write(folder.path());
+    let mut witness = Witness::beside(&evidence, 1.0, false);
+    witness.sources.pm_sampling = true;
+    let why = "a metered process needs the counters: python 4000";
+    for (i, interval) in witness.intervals.iter_mut().take(4).enumerate() {
+        // The last of them lost a quarter.
+        let quarters = if i == 3 { 3 } else { 4 };
+        let tensor = WINDOW_FLOP / 1024 * quarters / 4;
+        let device = &mut interval.devices[0];
+        (device.nvml.gpm_any_tensor_pct, device.clock_mhz) = (None, Some(300.0));
+        device.pm = Some(PmReading {
+            start_ns: interval.start_ns,
+            end_ns: interval.end_ns,
+            tensor_cycles: u64::try_from(tensor).expect("cycles"),
+            elapsed_cycles: WINDOW_NS / 4 * quarters as u64 * 3 / 2,
+            peak: 528.0,
+            sampled_ns: WINDOW_NS / 4 * quarters as u64,
+            samples: 100,
+            overflows: u64::from(i == 3),
+            ended: if i == 3 { why.to_owned() } else { String::new() },
+            ..PmReading::default()
+        });
+    }
+    witness.write(folder.path(), "node-a");
+    let c = completeness(folder.path());
+    let device = &c["devices"][0];
+    let window_s = WINDOW_NS as f64 / 1e9;
+    assert!((device["completeness"].as_f64().expect("a share") - 1.0).abs() < 1e-6, "{device:#}");
+    let tensor_s = |hertz: f64, windows: f64| windows * WINDOW_FLOP as f64 / FLOP_PER_CYCLE / hertz;
+    let [pm, gpm] = &device["sources"].as_array().expect("sources")[..] else { panic!("{device:#}") };
+    assert_eq!((&pm["source"], &pm["ended"], &gpm["source"], &gpm["ended"]), (&"pm".into(), &why.into(), &"gpm".into(), &"".into()));
+    assert!((pm["tensor_s"].as_f64().expect("s") / tensor_s(1.5e9, 3.75) - 1.0).abs() < 1e-6, "{pm:#}");
+    assert!((gpm["tensor_s"].as_f64().expect("s") / tensor_s(HERTZ, 6.0) - 1.0).abs() < 1e-6, "{gpm:#}");
+    assert!(near(&pm["lost_s"], window_s / 4.0) && pm["samples"] == 400 && pm["overflows"] == 1, "{pm:#}");
+    // All of it is metered, so that its cycles are reckoned by its peak; and there are a quarter of a window and GPM's edges.
+    assert!(near(&device["error"], 0.02 + (0.2 + window_s / 4.0) / (9.75 * window_s)), "{device:#}");
+    assert!(near(&device["witnessed_s"], 9.75 * window_s), "{device:#}");
+    let text = String::from_utf8(report(folder.path(), [""; 0]).stdout).expect("UTF-8");
+    assert!(
+        text.contains("s without, 1 overflow(s) of the hardware's buffer: a metered process needs the counters: python 4000"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod count;
 mod held;
 mod metrics;
 mod object;
+mod pm;
 mod run;
 mod watch;
 

@@ -88,15 +88,36 @@ impl Watch {
         unsafe { libc::kill(self.child.id().cast_signed(), signal) };
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a service manager would, and returns its records.
-    pub(crate) fn end(mut self) -> Vec<Value> {
+    pub(crate) fn end(self) -> Vec<Value> {
+        let (records, rest) = self.end_with_words();
+        assert_eq!(rest, "", "nothing went wrong");
+        records
+    }
+
+    /// The same for one that had something to say meanwhile.
+    pub(crate) fn end_with_words(mut self) -> (Vec<Value>, String) {
         // SAFETY: a signal to our own child.
         unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
         let mut rest = String::new();
         self.rest.read_to_string(&mut rest).expect("reading");
-        assert_eq!(rest, "", "nothing went wrong");
         assert_eq!(self.child.wait().expect("waiting").code(), Some(0));
-        records(&self.out)
+        (records(&self.out), rest)
+    }
+}
+
+impl Drop for Watch {
+    /// One whose test has failed must not stay.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

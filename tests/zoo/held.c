@@ -1,5 +1,6 @@
-/* Waits until it is told to work: held LAUNCHES [threads|fork|every]. Prints `ready PID`, reads a byte, launches, prints `made PID N` and ends.
- * threads: four threads, each as many. fork: a child that starts CUDA itself does the work. every: by every kind of launch, and a graph. */
+/* Waits until it is told to work: held LAUNCHES [threads|fork|every|bf16]. Prints `ready PID`, reads a byte, launches, prints `made PID N` and ends.
+ * threads: four threads, each as many. fork: a child that starts CUDA itself does the work. every: by every kind of launch, and a graph.
+ * bf16: a kernel that has operations, as plain launches it. */
 #include "zoo.h"
 
 #include <pthread.h>
@@ -62,6 +63,8 @@ int main(int argc, char **argv) {
         made = 4 * launches;
     } else if (strcmp(how, "every") == 0) {
         made = every();
+    } else if (strcmp(how, "bf16") == 0) {
+        zoo_work(&zoo, BF16, launches, 2000);
     } else {
         work(NULL);
     }

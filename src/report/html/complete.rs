@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{
     super::{
-        completeness::process,
+        completeness::{process, source},
         figure::{duration, plain},
         json::Report,
     },
@@ -32,7 +32,7 @@ pub(super) fn completeness(report: &Report) -> Markup {
                         td.n { (small(d.device_tensor_s, 4)) " s" }
                         td.n { (small(d.metered_tensor_s, 4)) " s" }
                         td.n { @match d.completeness { Some(share) => { (plain(100.0 * share, 4)) " % ± " (plain(100.0 * d.error.unwrap_or(0.0), 2)) " %" }, None => "not known" } }
-                        td { (d.verdict.words()) div.dim { (d.why) } }
+                        td { (d.verdict.words()) div.dim { (d.why) } @for s in &d.sources { div.dim { (source(s)) } } }
                     } } }
                 }
             }

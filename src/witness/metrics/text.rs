@@ -91,7 +91,7 @@ impl Metrics {
         let gauge = Family::<OfDevice, Gauge<f64, AtomicU64>>::default;
         let (utilization, power, clock) = (gauge(), gauge(), gauge());
         registry.register_with_unit("device_energy", "Energy of the device since the witness began, by NVML", Unit::Joules, energy.clone());
-        let help = "Time in which the device's tensor cores were active, at their peak, by NVML's GPM";
+        let help = "Time in which the device's tensor cores were active, at their peak, by NVML's GPM or by PM sampling";
         registry.register_with_unit("device_tensor", help, Unit::Seconds, tensor.clone());
         registry.register_with_unit(
             "device_utilization",

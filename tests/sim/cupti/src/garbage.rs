@@ -46,6 +46,17 @@ pub(crate) unsafe fn spoil(function: &str, params: *mut c_void, kind: u32) {
         "cuptiRangeProfilerGetCounterDataSize" => (*params.cast::<raw::RangeProfilerGetCounterDataSize>()).counter_data_size = size,
         "cuptiRangeProfilerDecodeData" => (*params.cast::<raw::RangeProfilerDecodeData>()).num_of_range_dropped = size,
         "cuptiRangeProfilerGetCounterDataInfo" => (*params.cast::<raw::RangeProfilerGetCounterDataInfo>()).num_total_ranges = size,
+        "cuptiPmSamplingEnable" => (*params.cast::<raw::PmSamplingEnable>()).object = std::ptr::null_mut(),
+        "cuptiPmSamplingGetCounterDataSize" => (*params.cast::<raw::PmSamplingGetCounterDataSize>()).counter_data_size = size,
+        "cuptiPmSamplingGetCounterDataInfo" => {
+            let p = &mut *params.cast::<raw::PmSamplingGetCounterDataInfo>();
+            (p.num_populated_samples, p.num_completed_samples) = [(size, size), (0, 1), (usize::MAX, 0), (1, 1)][kind as usize % 4];
+        }
+        "cuptiPmSamplingCounterDataGetSampleInfo" => {
+            let p = &mut *params.cast::<raw::PmSamplingGetSampleInfo>();
+            (p.start_timestamp, p.end_timestamp) = [(1, 0), (0, u64::MAX)][kind as usize % 2];
+        }
+        "cuptiPmSamplingDecodeData" => (*params.cast::<raw::PmSamplingDecodeData>()).decode_stop_reason = raw::DECODE_IMAGE_FULL,
         "cuptiRangeProfilerStop" => (*params.cast::<raw::RangeProfilerStop>()).is_all_pass_submitted = 0xff,
         other => panic!("{other} has nothing to spoil"),
     }

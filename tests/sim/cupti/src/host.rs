@@ -10,8 +10,10 @@ use cupti_sys::raw;
 
 use crate::{INVALID_CHIP_NAME, INVALID_METRIC_NAME, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, metric, range};
 
-/// Metrics configured on each host object.
+/// Metrics configured on each host object. Those of one for PM sampling begin with [`SAMPLING`]: a configuration for one profiler is none for the other.
 static OBJECTS: Mutex<Option<HashMap<usize, Vec<String>>>> = Mutex::new(None);
+
+const SAMPLING: &str = "PM sampling";
 
 fn objects<T>(f: impl FnOnce(&mut HashMap<usize, Vec<String>>) -> T) -> T {
     f(OBJECTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
@@ -41,7 +43,8 @@ cupti! {
     fn cuptiProfilerDeviceSupported(p: raw::ProfilerDeviceSupported) { p.is_supported = 2; OK }
     fn cuptiProfilerHostInitialize(p: raw::HostInitialize) {
         if p.chip_name.is_null() || CStr::from_ptr(p.chip_name) != c"GH100" { return INVALID_CHIP_NAME; }
-        p.host_object = objects(|o| { let handle = 0x100 + o.len() * 16 + o.keys().max().copied().unwrap_or(0); o.insert(handle, Vec::new()); handle }) as _;
+        let begun = if p.profiler_type == raw::PROFILER_TYPE_PM_SAMPLING { vec![SAMPLING.to_owned()] } else { Vec::new() };
+        p.host_object = objects(|o| { let handle = 0x100 + o.len() * 16 + o.keys().max().copied().unwrap_or(0); o.insert(handle, begun); handle }) as _;
         OK
     }
     fn cuptiProfilerHostDeinitialize(p: raw::HostDeinitialize) { objects(|o| o.remove(&(p.host_object as usize))); OK }
@@ -76,7 +79,7 @@ cupti! {
         for (i, name) in names(p.metric_names, p.num_metrics).iter().enumerate() {
             let value = if name.ends_with(".peak_sustained") {
                 // What CUPTI says of GH100's wgmma bf16.
-                1_081_344.0
+                if metric::base_of(name) == metric::PIPE { metric::TENSOR_CORES } else { 1_081_344.0 }
             } else {
                 match range::value(p.counter_data_image, p.counter_data_image_size, p.range_index, name) {
                     Some(value) => value,
@@ -92,7 +95,16 @@ cupti! {
 
 /// The metrics of a configuration image.
 pub(crate) unsafe fn metrics_of(image: *const u8, size: usize) -> Vec<String> {
+    lines(image, size).into_iter().filter(|m| !m.is_empty() && m != SAMPLING).collect()
+}
+
+/// Whether it is one for PM sampling.
+pub(crate) unsafe fn is_for_sampling(image: *const u8, size: usize) -> bool {
+    lines(image, size).first().is_some_and(|m| m == SAMPLING)
+}
+
+unsafe fn lines(image: *const u8, size: usize) -> Vec<String> {
     let bytes = std::slice::from_raw_parts(image, size);
     let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).split('\n').filter(|m| !m.is_empty()).map(str::to_owned).collect()
+    String::from_utf8_lossy(text).split('\n').map(str::to_owned).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Order is enforced, one process owns a GPU's counters at a time (which `kill -9` frees), a config of more passes than one reads NaN, a range
 //! profiler keeps its first configuration for life, launches outside an open range are not counted, values are readable after Stop and Decode,
-//! there is one subscriber. A Push without a Start that worked kills the context on the real GPU; here it aborts the process.
+//! there is one subscriber. PM sampling sees all processes of a GPU and takes its counters from all others. A Push without a Start that worked kills the context on the real GPU; here it aborts the process.
 #![allow(
     non_snake_case,
     clippy::missing_safety_doc,
@@ -21,6 +21,7 @@ mod host;
 mod link;
 mod metric;
 mod range;
+mod sampling;
 #[path = "../../cuda/src/shared.rs"]
 #[allow(dead_code, reason = "shared with the other stand-ins")]
 mod shared;

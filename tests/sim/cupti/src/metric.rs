@@ -43,10 +43,16 @@ const CORES: [&str; 6] = [
 /// What tensor paths are called.
 pub(crate) const PREFIX: &str = "sm__ops_path_tensor_";
 
+/// Cycles in which tensor cores were active, of which there are four in each of 132 multiprocessors.
+pub(crate) const PIPE: &str = "sm__pipe_tensor_cycles_active";
+pub(crate) const TENSOR_CORES: f64 = 132.0 * 4.0;
+/// Operations in each of them, as was measured of wgmma bf16.
+pub(crate) const FLOP_PER_TENSOR_CYCLE: u64 = 1024;
+
 /// Every base metric.
 pub(crate) fn base() -> Vec<CString> {
     let tensor = TENSOR.iter().map(|(m, _)| format!("{PREFIX}{m}"));
-    let others = ["sm__cycles_elapsed", "sm__cycles_active", "gpu__time_duration"].iter().map(|m| (*m).to_owned());
+    let others = ["sm__cycles_elapsed", "sm__cycles_active", "gpu__time_duration", PIPE].iter().map(|m| (*m).to_owned());
     let cores = CORES.iter().map(|m| (*m).to_owned());
     tensor.chain(cores).chain(others).filter_map(|m| CString::new(m).ok()).collect()
 }

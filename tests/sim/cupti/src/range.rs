@@ -13,7 +13,7 @@ use cupti_sys::raw::{self, AUTO_RANGE};
 
 use crate::{HARDWARE_BUSY, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, host, link::link, metric, shared, takes_ms};
 
-const MAGIC: &str = "stand-in counter data\n";
+pub(crate) const MAGIC: &str = "stand-in counter data\n";
 /// Room for a range in an image.
 const RANGE_BYTES: usize = 4096;
 
@@ -58,7 +58,7 @@ fn runs(pid: i32) -> bool {
 }
 
 /// Takes a GPU's counters, from a process that has ended too. There is no descriptor to it, as the kernel's own lock has none.
-fn own(device: usize) -> bool {
+pub(crate) fn own(device: usize) -> bool {
     let owner = &shared::activity()[device].owner;
     match owner.compare_exchange(0, pid(), Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => true,
@@ -78,7 +78,7 @@ pub(crate) fn context_ends(ctx: usize) {
     });
 }
 
-fn disown(device: usize) {
+pub(crate) fn disown(device: usize) {
     let _ = shared::activity()[device].owner.compare_exchange(pid(), 0, Ordering::SeqCst, Ordering::SeqCst);
 }
 
@@ -130,6 +130,7 @@ cupti! {
     }
     fn cuptiRangeProfilerSetConfig(p: raw::RangeProfilerSetConfig) {
         let metrics = host::metrics_of(p.config, p.config_size);
+        if host::is_for_sampling(p.config, p.config_size) { return INVALID_PARAMETER; }
         answer(with(p.object, |o| {
             if o.started || !o.image_ready { return Err(INVALID_OPERATION); }
             o.config = Some((metrics, p.counter_data_image as usize, p.counter_data_image_size, p.range == AUTO_RANGE, p.max_ranges_per_pass));
@@ -246,7 +247,7 @@ fn close(o: &mut Profiler) -> Result<(), u32> {
 }
 
 /// What stands in an image, as long as it is there.
-unsafe fn text<'a>(image: *const u8, size: usize) -> Option<&'a str> {
+pub(crate) unsafe fn text<'a>(image: *const u8, size: usize) -> Option<&'a str> {
     let length = libc::strnlen(image.cast(), size);
     std::str::from_utf8(std::slice::from_raw_parts(image, length)).ok()?.strip_prefix(MAGIC)
 }
