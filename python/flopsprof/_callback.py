@@ -157,7 +157,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             if not training:
                 self.account.enter("evaluate")
             if any(inputs.get(k) is not None for k in ("input_ids", "inputs_embeds")):
-                self.account.look(inputs, self._attention, self._encoder_decoder, name)
+                self.account.look(inputs, self._attention, self._encoder_decoder, name, fresh=True)
             else:
                 self.account.batch(**self._image(_batch.describe(inputs)), phase=name)
         except Exception as error:  # the training goes on whatever happens here

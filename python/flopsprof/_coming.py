@@ -1,8 +1,9 @@
 """Batches that lie on a GPU, on their way to the host.
 
-To wait for a copy of each batch's mask and look at it cost 0.5 ms a step on an H100, and a copy that nobody waits for as much: most of it is the processor's first look at memory that
-the GPU has just written (0.4 ms for the 131 KB of a mask of 16,384 tokens, 0.09 ms for the second look). So the GPU says what there is to know of a batch in a few
-numbers, by two or three small kernels; those of several batches come together, in one copy that nobody waits for; and they are read when they are there.
+In a training, a thread that has waited for the GPU for a third of a second finds its caches cold, and whatever it does next takes several times as long: on an H100 machine a
+batch's mask, copied and looked at, took 0.5 ms a step, the host's first look at 131 KB that the GPU had just written 0.4 ms of it, and three small kernels that say what there is to know
+0.4 ms as well. So a step only notes the tensors. Now and then what there is to know of all of them is worked out on the GPU, some numbers a batch; they come in
+one copy that nobody waits for, and are read when they are there.
 """
 
 import collections
@@ -35,48 +36,46 @@ class Coming:
     def __init__(self):
         self._here = []
         self._on_the_way = collections.deque()
+        #: Memory of the GPU that is kept for it.
+        self.bytes = 0
 
     def __len__(self):
         return len(self._here) + sum(len(group[0]) for group in self._on_the_way)
 
     def add(self, inputs, note):
-        """Takes a batch; `note` comes back with it. Its mask and position ids are kept until they are read: what they hold may be more than the numbers say."""
-        torch = sys.modules["torch"]
-        kept, numbers = {}, []
-        for name in NAMES:
-            value = inputs.get(name)
-            kept[name] = value
-            if name in ("input_ids", "inputs_embeds") and value is not None:
-                kept[name] = Shape(shape=tuple(value.shape))
-            elif name == "attention_mask" and value is not None:
-                # A sum is the count of ones; where there are other values the least and the greatest say so.
-                numbers.append((name, value.sum(1, dtype=torch.int64)))
-                if value.dtype != torch.bool:
-                    numbers += [(name, bound.long().view(1)) for bound in value.aminmax()]
-            elif name == "position_ids" and value is not None:
-                numbers.append((name, value[:, 1:] <= value[:, :-1]))
-        self._here.append((kept, numbers, note))
+        """Takes a batch; `note` comes back with it. Its mask and position ids are kept until they are read."""
+        kept = {name: value for name in NAMES if (value := inputs.get(name)) is not None}
+        for name in NAMES[:3]:
+            # Of tokens only the shape is asked, and of a mask of pairs of them, which is large.
+            if name in kept and (name != "attention_mask" or kept[name].dim() > 2):
+                kept[name] = Shape(shape=tuple(kept[name].shape))
+        versions = [(name, _version(kept[name])) for name in NAMES[2:] if name in kept and not isinstance(kept[name], Shape)]
+        self.bytes += sum(kept[name].nbytes for name, _ in versions)
+        self._here.append((kept, versions, note))
 
     def send(self):
-        """Begins to copy the numbers of all batches to the host."""
+        """Has the GPU work out the numbers of all batches, and begins to copy them to the host."""
         if not self._here:
             return
         torch = sys.modules["torch"]
-        by_kind = {}
-        for _, numbers, _ in self._here:
+        batches, by_kind = [], {}
+        for kept, versions, note in self._here:
+            overwritten = any(_version(kept[name]) != version for name, version in versions)
+            numbers = [] if overwritten else [(name, tensor) for name, _ in versions for tensor in _numbers(torch, name, kept[name])]
             for _, tensor in numbers:
                 by_kind.setdefault(_kind(tensor), []).append(tensor.reshape(-1))
+            batches.append((None if overwritten else kept, numbers, note))
         copies = {kind: torch.cat(tensors).to("cpu", non_blocking=True) for kind, tensors in by_kind.items()}
         events = []
         for device in {device for device, _ in by_kind}:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(device))
             events.append(event)
-        self._on_the_way.append((self._here, copies, events))
-        self._here = []
+        self._on_the_way.append((batches, copies, events))
+        self._here, self.bytes = [], 0
 
     def take(self, wait):
-        """Batches whose numbers have come, all if it may wait for them: inputs for `describe`, and the note of each."""
+        """Batches whose numbers have come, all if it may wait for them: inputs for `describe`, none where the program has written over them, and the note of each."""
         if wait:
             self.send()
         while self._on_the_way and (wait or all(event.query() for event in self._on_the_way[0][2])):
@@ -90,7 +89,26 @@ class Coming:
                     kind, size = _kind(tensor), tensor.numel()
                     read.setdefault(name, []).append(copies[kind][at[kind] : at[kind] + size].view(tensor.shape))
                     at[kind] += size
-                yield _inputs(kept, read), note
+                yield kept and _inputs(kept, read), note
+
+
+def _version(tensor):
+    """Grows with each operation that writes into it; none for tensors of inference mode, which do not tell."""
+    try:
+        return tensor._version
+    except RuntimeError:
+        return None
+
+
+def _numbers(torch, name, rows):
+    """What there is to know of a mask or of position ids, on its device; nothing of what is no row of tokens each."""
+    if rows.dim() != 2 or rows.shape[1] < 2:
+        return []
+    if name == "position_ids":
+        return [rows[:, 1:] <= rows[:, :-1]]
+    # A sum is the count of ones; where there are other values the least and the greatest say so.
+    bounds = [] if rows.dtype == torch.bool else [bound.long().view(1) for bound in rows.aminmax()]
+    return [rows.sum(1, dtype=torch.int64), *bounds]
 
 
 def _kind(tensor):
@@ -114,22 +132,14 @@ def _inputs(kept, read):
     return inputs
 
 
-def captured(inputs):
-    """Whether the batch is that of a step which is captured into a CUDA graph: to read it would end the capture, and the graph's replays are not seen anyway."""
-    torch = sys.modules.get("torch")
-    return any(getattr(v, "is_cuda", False) for v in inputs.values()) and torch.cuda.is_current_stream_capturing()
+def comes(inputs):
+    """Whether a batch has to be waited for: its mask or position ids lie on a GPU."""
+    rows = [value for name in NAMES[2:] if (value := inputs.get(name)) is not None]
+    return bool(rows) and all(getattr(value, "is_cuda", False) for value in rows)
 
 
-def comes(inputs, encoder_decoder):
-    """Whether a batch is one that a few numbers describe: on a GPU, rows of tokens of a decoder, and a mask and position ids of the rows if any."""
+def captured():
+    """Whether a step is being captured into a CUDA graph: to read its batch would end the capture, and the graph's replays are not seen anyway."""
     torch = sys.modules.get("torch")
-    values = [(name, inputs[name]) for name in NAMES if inputs.get(name) is not None]
-    if encoder_decoder or not all(getattr(v, "is_cuda", False) for _, v in values):
-        return False
-    rows_of = [v for name, v in values if name in ("attention_mask", "position_ids")]
-    return (
-        all(isinstance(v, torch.Tensor) for _, v in values)
-        and all(v.dim() == 2 and v.shape[1] > 1 for v in rows_of)
-        and all(v.dim() >= 2 for _, v in values)
-        and bool(rows_of)
-    )
+    cuda = getattr(torch, "cuda", None)
+    return cuda is not None and cuda.is_initialized() and cuda.is_current_stream_capturing()

@@ -291,12 +291,16 @@ class Tensor:
     """As much of torch's as is asked of a batch on a GPU: rows of numbers, or one row of them."""
 
     def __init__(self, data, dtype="int64", on="cuda:0"):
-        self.data, self.dtype, self.device = data, dtype, on
+        self.data, self.dtype, self.device, self._version = data, dtype, on, 0
         self.is_cuda = on != "cpu"
         self.shape = (len(data), len(data[0])) if data and isinstance(data[0], list) else (len(data),)
 
     def _new(self, data, dtype=None):
         return Tensor(data, dtype or self.dtype, self.device)
+
+    @property
+    def nbytes(self):
+        return 8 * self.numel()
 
     def dim(self):
         return len(self.shape)
@@ -381,19 +385,20 @@ class OnAGpu(unittest.TestCase):
         torch = types.ModuleType("torch")
         torch.Tensor, torch.int64, torch.bool = Tensor, "int64", "bool"
         torch.cat = lambda tensors: Tensor([v for t in tensors for v in t.data], tensors[0].dtype, tensors[0].device)
-        torch.cuda = types.SimpleNamespace(Event=Event, current_stream=lambda device: None, is_current_stream_capturing=lambda: self.capturing)
+        torch.cuda = types.SimpleNamespace(Event=Event, current_stream=lambda device: None, is_initialized=lambda: True, is_current_stream_capturing=lambda: self.capturing)
         patched = unittest.mock.patch.dict(sys.modules, {"torch": torch})
         patched.start()
         self.addCleanup(patched.stop)
         self.library = Library()
         self.account = State(self.library)
 
-    def batch(self, *rows, phase="train", positions=None):
+    def batch(self, *rows, phase="train", positions=None, fresh=True):
         """A batch of these rows of a mask, and of position ids."""
         inputs = {"input_ids": Tensor([[7] * len((list(rows) or positions)[0])] * 2)}
         inputs |= {"attention_mask": Tensor([list(row) for row in rows])} if rows else {}
         inputs |= {"position_ids": Tensor(positions)} if positions else {}
-        self.account.look(inputs, phase=phase)
+        self.account.look(inputs, phase=phase, fresh=fresh)
+        return inputs
 
     def told(self):
         return [told[1] for told in self.library.told if told[0] == "add_tokens"]
@@ -405,17 +410,17 @@ class OnAGpu(unittest.TestCase):
 
     def test_a_batch_is_counted_when_its_numbers_have_come(self):
         self.account.sync()
-        for _ in range(16):
+        for _ in range(64):
             self.batch(self.FULL, self.PADDED)
-        self.assertEqual((self.told(), len(self.arrived)), ([], 1), "sixteen come together")
-        for _ in range(15):
+        self.assertEqual((self.told(), len(self.arrived)), ([], 1), "they come together")
+        for _ in range(63):
             self.batch(self.FULL, self.PADDED)
         self.arrived[0] = True
         self.batch(self.FULL, self.PADDED)
-        self.assertEqual(self.told(), [7] * 16, "the others are still on their way")
+        self.assertEqual(self.told(), [7] * 64, "the others are still on their way")
         self.batch(self.FULL, [1, 1, 0, 0])
-        self.assertEqual(self.account.tokens(), (32 * 7 + 6, 33 * 8), "who asks gets all")
-        self.assertEqual(self.documents(), [[1, 2, 0], [32, 3, 0], [33, 4, 0]])
+        self.assertEqual(self.account.tokens(), (128 * 7 + 6, 129 * 8), "who asks gets all")
+        self.assertEqual(self.documents(), [[1, 2, 0], [128, 3, 0], [129, 4, 0]])
         self.assertEqual(OnAGpu.waited, 0)
 
     def test_the_end_of_a_training_waits_for_all(self):
@@ -426,9 +431,29 @@ class OnAGpu(unittest.TestCase):
         self.assertEqual(work["phases"]["train"]["executed"], [[2, 4, 0]])
 
     def test_what_never_comes_does_not_heap_up(self):
-        for _ in range(600):
+        for _ in range(3000):
             self.batch(self.FULL, self.PADDED)
-        self.assertLess(len(self.account._coming), 257)
+        self.assertLess(len(self.account._coming), 1025)
+        self.batch([1] * (1 << 21), [1] * (1 << 21))
+        self.assertEqual(self.account._coming.bytes, 0, "of large ones no memory is kept")
+
+    def test_buffers_that_are_used_again_are_read_in_time(self):
+        """By plain functions: the numbers are worked out before the next batch is written there."""
+        inputs = self.batch(self.FULL, self.PADDED, fresh=False)
+        mask = inputs["attention_mask"]
+        mask.data, mask._version = [self.PADDED, self.PADDED], 1
+        self.account.look(inputs, phase="train")
+        self.assertEqual(self.account.tokens(), (13, 16))
+
+    def test_what_was_written_over_is_said_and_does_not_happen_again(self):
+        self.account.sync()
+        mask = self.batch(self.FULL, self.PADDED)["attention_mask"]
+        mask._version = 1
+        with self.assertWarnsRegex(UserWarning, "written over"):
+            self.account.sync()
+        mask = self.batch(self.FULL, self.PADDED)["attention_mask"]
+        mask._version = 1
+        self.assertEqual(self.account.tokens(), (7, 8))
 
     def test_a_phase_is_that_in_which_the_batch_was_given(self):
         self.batch(self.FULL, self.FULL, phase="evaluate")
