@@ -8,6 +8,7 @@ mod harness;
 
 mod badluck;
 mod count;
+mod deploy;
 mod held;
 mod metrics;
 mod object;
