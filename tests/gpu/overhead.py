@@ -1,6 +1,6 @@
 """What the meter costs: the same work in a metered and in a bare process, both alive, in alternation.
 
-    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16] [--works gpu_bound,...]
+    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16] [--works gpu_bound,...] [--cupti libcupti.so.13]
 
 A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference.
 They take turns on the GPU and on the same few processors, a block of a work each, so that temperature, clocks and other tenants of the machine change for both alike (left to
@@ -145,7 +145,7 @@ def power_w():
 class Child:
     """A process that does a work so many times when it is told to, and says how long each took."""
 
-    def __init__(self, library=None, evidence=None):
+    def __init__(self, library=None, evidence=None, cupti=None):
         ask, self.ask = os.pipe()
         self.answer, answer = os.pipe()
         self.pid = os.fork()
@@ -154,6 +154,7 @@ class Child:
                 if library:
                     os.environ["CUDA_INJECTION64_PATH"] = library
                     os.environ["FLOPSPROF_OUT"] = evidence
+                    os.environ.update({"FLOPSPROF_CUPTI": cupti} if cupti else {})
                 os.close(self.ask)
                 self.serve(os.fdopen(ask), os.fdopen(answer, "w"))
             except BaseException:
@@ -198,12 +199,12 @@ class Child:
         os.waitpid(self.pid, 0)
 
 
-def couple(library, evidence, pairs, ratios, bare_s):
+def couple(library, evidence, cupti, pairs, ratios, bare_s):
     """One metered and one bare process; adds the ratios of their pairs. Returns the bare process's step beside the metered one over alone, the metered
     one's boundaries (ms) while it was alone, and parameters."""
     bare = Child()
     alone = statistics.median(bare.run("gpu_bound", ALONE))
-    metered = Child(library, evidence)
+    metered = Child(library, evidence, cupti)
     began = time.monotonic()
     while not steady(evidence):
         metered.run("gpu_bound", 20)
@@ -242,6 +243,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--cupti", help="count by this libcupti")
     parser.add_argument("--works", default=",".join(BLOCK), help="these alone")
     args = parser.parse_args()
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
@@ -251,7 +253,7 @@ def main():
     ratios, bare_s, took, beside = {n: [] for n in asked}, {n: [] for n in asked}, [], []
     for index in range(args.couples):
         evidence = os.path.join(args.out, f"evidence-{index}")
-        share, boundary_ms, parameters = couple(args.lib, evidence, args.pairs, ratios, bare_s)
+        share, boundary_ms, parameters = couple(args.lib, evidence, args.cupti, args.pairs, ratios, bare_s)
         beside.append(share)
         took += boundary_ms
         print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", share, file=sys.stderr, flush=True)

@@ -253,15 +253,21 @@ def kill9(c):
 
 
 def over(c):
+    """What the meter costs, by the libcupti that it finds; and by a newer one, if there is one to try."""
     if c.args.stand_in:
         return
-    out = os.path.join(c.args.out, "over")
+    _over(c, "over", None)
+    if c.args.newer_cupti:
+        _over(c, "over_newer", c.args.newer_cupti)
+
+
+def _over(c, prefix, cupti):
+    out = os.path.join(c.args.out, prefix)
     command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--couples", str(c.args.couples), "--pairs", str(c.args.pairs), "--works", c.args.works]
-    done = subprocess.run(command, env=c.env, stdout=subprocess.PIPE, text=True)
-    if not c.device["device"]:
-        first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
-        shutil.copytree(os.path.join(out, first_evidence), os.path.join(c.evidence, "over"), dirs_exist_ok=True)
-        c.report("over")
+    done = subprocess.run([*command, *(["--cupti", cupti] if cupti else [])], env=c.env, stdout=subprocess.PIPE, text=True)
+    first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
+    shutil.copytree(os.path.join(out, first_evidence), os.path.join(c.evidence, prefix), dirs_exist_ok=True)
+    report = c.report(prefix)
     result = json.loads(done.stdout.splitlines()[-1])
     boundary = statistics.median(result["boundary_ms"]) if result["boundary_ms"] else None
     # A block that a boundary fell into is one of many, and the median does not see it. An old run has a boundary a minute (the default steady window): its
@@ -271,10 +277,13 @@ def over(c):
         if name not in c.args.works.split(","):
             continue
         ratios = result["ratios"][name]
-        c.row(f"over.{name}", statistics.median(ratios) + share, limit, "<=" if limit else "-", pairs=len(ratios), quartiles=statistics.quantiles(ratios, n=4), bare_s=result["bare_s"][name], power_w=result["power_w"].get(name))
-    if all(result["beside_meter"]):
+        # A process has luck of its own with memory and processors: each couple's median, besides.
+        couples = [statistics.median(ratios[i : i + c.args.pairs]) for i in range(0, len(ratios), c.args.pairs)]
+        more = {"couples": couples, "quartiles": statistics.quantiles(ratios, n=4), "bare_s": result["bare_s"][name], "power_w": result["power_w"].get(name)}
+        c.row(f"{prefix}.{name}", statistics.median(ratios) + share, limit if prefix == "over" else None, "<=" if limit and prefix == "over" else "-", pairs=len(ratios), by=", ".join(report["libraries"].get("libcupti", [])), **more)
+    if prefix == "over" and all(result["beside_meter"]):
         c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
-    c.row("over.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
+    c.row(f"{prefix}.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     shutil.rmtree(out)
 
 
@@ -363,6 +372,7 @@ def main():
     parser.add_argument("--rows", default="", help="of all files of --onto but the first: rows whose ids begin so")
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--newer-cupti", type=os.path.abspath, help="of over: measure by this libcupti too")
     parser.add_argument("--works", default=",".join(overhead.BLOCK), help="of over: these alone")
     parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
     parser.add_argument("--seconds", type=float, default=4, help="of reconcile: of each training")
