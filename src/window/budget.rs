@@ -29,6 +29,10 @@ const AROUND: Duration = Duration::from_millis(250);
 /// A launch whose code is patched, before there is a measurement of our own: its kernel takes many times as long.
 const CORE_LAUNCH: Duration = Duration::from_millis(10);
 
+/// The part of the budget that is never spent: for what CUPTI takes of the program between kernels, which cannot be measured from here. 0.3 us a launch on an H100
+/// (tests/gpu/launch_cost.txt), so a thousandth of the time where kernels take 0.3 ms.
+const KEPT: f64 = 0.2;
+
 /// What time was spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
@@ -85,7 +89,7 @@ impl Budget {
     /// What is left when the run is so old.
     #[must_use]
     pub fn left(&self, age: Duration) -> Duration {
-        let earned = age.as_secs_f64() * self.share;
+        let earned = age.as_secs_f64() * self.share * (1.0 - KEPT);
         Duration::from_secs_f64((earned - self.spent.total_ns() as f64 / 1e9).max(0.0))
     }
 
@@ -130,7 +134,7 @@ impl Budget {
     #[must_use]
     pub fn until_paid(&self, age: Duration, cost: Duration) -> Duration {
         let missing = cost.saturating_sub(self.left(age)).as_secs_f64();
-        if self.share <= 0.0 { Duration::MAX } else { Duration::from_secs_f64((missing / self.share).min(1e9)) }
+        if self.share <= 0.0 { Duration::MAX } else { Duration::from_secs_f64((missing / self.share / (1.0 - KEPT)).min(1e9)) }
     }
 
     /// What a burst of so many launches is thought to cost.
@@ -205,7 +209,7 @@ mod tests {
             }
             let spent = budget.spent().total_ns() as f64 / 3.6e12;
             // The first burst's price was not known.
-            assert!(spent <= share * if real > 1.0 { 1.5 } else { 1.0 }, "{share} {real}: {spent} after {bursts}");
+            assert!(spent <= share * (1.0 - KEPT) * if real > 1.0 { 1.5 } else { 1.0 }, "{share} {real}: {spent} after {bursts}");
             assert!(bursts > 0 || share < 0.005, "{share} {real}: no burst");
         }
     }
