@@ -1,6 +1,6 @@
 """flopsprof beside its peers: the same training step, bare and under each tool, in one run. For `run.py` (`--only peer`); by itself
 
-    python3 peers.py measure --lib LIBRARY --out DIR [--seconds 260] [--only bare,flopsprof,...] [--tiny]
+    python3 peers.py measure --lib LIBRARY --out DIR [--seconds 300] [--only bare,flopsprof,...] [--tiny]
     python3 peers.py table results.json
 
 The first writes DIR/peers.json, the second prints README's table from the rows that `run.py` made of it. Each tool works in a process of its own, forked from
@@ -171,6 +171,9 @@ class Study:
             ratios.append(statistics.median(took[True]) / statistics.median(took[False]))
             bare_s.append(statistics.median(took[False]))
             around.append(more)
+            if index >= 2 and min(ratios) > 2:
+                # It is plain what it costs.
+                break
             if child.name == "ncu" and self.left() < NCU_END + 3 + 2 * took[True][0]:
                 break
         start_s, stop_s = (statistics.median(x) for x in zip(*around))
@@ -285,7 +288,7 @@ def main():
         verb.add_argument("--out", required=True, type=os.path.abspath)
         verb.add_argument("--lib", type=os.path.abspath)
         verb.add_argument("--tiny", action="store_true")
-    measure.add_argument("--seconds", type=float, default=260)
+    measure.add_argument("--seconds", type=float, default=300)
     measure.add_argument("--only", default=",".join(ORDER))
     for name in ("tool", "ask", "answer"):
         served.add_argument(name)

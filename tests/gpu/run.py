@@ -376,7 +376,7 @@ def main():
     parser.add_argument("--works", default=",".join(overhead.BLOCK), help="of over: these alone")
     parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")
     parser.add_argument("--seconds", type=float, default=4, help="of reconcile: of each training")
-    parser.add_argument("--peer-seconds", type=float, default=260, help="of peer: of the whole study")
+    parser.add_argument("--peer-seconds", type=float, default=300, help="of peer: of the whole study")
     parser.add_argument("--stand-in", type=os.path.abspath)
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
