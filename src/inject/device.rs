@@ -243,10 +243,10 @@ impl Metered {
         }
     }
 
-    /// Does what is due. `alone`: this is the process's only GPU.
-    pub(super) fn tend(&mut self, alone: bool) {
+    /// Does what is due. `alone`: this is the process's only GPU. What goes into the evidence at once is passed to `keep`: a census takes seconds.
+    pub(super) fn tend(&mut self, alone: bool, keep: &mut dyn FnMut(Vec<Record>)) {
         self.tended_ns = monotonic_ns();
-        self.census_if_due(alone);
+        self.census_if_due(alone, keep);
         let now = monotonic_ns();
         let reads = matches!(self.mode, Mode::Counting { .. }) && now >= later(self.read_ns, READ);
         if let Some(nvml) = reads.then(|| self.read_nvml()).flatten() {

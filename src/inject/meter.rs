@@ -415,14 +415,15 @@ impl Meter {
             self.phases.extend(phases);
         }
         for slot in 0..self.devices.len() {
-            let Some(metered) = &mut self.devices[slot] else { continue };
-            if metered.due_ns() > now {
+            if self.devices[slot].as_ref().is_none_or(|metered| metered.due_ns() > now) {
                 continue;
             }
+            let Some(mut metered) = self.devices[slot].take() else { continue };
             if metered.alive() {
-                metered.tend(alone);
-            } else if let Some(lost) = self.devices[slot].take() {
-                self.lose(slot, lost);
+                metered.tend(alone, &mut |records| self.keep(records));
+                self.devices[slot] = Some(metered);
+            } else {
+                self.lose(slot, metered);
             }
         }
         if self.collect() {
@@ -457,15 +458,20 @@ impl Meter {
     /// Brings what the devices have to say into the evidence. True if there was anything.
     fn collect(&mut self) -> bool {
         let records: Vec<Record> = self.devices.iter_mut().flatten().flat_map(Metered::take_records).collect();
-        if records.is_empty() {
-            return false;
+        let any = !records.is_empty();
+        if any {
+            self.keep(records);
         }
+        any
+    }
+
+    /// Brings records of a device into the evidence, and that to the file system.
+    fn keep(&mut self, records: Vec<Record>) {
         self.hear();
         self.journal.with(|journal| {
             records.into_iter().for_each(|r| journal.add(r));
             journal.flush();
         });
-        true
     }
 
     /// Brings what the program has said since the last window into the evidence, before that window.

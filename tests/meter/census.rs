@@ -1,8 +1,11 @@
 //! Censuses: every launch of a burst counted by itself, and nothing lost for it.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
-use flopsprof::evidence::record::{Kernel, Kernels, Kind, Record, RollCall, Tier};
+use flopsprof::evidence::{
+    read,
+    record::{Kernel, Kernels, Kind, Record, RollCall, Tier, Window},
+};
 
 use crate::harness::{BF16, Bench, FP64, Outcome};
 
@@ -198,9 +201,7 @@ fn what_the_cuda_cores_execute_is_sampled_beside_the_total() {
     let windows = outcome.windows();
     let window = |index| windows.iter().find(|w| Some(w.index) == index).expect("a window");
     let (census, own) = (window(all[0].window), window(cores.window));
-    let executed = |w: &flopsprof::evidence::record::Window| -> BTreeMap<String, u128> {
-        w.counts.clone().into_iter().filter(|(_, n)| *n > 0).collect()
-    };
+    let executed = |w: &Window| -> BTreeMap<String, u128> { w.counts.clone().into_iter().filter(|(_, n)| *n > 0).collect() };
     assert_eq!((own.tier, executed(own)), (Tier::Sampled, executed(census)));
     // Nothing is lost, and nothing that was not counted is called so.
     let ledger = outcome.ledger();
@@ -230,6 +231,24 @@ fn a_burst_that_the_programs_end_cuts_short_is_kept() {
     assert!(census.launches > 0 && census.launches == census.ranges, "{census:#?}");
     assert!(census.why.contains("ended"), "{}", census.why);
     assert!(outcome.ended().ended);
+}
+
+/// `kill -9` in a census costs the census: the window before it is in the file by then.
+#[test]
+fn a_kill_in_a_census_does_not_cost_the_window_before_it() {
+    let bench = Bench::new().env("FLOPSPROF_CENSUS", "1:100000").env("FLOPSPROF_WINDOW", "60");
+    let mut child = bench.command(true, "steps", &["5000", "1000"]).stdout(Stdio::null()).spawn().expect("a program");
+    std::thread::sleep(Duration::from_millis(2000));
+    child.kill().expect("killing it");
+    child.wait().expect("its end");
+    let files = read::read_run(&bench.out()).expect("evidence");
+    let windows: Vec<&Window> =
+        files[0].lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { Some(&**w) } else { None }).collect();
+    let last = windows.last().expect("windows");
+    assert!(!files[0].ended && files[0].breaks.is_empty());
+    // The census begins a second after the program's first context, and ends the window that was open.
+    let seconds = last.end_ns.saturating_sub(windows[0].start_ns) as f64 / 1e9;
+    assert!((0.99..1.8).contains(&seconds), "{seconds} s in {} windows", windows.len());
 }
 
 #[test]

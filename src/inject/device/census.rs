@@ -114,13 +114,13 @@ pub(super) struct Chunk {
 
 impl Metered {
     /// Takes a census if it is time for one. `alone`: this is the process's only GPU.
-    pub(super) fn census_if_due(&mut self, alone: bool) {
+    pub(super) fn census_if_due(&mut self, alone: bool, keep: &mut dyn FnMut(Vec<Record>)) {
         let now = monotonic_ns();
         let (Mode::Counting { group, .. }, Some(cupti)) = (&self.mode, self.cupti) else { return };
         if self.stranger_waits() {
             let launches = self.censuses.asked.map_or_else(|| self.budget.burst(self.censuses.step).0, |a| a.launches);
             if let Some(held) = self.end_roll_at_stranger() {
-                self.census(cupti, launches, None, Some(held));
+                self.census(cupti, launches, None, Some(held), keep);
             }
             return;
         }
@@ -136,7 +136,7 @@ impl Metered {
         if let Some(asked) = self.censuses.asked {
             self.censuses.next_ns = wait(Duration::from_millis(200));
             self.pause_roll();
-            self.census(cupti, asked.launches, None, None);
+            self.census(cupti, asked.launches, None, None, keep);
             return;
         }
         let settled = self.schedule.as_ref().is_some_and(|s| s.settled(*group));
@@ -163,7 +163,7 @@ impl Metered {
         if self.paid(now) {
             let (launches, _) = self.budget.burst(self.censuses.step);
             let step = self.censuses.step.filter(|s| launches % s == 0);
-            self.census(cupti, launches, step, None);
+            self.census(cupti, launches, step, None, keep);
         }
     }
 
@@ -227,7 +227,14 @@ impl Metered {
     }
 
     /// Takes a census of so many launches. `held`: the gate, where it is closed already.
-    fn census(&mut self, cupti: Cupti, launches: usize, step: Option<usize>, held: Option<gate::Closed>) {
+    fn census(
+        &mut self,
+        cupti: Cupti,
+        launches: usize,
+        step: Option<usize>,
+        held: Option<gate::Closed>,
+        keep: &mut dyn FnMut(Vec<Record>),
+    ) {
         let (Mode::Counting { group, until_ns, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
         let (group, until_ns) = (*group, *until_ns);
         if !self.use_gate {
@@ -259,8 +266,9 @@ impl Metered {
         let start_ns = monotonic_ns();
         burst::allow(chunk.min(launches));
         let opened = Boundary { took_ns: start_ns - before_ns, exposed_ns: start_ns - before_ns, ..closed.let_through() };
-        // The program goes on: there is time for what the window before counted.
+        // The program goes on: there is time for what the window before counted. If it is killed in the census, that is not lost.
         self.write_counted(before_ns, collected);
+        keep(self.take_records());
         let Through { chunks, profiler, mut why, lost } = self.chunks(profiler, &mut counters, launches, chunk);
         let end_ns = monotonic_ns();
         let Some(profiler) = profiler else {
