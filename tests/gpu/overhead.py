@@ -6,8 +6,8 @@ A couple is two processes forked from a parent that has imported torch and not s
 They take turns on the GPU and on the same few processors, a block of a work each, so that temperature, clocks and other tenants of the machine change for both alike (left to
 the scheduler, processes of one program on a virtual machine of 16 processors took 22 to 28 ms of CPU for the same step): a pair is a
 metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision, few and wide layers so that the CPU is far
-ahead of the GPU, on one row of 1024 tokens, and on four of 2048 (at the power limit of an H100, where the clock moves and pairs scatter by 1 %); a step of about 220 M in
-deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large matrix products.
+ahead of the GPU, on one row of 1024 tokens, waited for every ten, and on four of 2048 (at the power limit of an H100, where the clock moves and pairs scatter by 1 %); a step of about
+220 M in deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large matrix products.
 
 What an open counter session does to the whole chip the bare process would feel too. So the bare process also times the GPU-bound step while no
 metered process is alive yet: `beside_meter` is its time beside the metered one over its time alone.
@@ -26,9 +26,11 @@ import traceback
 # The metered process works until its survey is over and a window of so many seconds has ended: the meter is at its steady work then.
 STEADY_S = 2.0
 # Repetitions in a block: half a second or so, long against what switching between the processes disturbs.
-BLOCK = {"gpu_bound": 20, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
+BLOCK = {"gpu_bound": 2, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
+# Steps in a repetition, where it is not one.
+EACH = {"gpu_bound": 10}
 # The bare process alone.
-ALONE = 40
+ALONE = 5
 # Processors for both: the launching thread, autograd's and the meter's.
 PROCESSORS = 3
 # Layers, hidden size, heads and MLP of 1.07 B parameters.
@@ -119,7 +121,12 @@ def works():
         for _ in range(20):
             a @ a
 
-    return {"gpu_bound": lambda: big(ids_one), "gpu_bound_full": lambda: big(ids_four), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
+    def gpu_bound():
+        # Waited for now and then, as trainers do when they log.
+        for _ in range(EACH["gpu_bound"]):
+            big(ids_one)
+
+    return {"gpu_bound": gpu_bound, "gpu_bound_full": lambda: big(ids_four), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
 
 
 def on_few_processors():
@@ -203,11 +210,11 @@ def couple(library, evidence, cupti, pairs, ratios, bare_s):
     """One metered and one bare process; adds the ratios of their pairs. Returns the bare process's step beside the metered one over alone, the metered
     one's boundaries (ms) while it was alone, and parameters."""
     bare = Child()
-    alone = statistics.median(bare.run("gpu_bound", ALONE))
+    alone = statistics.median(bare.run("gpu_bound", ALONE)) / EACH["gpu_bound"]
     metered = Child(library, evidence, cupti)
     began = time.monotonic()
     while not steady(evidence):
-        metered.run("gpu_bound", 20)
+        metered.run("gpu_bound", 2)
         if time.monotonic() - began > 30:
             raise RuntimeError(f"no long window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(evidence)]}")
     # From here on the other process is on the GPU too, and a boundary waits for its turn there.
@@ -218,7 +225,7 @@ def couple(library, evidence, cupti, pairs, ratios, bare_s):
         for index in range(pairs):
             # Who comes first alternates, so that what the second finds favours neither.
             order = (metered, bare) if index % 2 else (bare, metered)
-            block = {child: statistics.median(child.run(name, times)) for child in order}
+            block = {child: statistics.median(child.run(name, times)) / EACH.get(name, 1) for child in order}
             ratios[name].append(block[metered] / block[bare])
             bare_s[name].append(block[bare])
             beside += [block[bare]] if name == "gpu_bound" else []
