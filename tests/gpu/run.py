@@ -163,6 +163,30 @@ def fw(c):
     os.remove(program)
 
 
+def multi(c):
+    """Two GPUs: two ranks of a job, and one process."""
+    if c.args.stand_in:
+        return
+    truth, workload = os.path.join(c.args.out, "truth.json"), os.path.join(HERE, "workload.py")
+    status, _, _ = c.metered("multi-ranks", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", workload, "ranks", truth, "6"])
+    value, more = None, {}
+    if status == 0:
+        report, true = c.report("multi-ranks"), [json.load(open(f"{truth}.{rank}"))["flop"] for rank in range(2)]
+        value = abs(int(report["total"]["flop"]) / sum(true) - 1)
+        more = {"true": [str(n) for n in true], "devices": len(report["devices"]), "processes": len(report["processes"])}
+    c.row("multi.ranks", value, 1e-6, "<=", **more)
+    status, _, _ = c.metered("multi-two_gpus", [sys.executable, workload, "two_gpus", truth, "6"])
+    value, more = None, {}
+    if status == 0:
+        report, true = c.report("multi-two_gpus"), json.load(open(truth))
+        value = abs(int(report["total"]["flop"]) / true["flop"] - 1)
+        # Each by itself.
+        each = sorted(int(d["flop"]) for d in report["devices"])
+        value = max(value, *(abs(n / m - 1) for n, m in zip(each, sorted(true["each"]))))
+        more = {"true": [str(n) for n in true["each"]], "each": [str(n) for n in each]}
+    c.row("multi.two_gpus", value, 1e-6, "<=", **more)
+
+
 def start(c):
     truth = os.path.join(c.args.out, "truth.json")
     one = [c.args.bin, "demo", "--bare", "--truth", truth, "--kernel", "wgmma_bf16", "--launches", "1", "--tiny"]
@@ -358,7 +382,7 @@ def estimate(c):
 
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
 # Those that run only when they are named: they take long, or need more than PyTorch.
-MORE = {"reconcile": reconcile, "callback": callback, "estimate": estimate} | kernels.CHECKS | peers.CHECKS | witness.CHECKS
+MORE = {"multi": multi, "reconcile": reconcile, "callback": callback, "estimate": estimate} | kernels.CHECKS | peers.CHECKS | witness.CHECKS
 
 
 def main():

@@ -122,6 +122,46 @@ def spawn(path, seconds):
     sys.exit(process.exitcode)
 
 
+def ranks(path, seconds):
+    """A rank of a job on several GPUs, as torchrun starts it: products, and sums over all ranks by NCCL. Each writes a file of its own, PATH.RANK."""
+    import torch
+    import torch.distributed as dist
+
+    rank = int(os.environ["LOCAL_RANK"])
+    torch.cuda.set_device(rank)
+    dist.init_process_group("nccl")
+    a, b = operands()
+    calls, start = 0, time.monotonic()
+    going = torch.ones(1, device="cuda")
+    while going.item():
+        for _ in range(100 + 100 * rank):
+            c = a @ b
+        dist.all_reduce(c)
+        calls += 100 + 100 * rank
+        # All go on for as long as the first.
+        going.fill_(float(time.monotonic() - start < seconds))
+        dist.broadcast(going, 0)
+    torch.cuda.synchronize()
+    write(f"{path}.{rank}", calls * FLOP)
+    dist.destroy_process_group()
+
+
+def two_gpus(path, seconds):
+    """One process that uses two GPUs, the second twice as much."""
+    import torch
+
+    pairs = [(a.to(f"cuda:{i}"), b.to(f"cuda:{i}")) for a, b in [operands()] for i in range(2)]
+    calls, start = [0, 0], time.monotonic()
+    while time.monotonic() - start < seconds:
+        for device, (a, b) in enumerate(pairs):
+            for _ in range(50 + 50 * device):
+                a @ b
+            calls[device] += 50 + 50 * device
+        for device in range(2):
+            torch.cuda.synchronize(device)
+    write(path, sum(calls) * FLOP, each=[n * FLOP for n in calls])
+
+
 def kineto(path, seconds):
     """Three profiles of 500 products inside the run."""
     import torch
@@ -147,4 +187,4 @@ def kineto(path, seconds):
 if __name__ == "__main__":
     mode, path = sys.argv[1], sys.argv[2]
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 5.0
-    {f.__name__: f for f in (eager, compiled, cuda_graph, streams, jax, fork, spawn, kineto)}[mode](path, seconds)
+    {f.__name__: f for f in (eager, compiled, cuda_graph, streams, jax, fork, spawn, ranks, two_gpus, kineto)}[mode](path, seconds)
