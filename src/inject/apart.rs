@@ -70,13 +70,16 @@ pub(super) fn stop() {
 
 /// Does something there, and returns when it is done. Where there is no such thread, or the work ended in a panic there: here.
 pub(super) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let to = WORK.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(to, _)| to.clone());
-    let Some(to) = to else { return guard::shield(work) };
+    let Some(to) = to() else { return guard::shield(work) };
     let (send, done) = mpsc::channel();
     to.send(Box::new(move || drop(send.send(work())))).ok()?;
     let result = done.recv().ok();
     say::pass_on();
     result
+}
+
+fn to() -> Option<mpsc::Sender<Work>> {
+    WORK.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(to, _)| to.clone())
 }
 
 /// Leaves the program's table for an empty one, if that is allowed, in which the standard streams lead nowhere: what is opened later must not get their numbers.
@@ -104,30 +107,66 @@ fn own_table() -> bool {
 
 /// Something that has to do with files: used and dropped on that thread alone.
 #[derive(Debug)]
-pub(super) struct Apart<T: Send + 'static>(ManuallyDrop<Option<T>>);
+pub(super) struct Apart<T: Send + 'static>(ManuallyDrop<Option<Place<T>>>);
+
+/// Where it is.
+#[derive(Debug)]
+enum Place<T> {
+    Here(T),
+    /// There, with work that nobody waited for; it comes back when that is done.
+    There(mpsc::Receiver<T>),
+}
+
+impl<T> Place<T> {
+    /// On that thread, which does one thing after the other, it is there by now.
+    fn get(self) -> Option<T> {
+        match self {
+            Self::Here(it) => Some(it),
+            Self::There(back) => back.recv().ok(),
+        }
+    }
+}
 
 impl<T: Send + 'static> Apart<T> {
     /// Makes it there. Holds nothing when that failed.
     pub(super) fn new(make: impl FnOnce() -> T + Send + 'static) -> Self {
-        Self(ManuallyDrop::new(run(make)))
+        Self(ManuallyDrop::new(run(make).map(Place::Here)))
     }
 
     /// Does something with it there. None when it is lost: to a panic of its own.
     pub(super) fn with<R: Send + 'static>(&mut self, f: impl FnOnce(&mut T) -> R + Send + 'static) -> Option<R> {
-        let mut it = self.0.take()?;
+        let place = self.0.take()?;
         let (it, result) = run(move || {
+            let mut it = place.get()?;
             let result = f(&mut it);
-            (it, result)
-        })?;
-        *self.0 = Some(it);
+            Some((it, result))
+        })??;
+        *self.0 = Some(Place::Here(it));
         Some(result)
+    }
+
+    /// The same without waiting for it: while launches may come to wait, a file system must not be waited for.
+    pub(super) fn post(&mut self, f: impl FnOnce(&mut T) + Send + 'static) {
+        let Some(place) = self.0.take() else { return };
+        let (send, back) = mpsc::channel();
+        let work = move || {
+            if let Some(mut it) = place.get() {
+                f(&mut it);
+                let _ = send.send(it);
+            }
+        };
+        match to() {
+            Some(to) => drop(to.send(Box::new(work))),
+            None => drop(guard::shield(work)),
+        }
+        *self.0 = Some(Place::There(back));
     }
 }
 
 impl<T: Send + 'static> Drop for Apart<T> {
     fn drop(&mut self) {
-        if let Some(it) = self.0.take() {
-            run(move || drop(it));
+        if let Some(place) = self.0.take() {
+            run(move || drop(place.get()));
         }
     }
 }
@@ -146,6 +185,14 @@ mod tests {
         let (fd, name) = file.with(|f| (f.as_raw_fd(), std::fs::read_link(format!("/proc/thread-self/fd/{}", f.as_raw_fd())))).expect("it");
         assert_eq!(name.expect("a link").to_str(), Some("/dev/zero"));
         assert_ne!(std::fs::read_link(format!("/proc/self/fd/{fd}")).ok().as_deref().and_then(|p| p.to_str()), Some("/dev/zero"));
+        // Work that nobody waits for is done in its turn.
+        let (send, done) = mpsc::channel();
+        for n in 0..3 {
+            let send = send.clone();
+            file.post(move |f| send.send((n, f.as_raw_fd())).expect("a receiver"));
+        }
+        assert_eq!(file.with(|f| f.as_raw_fd()), Some(fd));
+        assert_eq!(done.try_iter().collect::<Vec<_>>(), [(0, fd), (1, fd), (2, fd)]);
         drop(file);
         assert_eq!(
             run(|| std::fs::read_dir("/proc/thread-self/fd").expect("a table").count()),
@@ -154,5 +201,8 @@ mod tests {
         );
         stop();
         assert_eq!(run(|| 7), Some(7), "without the thread it is done here");
+        let mut number = Apart::new(|| 7);
+        number.post(|n| *n += 1);
+        assert_eq!(number.with(|n| *n), Some(8));
     }
 }

@@ -111,6 +111,12 @@ impl Journal {
         }
     }
 
+    /// Adds records, and writes what waits.
+    pub(super) fn keep(&mut self, records: Vec<Record>) {
+        records.into_iter().for_each(|record| self.add(record));
+        self.flush();
+    }
+
     /// Writes what waits.
     pub(super) fn flush(&mut self) {
         if self.waiting.is_empty() {

@@ -420,7 +420,7 @@ impl Meter {
             }
             let Some(mut metered) = self.devices[slot].take() else { continue };
             if metered.alive() {
-                metered.tend(alone, &mut |records| self.keep(records));
+                metered.tend(alone, &mut |records| self.keep_soon(records));
                 self.devices[slot] = Some(metered);
             } else {
                 self.lose(slot, metered);
@@ -449,10 +449,7 @@ impl Meter {
         }
         let often = *resets > RESETS;
         let records = lost.lost(often);
-        self.journal.with(|journal| {
-            records.into_iter().for_each(|r| journal.add(r));
-            journal.flush();
-        });
+        self.journal.with(|journal| journal.keep(records));
     }
 
     /// Brings what the devices have to say into the evidence. True if there was anything.
@@ -467,28 +464,31 @@ impl Meter {
 
     /// Brings records of a device into the evidence, and that to the file system.
     fn keep(&mut self, records: Vec<Record>) {
-        self.hear();
-        self.journal.with(|journal| {
-            records.into_iter().for_each(|r| journal.add(r));
-            journal.flush();
-        });
+        let all = self.with_what_was_said(records);
+        self.journal.with(move |journal| journal.keep(all));
     }
 
-    /// Brings what the program has said since the last window into the evidence, before that window.
-    fn hear(&mut self) {
+    /// The same, by and by.
+    fn keep_soon(&mut self, records: Vec<Record>) {
+        let all = self.with_what_was_said(records);
+        self.journal.post(move |journal| journal.keep(all));
+    }
+
+    /// What the program has said since the last window, and then these records.
+    fn with_what_was_said(&mut self, records: Vec<Record>) -> Vec<Record> {
+        let mut all = Vec::new();
         let declared = api::declared();
         if declared != self.declared {
             self.declared = declared.clone();
-            self.add(Record::Declare(declared));
+            all.push(Record::Declare(declared));
         }
         let (model, work) = api::texts();
         self.phases.extend(api::phases());
-        let said = model.map(|declared| Record::Model(Declared { declared })).into_iter();
-        let said = said.chain(work.map(|declared| Record::Work(Declared { declared })));
-        let said: Vec<Record> = said.chain(self.phases.drain(..).map(Record::Phase)).collect();
-        if !said.is_empty() {
-            self.journal.with(|journal| said.into_iter().for_each(|r| journal.add(r)));
-        }
+        all.extend(model.map(|declared| Record::Model(Declared { declared })));
+        all.extend(work.map(|declared| Record::Work(Declared { declared })));
+        all.extend(self.phases.drain(..).map(Record::Phase));
+        all.extend(records);
+        all
     }
 
     /// Looks for a libcupti that was loaded after ours, and gives way to it: two copies in use silence the framework's profiler.
@@ -579,11 +579,12 @@ impl Meter {
         if !self.begun() {
             return;
         }
-        self.hear();
+        let said = self.with_what_was_said(Vec::new());
         let (tokens, steps) = api::progress();
         let reason = if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned();
         let meter_cpu_ns = apart::meter_cpu_ns();
         self.journal.with(move |journal| {
+            said.into_iter().for_each(|r| journal.add(r));
             journal.add(Record::End(End { reason, lines_lost: journal.dropped(), tokens, steps, meter_cpu_ns }));
             journal.close();
         });

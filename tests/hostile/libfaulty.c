@@ -1,7 +1,7 @@
 /* Stands between the meter and the C library, and makes what it calls there fail on demand; what everybody else calls goes through.
  *
  * FAULTY is `<function>=<errno>`, `<function>=hang:<ms>` or `<function>=short` (a write of one byte), each with `@<n>` for the n-th call alone or `@<n>+` from
- * then on. FAULTY_CALLS names a file that gets the name of each function when the meter calls it for the first time. CLOCK makes the C library's clocks
+ * then on; with FAULTY_TEXT only writes of lines of JSON that have this text in them count. FAULTY_CALLS names a file that gets the name of each function when the meter calls it for the first time. CLOCK makes the C library's clocks
  * strange, for everybody: frozen, backwards, forwards, jumps, fails. */
 #include <elf.h>
 #include <stdatomic.h>
@@ -149,9 +149,22 @@ static long strange(long clock, struct times *time) {
     return answer;
 }
 
+static const char *text;
+
+/* Whether a call is one of those that are meant. */
+static int meant(int i, const char *bytes, unsigned long length) {
+    if (text == NULL || i != index_write) return 1;
+    unsigned long n = strlen(text);
+    /* The variable itself may be written too. */
+    if (length == 0 || bytes[0] != '{') return 0;
+    for (unsigned long at = 0; at + n <= length; at++)
+        if (strncmp(bytes + at, text, n) == 0) return 1;
+    return 0;
+}
+
 #define WRAP(name, kind)                                                                                                                          \
     long name(long a, long b, long c, long d, long e, long f) {                                                                                   \
-        if (here(__builtin_return_address(0)) && fails(index_##name)) {                                                                           \
+        if (here(__builtin_return_address(0)) && meant(index_##name, (const char *)b, c) && fails(index_##name)) {                                                                           \
             if (cut) return all[index_##name].real(a, b, c > 1 ? 1 : c, d, e, f, 0);                                                              \
             if (index_##name == index_close) all[index_##name].real(a, b, c, d, e, f, 0);                                                         \
             return answer(index_##name);                                                                                                          \
@@ -184,6 +197,7 @@ __attribute__((constructor)) static void begin(void) {
     RESOLVE(realloc, ZERO)
     calls = getenv("FAULTY_CALLS");
     strange_clock = getenv("CLOCK");
+    text = getenv("FAULTY_TEXT");
     target = getenv("FAULTY");
     if (target != NULL) {
         const char *what = strstr(target, "=") + 1, *when = strstr(target, "@");

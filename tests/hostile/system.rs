@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::{Command, Output},
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use flopsprof::evidence::{
@@ -208,6 +209,33 @@ fn every_call_of_the_c_library_may_fail() {
     faults.retain(|f| f.contains(&only));
     let count = race::each(&faults, Clone::clone, |fault| drop(survives(fault)));
     eprintln!("faults: {count} in {} functions of the C library, all survived", called.len());
+}
+
+/// The window before a census is brought into the file while the census goes on: a file system that hangs then holds no launch of it.
+#[test]
+fn a_file_system_that_hangs_in_a_census_holds_no_launch() {
+    let bench = |fault: &str| {
+        let bench = Bench::new().env("FLOPSPROF_CENSUS", "1:200").env("FLOPSPROF_WINDOW", "60").env("FLOPSPROF_REPORT", "0");
+        let mut command = bench.command(false, "steps", &["400", "10000"]);
+        let (shim, ours) = (compiled("hostile", "libfaulty.so"), library("flopsprof"));
+        command
+            .env("LD_PRELOAD", format!("{}:{}", ours.display(), shim.display()))
+            .env("FAULTY", fault)
+            .env("FAULTY_TEXT", "\"type\":\"window\"");
+        let began = Instant::now();
+        let output = race::output(&mut command);
+        let took = began.elapsed();
+        (bench.compare(&output.clone(), output), took)
+    };
+    let (outcome, alone) = bench("write=hang:1@1000000");
+    let files = outcome.evidence();
+    let census = files[0].lines.iter().find_map(|l| if let Record::Kernels(k) = &l.record { k.window } else { None }).expect("a census");
+    // The window before it, whose index is one less, and so is its number among windows; and the census's own.
+    for number in [census, census + 1] {
+        let (outcome, took) = bench(&format!("write=hang:3000@{number}"));
+        assert!(outcome.ended().ended, "{:?}", outcome.said);
+        assert!(took < alone + Duration::from_millis(1500), "window {number}: {took:?}, and {alone:?} without it");
+    }
 }
 
 /// A byte at a time, with each byte whole: nothing is lost.
