@@ -152,7 +152,8 @@ impl Cpus {
         let mut found = false;
         for tid in threads(pid) {
             let comm = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
-            if comm.trim_end() != "flopsprof" {
+            // That of the program may have the name too: `flopsprof demo`.
+            if tid == pid || !comm.starts_with("flopsprof") {
                 continue;
             }
             found = true;

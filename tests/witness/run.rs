@@ -1,6 +1,9 @@
 //! `flopsprof run` brings its witness along, and the report says how much was metered.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -51,6 +54,53 @@ fn a_job_alone_is_complete() {
     let verify = flopsprof(&bench).arg("verify").arg(bench.out()).output().expect("the command");
     assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
     assert_eq!(report["processes"].as_array().expect("processes").len(), 1, "the witness is no metered process");
+}
+
+/// Where the CPU has counters (here a stand-in's), what a job executes on it is counted by the codes of its maker, scaled up where events took turns, and told beside the GPU's.
+#[test]
+fn what_the_cpu_executes_is_counted_where_it_has_counters() {
+    let _alone = alone();
+    let intel: Vec<u64> = (0..8).map(|bit| (1 << (8 + bit)) | 0xc7).collect();
+    // FLOP of one count of each: scalars, then 128, 256 and 512 bits, doubles before singles.
+    for (vendor, codes, flop) in [("GenuineIntel", intel, 1 + 1 + 2 + 4 + 4 + 8 + 8 + 16), ("AuthenticAMD", vec![0xf03], 1)] {
+        let bench = Bench::new();
+        let (cpuinfo, log) = (bench.dir.path().join("cpuinfo"), bench.dir.path().join("events"));
+        std::fs::write(&cpuinfo, format!("processor\t: 0\nvendor_id\t: {vendor}\n")).expect("a file");
+        // As `flopsprof run` starts it, which keeps LD_PRELOAD from it.
+        let held = Held::start(bench.command(true, "held", &["100"]));
+        let mut watch = flopsprof(&bench);
+        watch.args(["watch", "--job", &held.pid.to_string(), "--out"]).arg(bench.out());
+        watch.env("LD_PRELOAD", zoo("libpmu.so")).env("PMU_CPUINFO", &cpuinfo).env("PMU_LOG", &log).stdin(Stdio::null());
+        let mut watch = watch.spawn().expect("starting the witness");
+        // It says nothing when all is well: at work it is when its file is there.
+        let until = Instant::now() + Duration::from_secs(20);
+        while records(&bench.out()).is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        held.work();
+        // SAFETY: a signal to our own child.
+        unsafe { libc::kill(watch.id().cast_signed(), libc::SIGTERM) };
+        assert!(watch.wait().expect("waiting").success());
+        let opened: std::collections::BTreeSet<u64> = std::fs::read_to_string(&log)
+            .expect("events")
+            .lines()
+            .filter_map(|l| u64::from_str_radix(l.strip_prefix("4 0x")?, 16).ok())
+            .collect();
+        assert_eq!(opened, codes.iter().copied().collect(), "{vendor}");
+        let c = &report(&bench)["completeness"];
+        let job = &c["cpu"]["job"];
+        let events = job["opened"].as_u64().expect("a number");
+        assert!(events > 0 && c["no_pmu"].as_str().is_none_or(str::is_empty), "{c:#}");
+        // Each counted in half of its time.
+        assert_eq!(
+            (job["flop"].as_u64(), job["cycles"].as_u64()),
+            (Some(events * flop * 2_000_000), Some(events * 10_000_000)),
+            "{vendor}: {job:#}"
+        );
+        assert_eq!(job["floating_point"].as_object().map(serde_json::Map::len), Some(codes.len()));
+        let text = flopsprof(&bench).arg("report").arg(bench.out()).output().expect("the command");
+        assert!(String::from_utf8_lossy(&text.stdout).contains(&format!("{} FLOP on the CPU", events * flop * 2_000_000)));
+    }
 }
 
 #[test]
