@@ -1,20 +1,23 @@
 //! The planner against NVIDIA's real profiler host library, which needs no GPU.
 
+mod sampling;
 mod wheels;
+
+use std::sync::{Mutex, PoisonError};
 
 use cupti_sys::{
     Cupti,
     raw::{self, Params},
 };
-use flopsprof::counter::{
-    host::Host,
-    plan,
-    sampling::{Sampler, TENSOR},
-};
+use flopsprof::counter::{host::Host, plan};
+
+/// NVIDIA's host functions are not for several threads at once.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The groups that GH100 needs, and what it counts all the time, were read off this library and checked on an H200.
 #[test]
 fn real_chips_are_planned_by_nvidias_library() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let cupti = Cupti::open(&wheels::find(&wheels::fetch("nvidia-cuda-cupti==13.0.85"), "libcupti.so.13")).unwrap();
     // 999 without a GPU, and the host functions work.
     // SAFETY: nothing goes in but the size.
@@ -42,25 +45,9 @@ fn real_chips_are_planned_by_nvidias_library() {
     }
 }
 
-/// Tensor cycles and SM cycles can be sampled together where a witness is asked for that, by the word of NVIDIA's oldest library and of a newer one; and without a GPU
-/// that is an error, and no crash.
 #[test]
 fn real_chips_sample_tensor_cycles_in_one_pass() {
-    for (wheel, name, chips) in [
-        ("nvidia-cuda-cupti-cu12==12.6.80", "libcupti.so.12", &["GA100", "GA102", "AD102", "GH100"][..]),
-        ("nvidia-cuda-cupti==13.0.85", "libcupti.so.13", &["GA100", "GA102", "AD102", "GH100", "GB100", "GB110", "GB202"]),
-    ] {
-        let cupti = Cupti::open(&wheels::find(&wheels::fetch(wheel), name)).unwrap();
-        // SAFETY: nothing goes in but the size.
-        let _ = unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };
-        let metrics = [TENSOR, plan::CYCLES].map(|m| std::ffi::CString::new(m).unwrap());
-        for chip in chips {
-            let host = Host::sampling(cupti, chip).unwrap();
-            assert_eq!(host.config(&metrics).unwrap().passes, 1, "{wheel}: {chip}");
-        }
-        // Turing takes two passes for it: it is said, and GPM goes on.
-        let host = Host::sampling(cupti, "TU102").unwrap();
-        assert_eq!(host.config(&metrics).unwrap().passes, 2, "{wheel}");
-        assert!(std::path::Path::new("/dev/nvidiactl").exists() || Sampler::begin(cupti, 0).is_err(), "{wheel}: there is no GPU here");
-    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let chips = ["GA100", "GA102", "AD102", "GH100", "GB100", "GB110", "GB202"];
+    sampling::in_one_pass("nvidia-cuda-cupti==13.0.85", "libcupti.so.13", &chips);
 }
