@@ -100,12 +100,17 @@ def _version(tensor):
         return None
 
 
+def begins(positions):
+    """Where in each row of position ids the next one begins a document."""
+    return positions[:, 1:] <= positions[:, :-1]
+
+
 def _numbers(torch, name, rows):
     """What there is to know of a mask or of position ids, on its device; nothing of what is no row of tokens each."""
     if rows.dim() != 2 or rows.shape[1] < 2:
         return []
     if name == "position_ids":
-        return [rows[:, 1:] <= rows[:, :-1]]
+        return [begins(rows)]
     # A sum is the count of ones; where there are other values the least and the greatest say so.
     bounds = [] if rows.dtype == torch.bool else [bound.long().view(1) for bound in rows.aminmax()]
     return [rows.sum(1, dtype=torch.int64), *bounds]

@@ -21,7 +21,7 @@ use cupti_sys::{
     raw::{self, CallbackDomain, Params},
 };
 use flopsprof::counter::{
-    host::Host,
+    host::{Host, chip_name},
     plan,
     session::{Group, RangeProfiler, Ranges},
 };
@@ -91,11 +91,7 @@ fn main() -> Result<()> {
     let _ = unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };
     println!("CUPTI {:?} on {}", cupti.version(), context.name()?);
     bench.measure("loaded")?;
-    let mut p = raw::DeviceGetChipName::sized();
-    // SAFETY: an index goes in.
-    unsafe { cupti.device_get_chip_name(&mut p) }?;
-    // SAFETY: CUPTI's own string.
-    let chip = unsafe { cupti_sys::strings(&raw const p.chip_name, 1) }.pop().ok_or("a chip has a name")?;
+    let chip = chip_name(cupti, 0)?;
     let host = Host::open(cupti, &chip)?;
     let mut group = Group::new(&host, &plan::of_chip(&host)?.groups[0])?;
     // SAFETY: the context lives until the end of this function.

@@ -16,7 +16,7 @@ use cupti_sys::{
     raw::{self, Params},
 };
 use flopsprof::counter::{
-    host::Host,
+    host::{Host, chip_name},
     plan,
     session::{Group, RangeProfiler, Ranges},
 };
@@ -39,11 +39,7 @@ fn load(path: &Path) -> Result<Session> {
     let cupti = Cupti::open(path).map_err(|e| e.to_string())?;
     // SAFETY: nothing goes in but the size.
     unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) }?;
-    let mut p = raw::DeviceGetChipName::sized();
-    // SAFETY: an index goes in.
-    unsafe { cupti.device_get_chip_name(&mut p) }?;
-    // SAFETY: CUPTI's own string.
-    let chip = unsafe { cupti_sys::strings(&raw const p.chip_name, 1) }.pop().ok_or("a chip has a name")?;
+    let chip = chip_name(cupti, 0)?;
     let host = Host::open(cupti, &chip)?;
     let groups = plan::of_chip(&host)?.groups;
     Ok(Session { cupti, host, groups, profiler: None, open: None })

@@ -28,7 +28,11 @@ const EIO: i32 = 5;
 
 /// The program with the shim, and with the meter before it.
 fn command(bench: &Bench, metered: bool) -> Command {
-    let mut command = bench.command(false, PROGRAM.0, PROGRAM.1);
+    shimmed(bench, metered, PROGRAM)
+}
+
+fn shimmed(bench: &Bench, metered: bool, (program, args): (&str, &[&str])) -> Command {
+    let mut command = bench.command(false, program, args);
     let shim = compiled("hostile", "libfaulty.so");
     let shim = shim.to_str().expect("UTF-8");
     let ours = library("flopsprof");
@@ -216,12 +220,8 @@ fn every_call_of_the_c_library_may_fail() {
 fn a_file_system_that_hangs_in_a_census_holds_no_launch() {
     let bench = |fault: &str| {
         let bench = Bench::new().env("FLOPSPROF_CENSUS", "1:200").env("FLOPSPROF_WINDOW", "60").env("FLOPSPROF_REPORT", "0");
-        let mut command = bench.command(false, "steps", &["400", "10000"]);
-        let (shim, ours) = (compiled("hostile", "libfaulty.so"), library("flopsprof"));
-        command
-            .env("LD_PRELOAD", format!("{}:{}", ours.display(), shim.display()))
-            .env("FAULTY", fault)
-            .env("FAULTY_TEXT", "\"type\":\"window\"");
+        let mut command = shimmed(&bench, true, ("steps", &["400", "10000"]));
+        command.env("FAULTY", fault).env("FAULTY_TEXT", "\"type\":\"window\"");
         let began = Instant::now();
         let output = race::output(&mut command);
         let took = began.elapsed();

@@ -11,7 +11,7 @@ use crate::{
     alone,
     harness::{Bench, built},
     held::{Held, command},
-    watch::{Watch, flopsprof, launches, lost, seen},
+    watch::{Watch, environment, flopsprof, launches, lost, seen},
 };
 
 /// `flopsprof watch` where something is hidden from it.
@@ -19,11 +19,7 @@ fn hidden(bench: &Bench, hide: &str) -> Command {
     let mut shell = Command::new("unshare");
     let watch = format!("{hide}\nexec {} watch --launches all --out {}", env!("CARGO_BIN_EXE_flopsprof"), bench.out().display());
     shell.args(["--mount", "sh", "-ec", &watch]);
-    for (name, value) in flopsprof(bench).get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value);
-        }
-    }
+    shell.envs(environment(&flopsprof(bench)));
     shell
 }
 

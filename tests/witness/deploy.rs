@@ -6,7 +6,7 @@ use crate::{
     alone,
     harness::{Bench, zoo},
     held::Held,
-    watch::{Watch, flopsprof, launches, seen},
+    watch::{Watch, environment, flopsprof, launches, seen},
 };
 
 /// Text of a file below `deploy`.
@@ -34,22 +34,14 @@ fn witnessed(capabilities: &BTreeSet<String>) -> (Vec<String>, u64, u64, Option<
     let script = "mkdir own && mount -t tmpfs none own && cp lib/* own && export LD_LIBRARY_PATH=$PWD/own && exec setpriv --reuid 65534 --regid 65534 --clear-groups ./held 321";
     let mut job = Command::new("unshare");
     job.args(["--mount", "sh", "-ec", script]).current_dir(dir).env("SLURM_JOB_ID", "4711");
-    for (name, value) in bench.command(false, "held", &[]).get_envs() {
-        if let Some(value) = value {
-            job.env(name, value);
-        }
-    }
+    job.envs(environment(&bench.command(false, "held", &[])));
     let held = Held::start(job);
 
     let mut command = Command::new("setpriv");
     let set: Vec<String> = capabilities.iter().map(|c| format!("+{c}")).collect();
     command.arg(format!("--bounding-set=-all,{}", set.join(","))).args(["--inh-caps=-all", "--no-new-privs"]);
     command.arg(env!("CARGO_BIN_EXE_flopsprof")).args(["watch", "--launches", "all", "--out"]).arg(bench.out());
-    for (name, value) in flopsprof(&bench).get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
+    command.envs(environment(&flopsprof(&bench)));
     let watch = Watch::begin(command, &bench.out());
     let (said, pid) = (watch.said.clone(), held.pid);
     let made = held.work();

@@ -5,7 +5,10 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use crate::harness::{Bench, zoo};
+use crate::{
+    harness::{Bench, zoo},
+    watch::environment,
+};
 
 /// A program of the zoo that is ready to launch, and does when it is told.
 pub(crate) struct Held {
@@ -19,11 +22,10 @@ pub(crate) struct Held {
 pub(crate) fn command(bench: &Bench, before: &str, args: &[&str]) -> Command {
     let mut command = bench.command(false, "held", args);
     if !before.is_empty() {
-        let environment: Vec<_> = command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
         let mut shell = Command::new("unshare");
         let program = zoo("held");
         shell.args(["--mount", "sh", "-ec", &format!("{before}\nexec {} {}", program.display(), args.join(" "))]);
-        shell.envs(environment).current_dir(bench.dir.path());
+        shell.envs(environment(&command)).current_dir(bench.dir.path());
         command = shell;
     }
     command

@@ -1,6 +1,7 @@
 //! `flopsprof watch` beside a test.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -24,12 +25,13 @@ pub(crate) struct Watch {
 /// The command, with the bench's libraries.
 pub(crate) fn flopsprof(bench: &Bench) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flopsprof"));
-    for (name, value) in bench.command(false, "plain", &[]).get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
+    command.envs(environment(&bench.command(false, "plain", &[])));
     command
+}
+
+/// What a command sets, for another that runs in its place.
+pub(crate) fn environment(of: &Command) -> Vec<(OsString, OsString)> {
+    of.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect()
 }
 
 impl Watch {
