@@ -96,12 +96,14 @@ class State:
         if encoder_decoder or not comes(inputs):
             self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=name)
             return
-        if not self._at_exit:
+        first = not self._at_exit
+        if first:
             # A program of plain functions may end without a last `sync`.
             self._at_exit = atexit.register(self._end)
         with self._lock:
             self._coming.add(inputs, (attention, name))
-            if not fresh or self._overwritten:
+            # The first of a program is sent for at once: what is loaded and made room for then, is so before the training has got going.
+            if first or not fresh or self._overwritten:
                 self._coming.send()
             if len(self._coming) % TOGETHER == 0 or self._coming.bytes > MOST_BYTES:
                 self.settle(wait=len(self._coming) >= MOST)

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Folder for the evidence [default: FLOPSPROF_OUT, else flopsprof-<time>-<pid> here]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Steady length of a counting window, in seconds [default: 60]
+    /// Steady length of a counting window, in seconds [default: 60, growing to 300 in a run of 50 minutes]
     #[arg(long, value_name = "SECONDS")]
     window: Option<f64>,
     /// What the meter may cost, per cent of wall time: it governs how long windows are, how often counters change, and how often kernels are looked at

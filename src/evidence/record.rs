@@ -270,6 +270,9 @@ pub struct Window {
     /// What the meter made the program wait for, since the start. Not in evidence of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
+    /// How long the next window, open when this is written, is meant to be at most: what a kill can cost. Not in evidence of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_ns: Option<u64>,
 }
 
 /// Time that the meter took from the program, and how much it may take.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::environment as env;
-use crate::window::budget;
+use crate::window::{budget, schedule::Steady};
 
 /// Where evidence goes (a folder; made when the first context is seen).
 pub const OUT: &str = "FLOPSPROF_OUT";
@@ -58,8 +58,8 @@ const JOB_PLACE: [&str; 10] = [
 /// What SageMaker uploads when a job ends; evidence anywhere else in its container would be lost.
 const SAGEMAKER_UPLOADS: &str = "/opt/ml/output/data";
 
-/// Default steady window: with boundaries of some 30 ms, 0.05 % of the time.
-const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
+/// Default steady windows: with boundaries of some 30 ms, 0.05 % of a young run's time and 0.01 % of an old one's.
+const DEFAULT_WINDOW: Steady = Steady { young: Duration::from_secs(60), old: Duration::from_secs(300) };
 /// Shortest steady window, seconds: a hundred boundaries a second, for tests.
 const LEAST_WINDOW: f64 = 0.005;
 /// Default drain deadline: closing a window takes some 20 ms; the rest is for a file system that is slow.
@@ -72,8 +72,8 @@ pub struct Config {
     pub out: PathBuf,
     /// The libcupti to use, if one is named.
     pub cupti: Option<PathBuf>,
-    /// Steady window.
-    pub window: Duration,
+    /// Steady windows.
+    pub window: Steady,
     /// It was set: it is kept, whatever its boundaries cost.
     pub window_set: bool,
     /// Whether boundaries hold launches.
@@ -161,7 +161,9 @@ impl Config {
                 }
             },
         };
-        let window = seconds(WINDOW, DEFAULT_WINDOW, LEAST_WINDOW);
+        let window_set = env::var_os(WINDOW).is_some();
+        let asked = seconds(WINDOW, DEFAULT_WINDOW.young, LEAST_WINDOW);
+        let window = if window_set { Steady::always(asked) } else { DEFAULT_WINDOW };
         let drain = seconds(DRAIN, DEFAULT_DRAIN, 0.0);
         let overhead = match env::var(OVERHEAD).ok().map(|t| (t.trim().parse::<f64>(), t)) {
             None => budget::DEFAULT,
@@ -183,7 +185,7 @@ impl Config {
             out: out(),
             cupti: env::var_os(CUPTI).filter(|v| !v.is_empty()).map(PathBuf::from),
             window,
-            window_set: env::var_os(WINDOW).is_some(),
+            window_set,
             gate: env::var(GATE).map_or(true, |v| v.trim() != "0"),
             drain,
             overhead,

@@ -34,7 +34,7 @@ use crate::{
     window::{
         budget::{Budget, Cost},
         clock::monotonic_ns,
-        schedule::{self, Schedule},
+        schedule::{self, Schedule, Steady},
     },
     witness::nvml::{DeviceWitness, Witness},
 };
@@ -113,7 +113,7 @@ pub(super) struct Metered {
     /// When NVML was read last.
     read_ns: u64,
     index: u64,
-    steady: Duration,
+    steady: Steady,
     /// The steady window was set, and is not for the budget to change.
     steady_set: bool,
     use_gate: bool,
@@ -256,7 +256,7 @@ impl Metered {
             Mode::Counting { start_ns, until_ns, .. } => {
                 let (start_ns, until_ns) = (*start_ns, *until_ns);
                 let turn = self.age(now) / SHARED_PART;
-                let full_turn = now >= later(start_ns, turn.max(SHARED_TURN).min(self.steady));
+                let full_turn = now >= later(start_ns, turn.max(SHARED_TURN).min(self.steady.young));
                 if now >= until_ns || (full_turn && self.turn.wanted()) {
                     self.boundary();
                 } else if now >= later(start_ns, schedule::LOOK) && self.began_to_work(now) {
@@ -316,7 +316,7 @@ impl Metered {
         if matches!(self.mode, Mode::Counting { .. }) {
             let (end_ns, closed) = self.close();
             self.turn.give();
-            self.write_counted(end_ns, closed);
+            self.write_counted(end_ns, closed, None);
         } else if matches!(self.mode, Mode::Uncounted { .. }) {
             self.cut_uncounted(monotonic_ns());
         }

@@ -183,8 +183,13 @@ impl FileTotal {
     }
 }
 
-/// The longest that a window of this process can be.
+/// The longest that a window of this process can be: as it says itself, or, in older evidence and before its second window, by its configuration. Not less than the usual one,
+/// which a census fits in as well.
 fn open_window_ns(file: &ProcessEvidence) -> u64 {
+    let said = file.lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { w.next_ns } else { None }).max();
+    if let Some(said) = said {
+        return said.max(OPEN_WINDOW_NS);
+    }
     let set = file.start.configuration.get("FLOPSPROF_WINDOW").and_then(|w| w.trim().parse::<f64>().ok()).filter(|s| s.is_finite());
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is not negative")]
     set.map_or(OPEN_WINDOW_NS, |s| ((s.max(0.0) * 1e9) as u64).max(OPEN_WINDOW_NS))

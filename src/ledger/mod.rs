@@ -41,7 +41,7 @@ use witness::Witnessed;
 pub use file::FileTotal;
 pub use merge::Ledger;
 
-/// A process without its last record may have lost this much: one window at most, and windows are no longer than this by default.
+/// A process without its last record may have lost this much at least: one window at most, and in a young run none is longer by default.
 const OPEN_WINDOW_NS: u64 = 60_000_000_000;
 
 /// FLOP that the CUDA cores of one multiprocessor do at most in a cycle: 256 half-precision results, a multiply-add each (CUDA C++ Programming Guide,
@@ -150,7 +150,7 @@ pub struct ProcessTotal {
     pub metered_ns: u64,
     /// Launches held at boundaries, and the longest wait, ns.
     pub held: (u64, u64),
-    /// How long a window may be by its configuration, ns: what a kill can cost.
+    /// How long a window may be, ns: what a kill can cost.
     pub open_window_ns: u64,
     /// Faults that it reported.
     pub faults: u64,

@@ -63,7 +63,7 @@ def rows(length, fill, count, vocabulary):
 
 
 def timed(out, truth, length, seconds, tiny):
-    """A training in which the callback is on for every other pair of steps."""
+    """A training in which the callback is on, and, in its last third, for every other pair of steps."""
     import statistics
 
     import torch
@@ -79,6 +79,7 @@ def timed(out, truth, length, seconds, tiny):
         def __init__(self):
             super().__init__()
             self.spent, self.marks = {}, []
+            self.begun = None
 
         def inside(self, part, call, *args, **kwargs):
             if not self.on:
@@ -112,7 +113,7 @@ def timed(out, truth, length, seconds, tiny):
         def _forward(self, module, args, kwargs):
             return self.inside("forward", super()._forward, module, args, kwargs)
 
-    watched, steps, costs = Timed(), [], []
+    watched, steps, costs, always = Timed(), [], [], []
 
     class Watch(TrainerCallback):
         """Times steps from one begin to the next, and switches the callback."""
@@ -120,19 +121,26 @@ def timed(out, truth, length, seconds, tiny):
         def on_step_begin(self, args, state, control, **kwargs):
             steps.append((time.perf_counter(), watched.on))
             costs.append(watched.taken())
-            watched.on = len(steps) // 2 % 2 == 0
+            # What comes every ten seconds must not fall on half of the steps.
+            watched.begun = watched.begun or time.monotonic()
+            alternating = time.monotonic() - watched.begun > seconds * 2 / 3
+            watched.on = not alternating or len(steps) // 2 % 2 == 0
+            always.append(not alternating)
 
     train(out, "full", length, "padded", seconds, tiny, [Watch(), watched])
-    # The first steps find memory to copy to and the library: once, and not in each. Of the others the mean, because batches are counted some at a time.
+    # The first steps find memory to copy to and the library: once, and not in each. Of the others in which it is on the mean, because batches are counted some at a time.
     first = 10
-    length_of = {on: [b[0] - a[0] for a, b in zip(steps[first:], steps[first + 1 :]) if b[1] == on] for on in (True, False)}
+    # At a step's begin it is heard how the one before was.
+    alternating = [(a[0], *b) for a, b, each in zip(steps, steps[1:], always) if not each]
+    length_of = {state: [end - begin for begin, end, on in alternating if on == state] for state in (True, False)}
     off, on = (statistics.median(length_of[state]) for state in (False, True))
-    spent = [(sum(parts.values()), gpu, parts) for parts, gpu in costs[first:] if parts]
+    spent = [(sum(parts.values()), gpu, parts) for (parts, gpu), each in list(zip(costs[1:], always))[first:] if each]
     host, gpu = (statistics.mean(s[n] for s in spent) for n in range(2))
     parts = {name: statistics.mean(s[2].get(name, 0.0) for s in spent) for name in ("step_begin", "forward", "step_end")}
-    once = sum(sum(parts.values()) for parts, _ in costs[:first])
+    once = sum(sum(parts.values()) for parts, _ in costs[: first + 1])
     # Where the CPU is ahead the GPU's share is what a step gets longer by, where the GPU is ahead the CPU's.
-    said = {"cost": max(host, gpu) / off, "host_s": host, "gpu_s": gpu, "parts_s": parts, "first_s": once, "step_s": off, "ratio": on / off, "steps": len(steps)}
+    said = {"cost": max(host, gpu) / off, "host_s": host, "gpu_s": gpu, "parts_s": parts, "first_s": once, "step_s": off, "ratio": on / off, "steps": len(spent)}
+    said["typical_s"], said["most_s"] = statistics.median(s[0] for s in spent), sorted(s[0] for s in spent)[-4:]
     with open(truth, "w") as f:
         json.dump(said, f)
 

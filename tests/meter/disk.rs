@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use flopsprof::evidence::read;
+use flopsprof::evidence::{
+    read,
+    record::{Record, Window},
+};
 
 use crate::harness::{BF16, Bench};
 
@@ -176,6 +179,10 @@ fn what_is_no_evidence_is_refused_with_a_reason() {
     }
 }
 
+fn windows(file: &read::ProcessEvidence) -> impl Iterator<Item = &Window> {
+    file.lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { Some(&**w) } else { None })
+}
+
 /// `kill -9` at any moment: what is there can be read, and at most the window that was open is missing.
 #[test]
 fn killed_at_any_moment() {
@@ -199,14 +206,13 @@ fn killed_at_any_moment() {
                 let files = read::read_run(&bench.out()).expect("evidence");
                 assert_eq!(files[0].breaks, []);
                 assert!(!files[0].ended);
-                let ends = files[0].lines.iter().filter_map(|l| match &l.record {
-                    flopsprof::evidence::record::Record::Window(w) => Some(w.end_ns),
-                    _ => None,
-                });
+                let ends = windows(&files[0]).map(|w| w.end_ns);
                 // A window lasts 0.1 s; a machine that is busy with other tests is late.
                 let last = ends.max().unwrap_or(files[0].start_ns);
                 let missing = Duration::from_nanos(killed_ns.saturating_sub(last));
                 assert!(missing < Duration::from_millis(350), "{missing:?} before the kill stand in no window");
+                let planned: Vec<_> = windows(&files[0]).map(|w| w.next_ns).collect();
+                assert!(planned.iter().all(|next| next.is_some_and(|ns| ns <= 100_000_000)), "the open window's length: {planned:?}");
             });
         }
     });

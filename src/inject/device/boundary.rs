@@ -48,7 +48,7 @@ impl Metered {
             self.turn.give();
         }
         let waited = self.schedule.as_ref().is_some_and(Schedule::waiting);
-        self.write_counted(end_ns, closed);
+        self.write_counted(end_ns, closed, opened.as_ref().ok().map(|(_, length)| *length));
         match opened {
             Ok((group, mut length)) => {
                 // The first thing that was counted: the survey begins with the window that is open.
@@ -88,11 +88,13 @@ impl Metered {
         Ok(counts)
     }
 
-    pub(super) fn write_counted(&mut self, end_ns: u64, closed: Result<(), Error>) {
+    /// Writes the window that was open. `next`: how long the one is to be that is open now.
+    pub(super) fn write_counted(&mut self, end_ns: u64, closed: Result<(), Error>, next: Option<Duration>) {
         let Mode::Counting { group, start_ns, opened, .. } = &self.mode else { return };
         let (group, start_ns, opened) = (*group, *start_ns, opened.clone());
         let nvml = self.read_nvml();
         let idle = nvml.as_ref().is_some_and(nvml::idle);
+        let next_ns = next.map(|n| u64::try_from(n.as_nanos()).unwrap_or(u64::MAX));
         let window = match closed.and_then(|()| self.counts(group, idle)) {
             Ok(counts) => {
                 if !counts.invalid.is_empty() {
@@ -122,7 +124,7 @@ impl Metered {
                 self.window(start_ns, end_ns, Tier::Utilization, why, opened, nvml)
             }
         };
-        self.out.push(Record::Window(Box::new(window)));
+        self.out.push(Record::Window(Box::new(Window { next_ns, ..window })));
     }
 
     pub(super) fn window(

@@ -257,7 +257,7 @@ impl Metered {
             Ok(profiler) => profiler,
             Err(e) => {
                 burst::end();
-                self.write_counted(before_ns, collected);
+                self.write_counted(before_ns, collected, None);
                 self.resume(closed, before_ns);
                 self.budget.spend(Cost::Census, monotonic_ns() - before_ns);
                 return self.failed(e.to_string());
@@ -267,7 +267,7 @@ impl Metered {
         burst::allow(chunk.min(launches));
         let opened = Boundary { took_ns: start_ns - before_ns, exposed_ns: start_ns - before_ns, ..closed.let_through() };
         // The program goes on: there is time for what the window before counted. If it is killed in the census, that is not lost.
-        self.write_counted(before_ns, collected);
+        self.write_counted(before_ns, collected, None);
         keep(self.take_records());
         let Through { chunks, profiler, mut why, lost } = self.chunks(profiler, &mut counters, launches, chunk);
         let end_ns = monotonic_ns();

@@ -38,7 +38,7 @@ impl Metered {
         }
         // The interval has no boundary of its own: it begins where the window before it ended.
         let opened = Boundary { gated: true, ..Boundary::default() };
-        self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady.min(READ)), retry_ns, why, opened };
+        self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady.young.min(READ)), retry_ns, why, opened };
     }
 
     /// Writes the uncounted interval so far and goes on with the next.
@@ -46,7 +46,7 @@ impl Metered {
         let Mode::Uncounted { start_ns, until_ns, why, opened, .. } = &mut self.mode else { return };
         let (start, reason, opened) = (*start_ns, why.clone(), std::mem::take(opened));
         *start_ns = now;
-        *until_ns = later(now, self.steady.min(READ));
+        *until_ns = later(now, self.steady.young.min(READ));
         let Mode::Uncounted { opened: next, .. } = &mut self.mode else { return };
         *next = Boundary { gated: true, ..Boundary::default() };
         let nvml = self.read_nvml();
