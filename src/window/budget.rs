@@ -109,6 +109,12 @@ impl Budget {
         self.share <= 0.0 || self.left(age.max(Duration::from_secs(3600))) >= 2 * self.last[1]
     }
 
+    /// The same for a probe, which can wait: what a run of this age has earned.
+    #[must_use]
+    pub fn pays_probe(&self, age: Duration) -> bool {
+        self.share <= 0.0 || self.left(age) >= 2 * self.last[1]
+    }
+
     /// How many launches the next burst has, if the program's step has so many, and what it is thought to cost.
     #[must_use]
     pub fn burst(&self, step: Option<usize>) -> (usize, Duration) {
@@ -223,5 +229,10 @@ mod tests {
         poor.spend(Cost::Rotation, 300_000_000);
         assert!(!poor.pays_change(HOUR / 60) && !poor.pays_change(HOUR));
         assert!(Budget::new(DEFAULT).pays_change(HOUR / 2));
+        assert!(
+            !Budget::new(DEFAULT).pays_probe(HOUR / 60)
+                && Budget::new(DEFAULT).pays_probe(HOUR / 10)
+                && Budget::new(0.0).pays_probe(HOUR / 60)
+        );
     }
 }

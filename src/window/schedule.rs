@@ -86,6 +86,7 @@ pub struct Schedule {
     probe_after: Duration,
     shortest: Duration,
     change: bool,
+    probe: bool,
 }
 
 impl Schedule {
@@ -107,6 +108,7 @@ impl Schedule {
             probe_after: FIRST_PROBE,
             shortest: Duration::ZERO,
             change: true,
+            probe: true,
         }
     }
 
@@ -134,10 +136,10 @@ impl Schedule {
         self.active && !self.blind && group == self.main && self.looked.iter().all(|l| *l)
     }
 
-    /// How dear boundaries are at the moment: no window of a run that is a minute old is shorter than this, and none is for another group unless `change` is true. The survey
-    /// goes before: what is not looked at once is not known at all.
-    pub fn thrift(&mut self, shortest: Duration, change: bool) {
-        (self.shortest, self.change) = (shortest, change);
+    /// How dear boundaries are at the moment: no window of a run that is a minute old is shorter than this, and none is for another group unless `change` is true, nor for
+    /// one that is not in use unless `probe` is. The survey goes before: what is not looked at once is not known at all.
+    pub fn thrift(&mut self, shortest: Duration, change: bool, probe: bool) {
+        (self.shortest, self.change, self.probe) = (shortest, change, probe);
     }
 
     fn decide(&mut self) -> Option<Turn> {
@@ -164,7 +166,7 @@ impl Schedule {
             used.push(self.main);
         }
         let others: Vec<usize> = (0..self.turns.len()).filter(|g| !used.contains(g)).collect();
-        if self.change && !others.is_empty() && self.since_probe >= self.probe_after {
+        if self.probe && !others.is_empty() && self.since_probe >= self.probe_after {
             self.since_probe = Duration::ZERO;
             self.probe_after = (self.probe_after * 2).min(RARE_PROBE);
             self.probed = after(&others, self.probed);
@@ -330,7 +332,7 @@ mod tests {
     #[test]
     fn a_young_run_has_the_windows_that_were_asked_for_whatever_they_cost() {
         let mut schedule = Schedule::new(&plan(), Steady::always(Duration::from_millis(100)));
-        schedule.thrift(Duration::from_secs(300), true);
+        schedule.thrift(Duration::from_secs(300), true, true);
         let (_, windows, _) = play(&mut schedule, &["a"], 10.0);
         assert!(windows >= 100, "{windows}");
     }
@@ -362,12 +364,24 @@ mod tests {
     fn thrift_makes_windows_long_and_keeps_the_group() {
         let mut schedule = Schedule::new(&plan(), STEADY);
         play(&mut schedule, &["a", "b"], 300.0);
-        schedule.thrift(Duration::from_secs(300), false);
+        schedule.thrift(Duration::from_secs(300), false, false);
         let (_, windows, changes) = play(&mut schedule, &["a", "b"], 3600.0);
         assert!(windows <= 13 && changes == 0, "{windows} windows, {changes} changes");
-        schedule.thrift(Duration::ZERO, true);
+        schedule.thrift(Duration::ZERO, true, true);
         let (spent, ..) = play(&mut schedule, &["a", "b"], 3600.0);
         assert!(spent[0] > 1000.0 && spent[1] > 1000.0, "{spent:?}");
+    }
+
+    /// A young run pays for turns, and not yet for probes.
+    #[test]
+    fn probes_wait_until_they_are_paid_for() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        schedule.thrift(Duration::ZERO, true, false);
+        let (_, _, changes) = play(&mut schedule, &["a"], 600.0);
+        assert!(changes <= 4, "{changes}");
+        schedule.thrift(Duration::ZERO, true, true);
+        let (_, _, more) = play(&mut schedule, &["a"], 100.0);
+        assert!(more >= 1, "there and back: {more}");
     }
 
     #[test]

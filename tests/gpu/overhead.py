@@ -1,18 +1,19 @@
 """What the meter costs: the same work in a metered and in a bare process, both alive, in alternation.
 
-    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--pairs 16] [--works gpu_bound,...] [--cupti libcupti.so.13]
+    python3 overhead.py --lib LIBRARY --out DIR [--couples 2] [--controls 1] [--pairs 16] [--works gpu_bound,...] [--cupti libcupti.so.13]
 
-A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference.
+A couple is two processes forked from a parent that has imported torch and not started CUDA. One has CUDA_INJECTION64_PATH set, and that is the only difference; which
+of them is there first alternates from couple to couple. In a control neither has it: what its pairs differ by is what pairs differ by anyway.
 They take turns on the GPU and on the same few processors, a block of a work each, so that temperature, clocks and other tenants of the machine change for both alike (left to
 the scheduler, processes of one program on a virtual machine of 16 processors took 22 to 28 ms of CPU for the same step): a pair is a
 metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision, few and wide layers so that the CPU is far
-ahead of the GPU, on one row of 1024 tokens, waited for every ten, and on four of 2048 (at the power limit of an H100, where the clock moves and pairs scatter by 1 %); a step of about
-220 M in deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large matrix products.
+ahead of the GPU, on four rows of 2048 tokens (at the power limit of an H100, where the clock moves and pairs scatter by 1 %), waited for every four, and, with as many launches in a quarter of
+the time, on one row of 1024, waited for every ten; a step of about 220 M in deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large
+matrix products. Beside the time the SM's own cycles are taken: they do not scatter with the clock.
 
-What an open counter session does to the whole chip the bare process would feel too. So the bare process also times the GPU-bound step while no
-metered process is alive yet: `beside_meter` is its time beside the metered one over its time alone.
+What an open counter session does to the whole chip the bare process would feel too: `session_cost.py` looks for that.
 
-Prints one JSON object: per work the ratios metered/bare of the pairs, the bare seconds, and the time of a window boundary.
+Prints one JSON object: per work the ratios metered/bare of the pairs, the bare seconds, and the times of window boundaries and of changes of the group of counters.
 """
 
 import argparse
@@ -26,13 +27,11 @@ import traceback
 # The metered process works until its survey is over and a window of so many seconds has ended: the meter is at its steady work then.
 STEADY_S = 2.0
 # Repetitions in a block: half a second or so, long against what switching between the processes disturbs.
-BLOCK = {"gpu_bound": 2, "gpu_bound_full": 4, "launch_bound": 12, "tiny": 24, "product": 12}
-# Steps in a repetition, where it is not one.
-EACH = {"gpu_bound": 10}
-# The bare process alone.
-ALONE = 5
-# Processors for both: the launching thread, autograd's and the meter's.
-PROCESSORS = 3
+BLOCK = {"gpu_bound": 1, "gpu_bound_short": 2, "launch_bound": 12, "tiny": 24, "product": 12}
+# Steps in a repetition, where it is not one: waited for now and then, as trainers do when they log.
+EACH = {"gpu_bound": 4, "gpu_bound_short": 10}
+# Processors for both: the launching thread, autograd's and the meter's, and one for the system.
+PROCESSORS = 4
 # Layers, hidden size, heads and MLP of 1.07 B parameters.
 BIG = (4, 4096, 32, 11008)
 
@@ -102,16 +101,23 @@ def steady(folder):
     return len({w.get("group") for w in seen}) > 1 and seen[-1]["end_ns"] - seen[-1]["start_ns"] > STEADY_S * 1e9
 
 
-def works():
-    """The works by name, and the parameters of the two models."""
+def works(asked):
+    """A step of each of these works, and the parameters of the models by work."""
     import torch
 
-    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    big, big_n = llama(*BIG)
-    small, small_n = llama(12, 1024, 16, 2816)
-    ids_one, ids_four = (torch.randint(0, 32000, shape, device="cuda") for shape in ((1, 1024), (4, 2048)))
-    ids_small = torch.randint(0, 32000, (8, 1024), device="cuda")
-    x = torch.zeros(1, device="cuda")
+    def ids(*shape):
+        return torch.randint(0, 32000, shape, device="cuda")
+
+    steps, parameters = {}, {}
+    if {"gpu_bound", "gpu_bound_short"} & set(asked):
+        big, parameters["gpu_bound"] = llama(*BIG)
+        four, one = ids(4, 2048), ids(1, 1024)
+        steps |= {"gpu_bound": lambda: big(four), "gpu_bound_short": lambda: big(one)}
+    if "launch_bound" in asked:
+        small, parameters["launch_bound"] = llama(12, 1024, 16, 2816)
+        eight = ids(8, 1024)
+        steps["launch_bound"] = lambda: small(eight)
+    a, x = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16), torch.zeros(1, device="cuda")
 
     def tiny():
         for _ in range(2000):
@@ -121,12 +127,39 @@ def works():
         for _ in range(20):
             a @ a
 
-    def gpu_bound():
-        # Waited for now and then, as trainers do when they log.
-        for _ in range(EACH["gpu_bound"]):
-            big(ids_one)
+    steps |= {"tiny": tiny, "product": product}
+    return {name: steps[name] for name in asked}, parameters
 
-    return {"gpu_bound": gpu_bound, "gpu_bound_full": lambda: big(ids_four), "launch_bound": lambda: small(ids_small), "tiny": tiny, "product": product}, [big_n, small_n]
+
+CLOCKS = """
+extern "C" __global__ void clocks(long long *now) {
+    unsigned sm;
+    asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
+    now[sm] = clock64();
+}
+"""
+
+
+def cycles():
+    """A function that has each SM note its own clock, and one for the median of what they ran between two notes; none where torch cannot compile it."""
+    import torch
+
+    try:
+        kernel, sms = torch.cuda._compile_kernel(CLOCKS, "clocks"), torch.cuda.get_device_properties(0).multi_processor_count
+
+        def note():
+            now = torch.zeros(2 * sms, dtype=torch.int64, device="cuda")
+            kernel(grid=(8 * sms, 1, 1), block=(32, 1, 1), args=[now])
+            return now
+
+        def between(a, b):
+            return (b - a)[(a != 0) & (b != 0)].median().item()
+
+        between(note(), note())
+        return note, between
+    except Exception:
+        traceback.print_exc()
+        return lambda: None, lambda a, b: None
 
 
 def on_few_processors():
@@ -152,7 +185,7 @@ def power_w():
 class Child:
     """A process that does a work so many times when it is told to, and says how long each took."""
 
-    def __init__(self, library=None, evidence=None, cupti=None):
+    def __init__(self, asked, library=None, evidence=None, cupti=None):
         ask, self.ask = os.pipe()
         self.answer, answer = os.pipe()
         self.pid = os.fork()
@@ -163,7 +196,7 @@ class Child:
                     os.environ["FLOPSPROF_OUT"] = evidence
                     os.environ.update({"FLOPSPROF_CUPTI": cupti} if cupti else {})
                 os.close(self.ask)
-                self.serve(os.fdopen(ask), os.fdopen(answer, "w"))
+                self.serve(asked, os.fdopen(ask), os.fdopen(answer, "w"))
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -174,74 +207,92 @@ class Child:
         self.parameters = json.loads(self.answer.readline())
 
     @staticmethod
-    def serve(ask, answer):
+    def serve(asked, ask, answer):
         import torch
 
-        todo, parameters = works()
-        for work in todo.values():
-            work()
+        todo, parameters = works(asked)
+        for step in todo.values():
+            step()
+        note, between = cycles()
         torch.cuda.synchronize()
         print(json.dumps(parameters), file=answer, flush=True)
         for line in ask:
             name, times = line.split()
-            work, took = todo[name], []
-            work()  # the other process was on the GPU: caches are its
+            step, took, steps = todo[name], [], EACH.get(name, 1)
+            step()  # the other process was on the GPU: caches are its
+            begun = note()
             torch.cuda.synchronize()
             for _ in range(int(times)):
                 start = time.perf_counter()
-                work()
+                for _ in range(steps):
+                    step()
                 torch.cuda.synchronize()
-                took.append(time.perf_counter() - start)
-            print(json.dumps({"took": took, "power_w": power_w()}), file=answer, flush=True)
+                took.append((time.perf_counter() - start) / steps)
+            ran = between(begun, note())
+            print(json.dumps({"took": took, "cycles": ran and ran / int(times) / steps, "power_w": power_w()}), file=answer, flush=True)
 
     def run(self, name, times):
-        """Seconds of each repetition."""
+        """Seconds of a step, the median of so many repetitions, and its SM cycles, where they can be had."""
         print(name, times, file=self.ask, flush=True)
         said = json.loads(self.answer.readline())
         POWER.setdefault(name, []).append(said["power_w"])
-        return said["took"]
+        return statistics.median(said["took"]), said["cycles"]
 
     def end(self):
         self.ask.close()
         os.waitpid(self.pid, 0)
 
 
-def couple(library, evidence, cupti, pairs, ratios, bare_s):
-    """One metered and one bare process; adds the ratios of their pairs. Returns the bare process's step beside the metered one over alone, the metered
-    one's boundaries (ms) while it was alone, and parameters."""
-    bare = Child()
-    alone = statistics.median(bare.run("gpu_bound", ALONE)) / EACH["gpu_bound"]
-    metered = Child(library, evidence, cupti)
-    began = time.monotonic()
-    while not steady(evidence):
-        metered.run("gpu_bound", 2)
-        if time.monotonic() - began > 30:
-            raise RuntimeError(f"no long window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(evidence)]}")
+class Pairs:
+    """Of a work: ratios of the pairs by time and by cycles, and what the bare step took."""
+
+    def __init__(self):
+        self.ratios, self.in_cycles, self.bare_s = [], [], []
+
+    def add(self, metered, bare):
+        self.ratios.append(metered[0] / bare[0])
+        self.bare_s.append(bare[0])
+        if metered[1] and bare[1]:
+            self.in_cycles.append(metered[1] / bare[1])
+
+    def as_json(self):
+        return vars(self)
+
+
+def couple(asked, index, meter, pairs, into):
+    """A metered and a bare process, or, without a meter, two bare ones, the `index`th of all; adds their pairs. Returns the folder of evidence, where it was when
+    the metered one was alone, and parameters. Of a couple without a meter the first takes the metered one's place."""
+    children = {}
+    for which in ("metered", "bare") if index % 2 else ("bare", "metered"):
+        children[which] = Child(asked, *(meter if meter and which == "metered" else ()))
+        if which == "metered" and meter:
+            began = time.monotonic()
+            while not steady(meter[1]):
+                children[which].run(asked[0], 2)
+                if time.monotonic() - began > 30:
+                    raise RuntimeError(f"no long window after 30 s: {[(w.get('group'), w['start_ns'], w['end_ns']) for w in windows(meter[1])]}")
     # From here on the other process is on the GPU too, and a boundary waits for its turn there.
-    took = boundaries(evidence)
-    beside = []
-    for name in ratios:
-        times = BLOCK[name]
-        for index in range(pairs):
+    took = boundaries(meter[1]) if meter else ([], [])
+    for name in asked:
+        for pair in range(pairs):
             # Who comes first alternates, so that what the second finds favours neither.
-            order = (metered, bare) if index % 2 else (bare, metered)
-            block = {child: statistics.median(child.run(name, times)) / EACH.get(name, 1) for child in order}
-            ratios[name].append(block[metered] / block[bare])
-            bare_s[name].append(block[bare])
-            beside += [block[bare]] if name == "gpu_bound" else []
-    metered.end()
-    bare.end()
-    return statistics.median(beside) / alone if beside else None, took, bare.parameters
+            order = ("metered", "bare") if pair % 2 else ("bare", "metered")
+            block = {which: children[which].run(name, BLOCK[name]) for which in order}
+            into[name].add(block["metered"], block["bare"])
+    # The second holds the first's pipe open, as it was there when it was forked.
+    for child in reversed(children.values()):
+        child.end()
+    return took, children["bare"].parameters
 
 
 def boundaries(folder):
-    """Milliseconds of the boundaries between windows of one group."""
-    took, before = [], None
+    """Milliseconds of the boundaries between windows of one group, and of those to another group."""
+    same, other, before = [], [], None
     for record in windows(folder):
-        if before is not None and record.get("group") == before:
-            took.append(record["opened"]["took_ns"] / 1e6)
+        if before is not None:
+            (same if record.get("group") == before else other).append(record["opened"]["took_ns"] / 1e6)
         before = record.get("group")
-    return took
+    return same, other
 
 
 def main():
@@ -249,6 +300,7 @@ def main():
     parser.add_argument("--lib", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--couples", type=int, default=2)
+    parser.add_argument("--controls", type=int, default=1, help="couples of two bare processes")
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--cupti", help="count by this libcupti")
     parser.add_argument("--works", default=",".join(BLOCK), help="these alone")
@@ -256,16 +308,19 @@ def main():
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 
     os.makedirs(args.out, exist_ok=True)
+    on_few_processors()
     asked = args.works.split(",")
-    ratios, bare_s, took, beside = {n: [] for n in asked}, {n: [] for n in asked}, [], []
-    for index in range(args.couples):
-        evidence = os.path.join(args.out, f"evidence-{index}")
-        share, boundary_ms, parameters = couple(args.lib, evidence, args.cupti, args.pairs, ratios, bare_s)
-        beside.append(share)
-        took += boundary_ms
-        print(index, {n: round(statistics.median(r[-args.pairs :]), 5) for n, r in ratios.items()}, "beside", share, file=sys.stderr, flush=True)
-    bare_s = {n: statistics.median(s) for n, s in bare_s.items()}
-    print(json.dumps({"ratios": ratios, "bare_s": bare_s, "beside_meter": beside, "boundary_ms": took, "parameters": parameters, "power_w": {n: statistics.median([w for w in p if w] or [0]) for n, p in POWER.items()}}))
+    pairs, control = ({name: Pairs() for name in asked} for _ in range(2))
+    boundary_ms, change_ms = [], []
+    for index in range(args.couples + args.controls):
+        meter = (args.lib, os.path.join(args.out, f"evidence-{index}"), args.cupti) if index < args.couples else None
+        into = pairs if meter else control
+        (same, other), parameters = couple(asked, index, meter, args.pairs, into)
+        boundary_ms += same
+        change_ms += other
+        print(index, "metered" if meter else "control", *(f"{n} {statistics.median(p.ratios[-args.pairs :]):.5f} {statistics.median(p.in_cycles[-args.pairs :] or [0]):.5f}" for n, p in into.items()), file=sys.stderr, flush=True)
+    said = {"pairs": {n: p.as_json() for n, p in pairs.items()}, "control": {n: p.as_json() for n, p in control.items()}}
+    print(json.dumps(said | {"boundary_ms": boundary_ms, "change_ms": change_ms, "parameters": parameters, "power_w": {n: statistics.median([w for w in p if w] or [0]) for n, p in POWER.items()}}))
 
 
 if __name__ == "__main__":

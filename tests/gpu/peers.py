@@ -270,7 +270,7 @@ def peer(c):
         # What flopsprof itself says of the whole run, beside the sum of the windows, of which the study took its share.
         said["report"] = int(c.report("peer")["total"]["flop"])
         said["windows"] = sum(int(n) for w in windows(evidence) for n in w.get("counts", {}).values())
-        said["boundary_ms"] = boundaries(evidence)
+        said["boundary_ms"], _ = boundaries(evidence)
     for name, value, limit, op, more in rows.rows(said):
         c.row(name, value, limit, op, **more)
     shutil.copy(os.path.join(out, "peers.json"), os.path.join(c.evidence, "peers.json"))

@@ -276,38 +276,44 @@ def kill9(c):
     c.row("kill9.windows_lost", lost, 1, "<=")
 
 
+#: Between boundaries, and between probes with two changes of the group of counters each, in an old run (src/window/schedule.rs).
+OLD_WINDOW_MS, RARE_PROBE_MS = 300_000, 1_800_000
+
+
 def over(c):
     """What the meter costs, by the libcupti that it finds; and by a newer one, if there is one to try."""
     if c.args.stand_in:
         return
-    _over(c, "over", None)
+    _over(c, c.args.over_as, None)
     if c.args.newer_cupti:
         _over(c, "over_newer", c.args.newer_cupti)
 
 
 def _over(c, prefix, cupti):
     out = os.path.join(c.args.out, prefix)
-    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--couples", str(c.args.couples), "--pairs", str(c.args.pairs), "--works", c.args.works]
+    command = [sys.executable, os.path.join(HERE, "overhead.py"), "--lib", c.args.lib, "--out", out, "--works", c.args.works]
+    for number in ("couples", "controls", "pairs"):
+        command += [f"--{number}", str(getattr(c.args, number))]
     done = subprocess.run([*command, *(["--cupti", cupti] if cupti else [])], env=c.env, stdout=subprocess.PIPE, text=True)
     first_evidence = sorted(d for d in os.listdir(out) if d.startswith("evidence"))[0]
     shutil.copytree(os.path.join(out, first_evidence), os.path.join(c.evidence, prefix), dirs_exist_ok=True)
     report = c.report(prefix)
     result = json.loads(done.stdout.splitlines()[-1])
-    boundary = statistics.median(result["boundary_ms"]) if result["boundary_ms"] else None
-    # A block that a boundary fell into is one of many, and the median does not see it. An old run has a boundary a minute (the default steady window): its
-    # share is added.
-    share = (boundary or 0) / 60_000
-    for name, limit in (("gpu_bound", 1.001), ("gpu_bound_full", None), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
+    boundary, change = (statistics.median(result[f"{which}_ms"]) if result[f"{which}_ms"] else None for which in ("boundary", "change"))
+    # A block that a boundary fell into is one of many, and the median does not see it. What boundaries and probes take of an old run is added.
+    share = (boundary or 0) / OLD_WINDOW_MS + 2 * (change or 0) / RARE_PROBE_MS
+    for name, limit in (("gpu_bound", 1.001), ("gpu_bound_short", None), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
         if name not in c.args.works.split(","):
             continue
-        ratios = result["ratios"][name]
+        pairs, control = result["pairs"][name], result["control"][name]
+        ratios = pairs["ratios"]
         # A process has luck of its own with memory and processors: each couple's median, besides.
         couples = [statistics.median(ratios[i : i + c.args.pairs]) for i in range(0, len(ratios), c.args.pairs)]
-        more = {"couples": couples, "quartiles": statistics.quantiles(ratios, n=4), "bare_s": result["bare_s"][name], "power_w": result["power_w"].get(name)}
-        c.row(f"{prefix}.{name}", statistics.median(ratios) + share, limit if prefix == "over" else None, "<=" if limit and prefix == "over" else "-", pairs=len(ratios), by=", ".join(report["libraries"].get("libcupti", [])), **more)
-    if prefix == "over" and all(result["beside_meter"]):
-        c.row("over.beside_meter", statistics.median(result["beside_meter"]), None, "-")
+        more = {"couples": couples, "quartiles": statistics.quantiles(ratios, n=4), "bare_s": statistics.median(pairs["bare_s"]), "power_w": result["power_w"].get(name), "share": share}
+        more |= {key: statistics.median(found) for key, found in (("in_cycles", pairs["in_cycles"]), ("control", control["ratios"]), ("control_in_cycles", control["in_cycles"])) if found}
+        c.row(f"{prefix}.{name}", statistics.median(ratios) + share, None if cupti else limit, "<=" if limit and not cupti else "-", pairs=len(ratios), by=", ".join(report["libraries"].get("libcupti", [])), **more)
     c.row(f"{prefix}.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
+    c.row(f"{prefix}.change_ms", change, None, "-", seen=len(result["change_ms"]))
     shutil.rmtree(out)
 
 
@@ -395,7 +401,9 @@ def main():
     parser.add_argument("--onto", nargs="*", default=[], help="results.json of runs before: a row of this run takes the place of the one with its id")
     parser.add_argument("--rows", default="", help="of all files of --onto but the first: rows whose ids begin so")
     parser.add_argument("--couples", type=int, default=2)
+    parser.add_argument("--controls", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--over-as", default="over", help="what the rows of over are called: a second run confirms the first")
     parser.add_argument("--newer-cupti", type=os.path.abspath, help="of over: measure by this libcupti too")
     parser.add_argument("--works", default=",".join(overhead.BLOCK), help="of over: these alone")
     parser.add_argument("--fills", default="padded,packed,whole", help="of reconcile: how rows are filled")

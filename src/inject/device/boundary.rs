@@ -26,7 +26,7 @@ impl Metered {
         let age = self.age(monotonic_ns());
         if let Some(schedule) = &mut self.schedule {
             let shortest = if self.steady_set { Duration::ZERO } else { self.budget.shortest_window() };
-            schedule.thrift(shortest, self.budget.pays_change(age));
+            schedule.thrift(shortest, self.budget.pays_change(age), self.budget.pays_probe(age));
         }
         let next = if lend { Err(Refused::Busy(LENT.to_owned())) } else { self.next() };
         let gate = match self.cupti {
