@@ -95,6 +95,20 @@ class Checks:
                     return record["driver"]
         return ""
 
+    def declared(self, name):
+        """Of each process that declared a model: its parameters, all and those that are trained, and the tokens that it added."""
+        folder, found = os.path.join(self.evidence, name), []
+        for file in sorted(f for f in os.listdir(folder) if f.endswith(".jsonl")):
+            parameters, tokens = None, 0
+            for record in map(json.loads, open(os.path.join(folder, file))):
+                if record["type"] == "declare":
+                    parameters = [record["parameters"], record["trainable"]]
+                elif record["type"] in ("window", "end"):
+                    tokens = record["tokens"]
+            if parameters:
+                found.append((parameters, tokens))
+        return found
+
     def demo(self, name, *arguments, **env):
         """The known-FLOP workload under the meter: truth and measurement by path."""
         truth = os.path.join(self.args.out, "truth.json")
@@ -185,6 +199,35 @@ def multi(c):
         value = max(value, *(abs(n / m - 1) for n, m in zip(each, sorted(true["each"]))))
         more = {"true": [str(n) for n in true["each"]], "each": [str(n) for n in each]}
     c.row("multi.two_gpus", value, 1e-6, "<=", **more)
+    # The Trainer keeps original parameters as views; a flat parameter hides them in another way.
+    _sharded(c, "multi.fsdp1", ["fsdp1", "fsdp1_flat"])
+    said = subprocess.run([sys.executable, "-c", "import deepspeed"], env=c.env, capture_output=True, text=True)
+    if said.returncode == 0:
+        _sharded(c, "multi.zero3", ["zero3"])
+    else:
+        print(f"     multi.zero3: no row, because deepspeed cannot be imported: {(said.stderr.splitlines() or [''])[-1]}", flush=True)
+
+
+def _sharded(c, row, modes):
+    """Two ranks of a training that is sharded: what they declare of the whole model, and the tokens of both together. The value is the worst error of the modes."""
+    truth, script = os.path.join(c.args.out, "truth.json"), os.path.join(HERE, "sharded.py")
+    worst, more = [], {}
+    for mode in modes:
+        name = f"multi-{mode}"
+        status, _, _ = c.metered(name, [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, mode, truth])
+        if status != 0:
+            c.row(row, None, 0, "<=", error=f"{mode}: exit status {status}")
+            return
+        report, true = c.report(name), [json.load(open(f"{truth}.{rank}")) for rank in range(2)]
+        # The report has one pair for the run, and a sum: in the evidence a rank cannot hide behind the other.
+        ranks = c.declared(name)
+        parameters, tokens = true[0]["parameters"], sorted(t["tokens"] for t in true)
+        pairs = [*zip(report["parameters"] or [0, 0], parameters), (report["tokens"], sum(tokens)), (len(ranks), 2)]
+        pairs += [pair for said, _ in ranks for pair in zip(said, parameters)]
+        pairs += zip(sorted(n for _, n in ranks), tokens)
+        worst.append(max(abs(said / real - 1) for said, real in pairs))
+        more[mode] = {"worst": worst[-1], "parameters": parameters, "declared": [said for said, _ in ranks], "tokens": tokens, "added": report["tokens"], "held": [t["held"] for t in true]}
+    c.row(row, max(worst), 0, "<=", **more)
 
 
 def start(c):
