@@ -129,12 +129,12 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     def _attach(self, args, model):
         self.detach()
-        model = _model._unwrapped(model)
+        wrapped, model = model, _model._unwrapped(model)
         self._model = model
         config = getattr(model, "config", None)
         self._encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
         checkpointing = getattr(args, "gradient_checkpointing", None)
-        said = self.account.declare(model, True if checkpointing else None)
+        said = self.account.declare(wrapped, True if checkpointing else None)
         self.account.counts_here = _tells(args, model)
         self._attention = said["attention"]
         register = getattr(model, "register_forward_pre_hook", None)

@@ -24,12 +24,21 @@ def true_numel(parameter):
 
 
 def _numel(parameter):
-    # A flat parameter of FSDP: a shard of many. Its metadata tells the whole.
-    numels = getattr(parameter, "_numels", None)
-    if numels is not None and type(parameter).__name__ == "FlatParameter":
-        padding = getattr(parameter, "_is_padding_mask", None) or [False] * len(numels)
-        return sum(n for n, is_padding in zip(numels, padding) if not is_padding)
+    # A flat parameter of FSDP: a shard of many. Its metadata tells the whole, and has no pads in it. It is no class of its own: PyTorch marks it.
+    if getattr(parameter, "_is_flat_param", False):
+        return sum(parameter._numels)
     return parameter.numel()
+
+
+def _whole(model):
+    """Sizes of parameters that FSDP keeps as views of their shards, by identity: what it keeps of each is in the metadata of the flat one, which is no parameter of any module then."""
+    modules = getattr(model, "modules", None)
+    whole = {}
+    for module in modules() if callable(modules) else ():
+        flat = getattr(getattr(module, "_handle", None), "flat_param", None)
+        for original, n in zip(getattr(flat, "_params", None) or (), getattr(flat, "_numels", ())):
+            whole[id(original)] = n
+    return whole
 
 
 def _itemsize(parameter):
@@ -44,11 +53,11 @@ def _product(shape):
     return n
 
 
-def parameters(model):
-    """All parameters and those that are trained. Tied ones count once, as `named_parameters` yields them once."""
+def parameters(model, whole=None):
+    """All parameters and those that are trained. Tied ones count once, as `named_parameters` yields them once. `whole`: sizes of those that do not tell theirs."""
     total = trainable = 0
     for _, parameter in model.named_parameters():
-        n = true_numel(parameter)
+        n = (whole or {}).get(id(parameter)) or true_numel(parameter)
         total += n
         trainable += n if parameter.requires_grad else 0
     return total, trainable
@@ -128,6 +137,8 @@ def _plain(value):
 
 def read(model, gradient_checkpointing=None):
     """What `flopsprof_declare_model` is told of a model. Call it after adapters are in place."""
+    # Of the outermost FSDP too.
+    whole = _whole(model)
     model = _unwrapped(model)
     config = getattr(model, "config", None)
     as_dict = getattr(config, "to_dict", None)
@@ -135,7 +146,7 @@ def read(model, gradient_checkpointing=None):
     if as_dict and not as_dict.get("architectures"):
         base = getattr(model, "get_base_model", None)
         as_dict["architectures"] = [type(base() if callable(base) else model).__name__]
-    total, trainable = parameters(model)
+    total, trainable = parameters(model, whole)
     method = _adapters(model)
     if method is None:
         if trainable == total:

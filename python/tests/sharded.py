@@ -3,7 +3,7 @@
     python3 -m torch.distributed.run --standalone --nproc-per-node 2 python/tests/sharded.py
 
 Seen 2026-11-25 with torch 2.11, transformers 5.17, on both ranks: of 139584 parameters, 102720 of them trained, FSDP2 holds 69792 and tensor parallelism 131392, and both are
-declared whole. FSDP1 wants a GPU.
+declared whole. FSDP1 and ZeRO-3: tests/gpu/sharded.py.
 """
 
 import os

@@ -37,10 +37,6 @@ class Params4bit(Parameter):
     pass
 
 
-class FlatParameter(Parameter):
-    pass
-
-
 class Model:
     """As much of a transformers model as is looked at."""
 
@@ -120,8 +116,17 @@ class Sizes(unittest.TestCase):
         self.assertEqual(aws(weight.numel(), weight.numel(), 10), 0, "the AWS meter says no operations at all")
 
     def test_flat_parameters_count_whole(self):
-        flat = FlatParameter(250, _numels=(600, 24, 400), _is_padding_mask=[False, True, False])
+        flat = Parameter(250, _is_flat_param=True, _numels=(600, 400), _is_padding_mask=[False, True, False])
         self.assertEqual(true_numel(flat), 1000)
+
+    def test_views_of_shards_count_whole(self):
+        """FSDP with the original parameters: each is what this rank has of it, and may be nothing."""
+        views = {"a": Parameter(250), "b": Parameter(0, trained=False)}
+        flat = Parameter(250, _is_flat_param=True, _params=list(views.values()), _numels=(600, 400))
+        model = Model(views)
+        root = type("FullyShardedDataParallel", (), {"module": model, "_handle": types.SimpleNamespace(flat_param=flat), "modules": lambda self: [self, model]})()
+        said = read(root)["parameters"]
+        self.assertEqual((said["total"], said["trainable"]), (1000, 600))
 
     def test_parameters_are_counted_after_adapters(self):
         model = Model({"model.layers.0.self_attn.q_proj.weight": Parameter(10_000)})
