@@ -450,7 +450,7 @@ def default(c):
     if c.args.stand_in:
         return
     out = os.path.join(c.evidence, "default")
-    run = Run(c, "default", "joined", 8, 40, c.args.default_seconds, c.args.lib, metered=False, FLOPSPROF_OUT=out)
+    run = Run(c, "default", "joined", 6, 30, c.args.default_seconds, c.args.lib, metered=False, FLOPSPROF_OUT=out)
     bare, metered = run.said["bare"], run.said["metered"]
     told = c.report("default")["overhead"]
     step = bare["all_s"] / bare["steps"]
