@@ -186,13 +186,24 @@ fn load(library: &Path, command: &mut Command) {
     command.env("LD_PRELOAD", preload);
 }
 
+/// So old a count says how old it is.
+const TOLD_AFTER_S: u64 = 4;
+
+/// The newest window of a device.
+struct Newest {
+    flop: u128,
+    ns: u64,
+    power_mw: Option<u32>,
+    seen: Instant,
+}
+
 /// What the evidence says so far.
 struct Live {
     follow: Follow,
     on_terminal: bool,
     flop: u128,
-    /// FLOP and nanoseconds of the newest window of each device of each process.
-    rates: std::collections::BTreeMap<(PathBuf, u32), (u128, u64, Option<u32>)>,
+    /// Of each device of each process.
+    newest: std::collections::BTreeMap<(PathBuf, u32), Newest>,
     windows: u64,
     simulated: bool,
     faults: Vec<String>,
@@ -207,7 +218,7 @@ impl Live {
             follow: Follow::new(out),
             on_terminal,
             flop: 0,
-            rates: std::collections::BTreeMap::new(),
+            newest: std::collections::BTreeMap::new(),
             windows: 0,
             simulated: false,
             faults: Vec::new(),
@@ -227,8 +238,16 @@ impl Live {
                     let flop: u128 = window.counts.values().sum();
                     self.flop += flop;
                     self.windows += 1;
-                    let power = window.nvml.as_ref().and_then(|n| n.power_mw);
-                    self.rates.insert((file, window.device), (flop, window.end_ns.saturating_sub(window.start_ns), power));
+                    let power_mw = window.nvml.as_ref().and_then(|n| n.power_mw);
+                    let ns = window.end_ns.saturating_sub(window.start_ns);
+                    self.newest.insert((file, window.device), Newest { flop, ns, power_mw, seen: Instant::now() });
+                }
+                Record::End(_) => self.newest.retain(|(of, _), _| *of != file),
+                // Windows of an old run are long; the power is read more often.
+                Record::Reading(reading) => {
+                    if let (Some(newest), Some(mw)) = (self.newest.get_mut(&(file, reading.device)), reading.nvml.power_mw) {
+                        newest.power_mw = Some(mw);
+                    }
                 }
                 _ => {}
             }
@@ -243,16 +262,19 @@ impl Live {
         if self.windows == 0 {
             return;
         }
-        let rate: f64 = self.rates.values().filter(|(_, ns, _)| *ns > 0).map(|(flop, ns, _)| *flop as f64 / *ns as f64 * 1e9).sum();
-        let watts: f64 = self.rates.values().filter_map(|(_, _, mw)| *mw).map(|mw| f64::from(mw) / 1e3).sum();
+        let newest = self.newest.values();
+        let rate: f64 = newest.clone().filter(|n| n.ns > 0).map(|n| n.flop as f64 / n.ns as f64 * 1e9).sum();
+        let watts: f64 = newest.clone().filter_map(|n| n.power_mw).map(|mw| f64::from(mw) / 1e3).sum();
+        let ago = newest.map(|n| n.seen.elapsed().as_secs()).max().filter(|s| *s >= TOLD_AFTER_S).map(|s| format!(" up to {s} s ago"));
         let mark = if self.simulated { " simulated" } else { "" };
         let seconds = self.began.elapsed().as_secs();
         self.shown = true;
         let kernels = self.top.words(2);
         let kernels = if kernels.is_empty() { kernels } else { format!("  {kernels}") };
         eprint!(
-            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted  {:.1}{mark} TFLOP/s  {watts:.0} W{kernels}",
+            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted{}  {:.1}{mark} TFLOP/s  {watts:.0} W{kernels}",
             self.flop as f64,
+            ago.unwrap_or_default(),
             rate / 1e12
         );
         let _ = std::io::stderr().flush();

@@ -1,7 +1,11 @@
 //! `flopsprof run` and `flopsprof demo`: programs under the command.
 
 use std::{
-    os::unix::process::CommandExt,
+    io::Read,
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -61,6 +65,33 @@ fn a_recipe_that_asks_for_it_gets_flops_meter_json() {
     let truth = stdout.lines().find_map(|l| l.strip_prefix(&format!("truth {BF16} "))).expect("the program's own word");
     assert_eq!((meter["flopsprof"]["executed_flop"].as_str(), &meter["flopsprof"]["simulated"]), (Some(truth), &true.into()));
     assert_eq!(meter["recipe_config_details"]["compute_flops"], true);
+}
+
+/// On a terminal one line shows the run, again and again, and how old the count is where a window is long.
+#[test]
+fn the_live_line_says_what_is_counted_and_until_when() {
+    let bench = Bench::new();
+    let (mut terminal, mut its) = (0, 0);
+    let (none, size) = (std::ptr::null_mut(), std::ptr::null());
+    // SAFETY: two numbers to write to, and nothing asked for.
+    assert_eq!(unsafe { libc::openpty(&raw mut terminal, &raw mut its, none, none.cast(), size) }, 0);
+    // SAFETY: both are ours alone.
+    let (terminal, its) = unsafe { (OwnedFd::from_raw_fd(terminal), OwnedFd::from_raw_fd(its)) };
+    let mut command = wrapped(&bench, &["--window", "60"], "plain", &["12000", "1000"]);
+    let mut child = command.stdout(Stdio::null()).stderr(its).spawn().expect("the command");
+    drop(command);
+    let mut shown = Vec::new();
+    // A terminal whose other side is closed answers with an error.
+    let _ = std::fs::File::from(terminal).read_to_end(&mut shown);
+    assert_eq!(child.wait().expect("its end").code(), Some(7));
+    let shown = String::from_utf8_lossy(&shown);
+    let lines: Vec<&str> =
+        shown.split('\r').filter(|l| l.contains(" simulated FLOP counted") && l.contains(" simulated TFLOP/s  ")).collect();
+    assert!(lines.len() >= 5, "{shown}");
+    let age = |line: &str| line.split_once(" up to ").map(|(_, age)| age.split(' ').next().and_then(|s| s.parse::<u64>().ok()));
+    assert!(lines.iter().any(|l| age(l).is_none()), "{lines:#?}");
+    assert!(lines.iter().any(|l| matches!(age(l), Some(Some(4..60)))), "{lines:#?}");
+    assert!(shown.contains("next: flopsprof report"), "{shown}");
 }
 
 #[test]
