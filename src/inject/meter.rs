@@ -1,41 +1,37 @@
 //! The meter's thread.
 //!
 //! It waits for primary contexts, attaches to each, tends its windows, and at the end drains. All signals are masked on it; it holds no lock that a
-//! host thread could want, but the gate's.
+//! host thread could want, but the gate's. [`life`] is its beginning and end, [`copies`] which libcupti counts, [`keep`] what goes into the evidence.
+
+mod copies;
+mod keep;
+mod life;
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
-        mpsc,
-    },
-    thread,
+    path::PathBuf,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
-use cupti_sys::{Cupti, Error};
+use cupti_sys::Error;
 
+pub(super) use self::life::{drain, draining, start, wake};
 use super::{
     apart::{self, Apart},
     api,
-    bell::Bell,
     config::Config,
-    device::{Counters, Metered, NoCounters},
+    device::Metered,
     driver::Driver,
-    entry, environment, gate, guard,
+    entry, gate,
     journal::Journal,
     left,
-    planner::{self, Planned, Ready},
+    planner::{Planned, Ready},
     reporter::Reporter,
-    say::{self, say},
 };
 use crate::{
     counter::find::{self, Found},
-    evidence::record::{Declare, Declared, End, Fault, Library, Phase, Record},
+    evidence::record::{Declare, End, Fault, Phase, Record},
     window::clock::{self, monotonic_ns},
     witness::nvml::Witness,
 };
@@ -46,146 +42,16 @@ const LOOK_EAGERLY: Duration = Duration::from_micros(100);
 const EAGER: Duration = Duration::from_secs(5);
 /// How often after that, and for the contexts of further devices.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long to wait for a plan once a context is there.
-const READY: Duration = Duration::from_secs(2);
 /// When to listen for launches in contexts that are not primary: first after this, then at doubling intervals.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
 /// How long to listen.
 const LISTEN: Duration = Duration::from_millis(5);
 
-/// Stack of the meter's thread, which CUPTI and the driver work on.
-const STACK: usize = 2 << 20;
 /// A program that resets its device again and again is looked at less often after so many times: each look costs it a first window.
 const RESETS: u32 = 5;
 /// The first pause then; it doubles with every further reset, up to a minute.
 const RESET_PAUSE: Duration = Duration::from_millis(500);
 const RESET_PAUSE_MOST: Duration = Duration::from_mins(1);
-
-/// Not started; running; told to end; ended.
-const IDLE: u8 = 0;
-const RUNNING: u8 = 1;
-const DRAINING: u8 = 2;
-const DONE: u8 = 3;
-
-static STATE: AtomicU8 = AtomicU8::new(IDLE);
-/// Rings when the meter has something to look at.
-static BELL: Bell = Bell::new();
-/// Why the drain began: 0 `exit`, 1 `_exit`.
-static REASON: AtomicU8 = AtomicU8::new(0);
-static DRAIN_NS: AtomicU64 = AtomicU64::new(5_000_000_000);
-
-/// Masks all signals on the calling thread and those it starts: the host's handlers must run on the host's threads. All but SIGSYS: it comes of what the thread
-/// itself asked of the kernel, and a sandbox's handler answers it; where it is masked the kernel ends the process instead.
-pub(super) fn block_signals() -> libc::sigset_t {
-    // SAFETY: all zeros is a sigset; both calls write into sets of ours.
-    unsafe {
-        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&raw mut all);
-        libc::sigdelset(&raw mut all, libc::SIGSYS);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        before
-    }
-}
-
-/// Finds libcupti and starts the thread. A process that may not have one runs unmetered.
-pub(super) fn start() {
-    STATE.store(RUNNING, Ordering::Release);
-    let before = block_signals();
-    apart::start();
-    // SAFETY: the mask is the one that was in force.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    environment::read();
-    let config = Config::read();
-    let found = planner::find(config.cupti.as_deref()).map_err(|e| e.to_string());
-    let library = entry::own_path().map(|p| PathBuf::from(OsStr::from_bytes(p.to_bytes())));
-    let reporter = library.and_then(|l| Reporter::find(&l));
-    let before = block_signals();
-    let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
-        guard::this_is_ours();
-        guard::shield(|| run(config, found, reporter));
-        apart::stop();
-        STATE.store(DONE, Ordering::Release);
-    });
-    // SAFETY: the mask is the one that was in force.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    if let Err(e) = spawned {
-        apart::stop();
-        STATE.store(DONE, Ordering::Release);
-        say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
-    }
-}
-
-/// Closes the last window and the evidence; waits until that is done, or for the deadline. Any thread may call it, also from a signal handler.
-pub(super) fn drain(reason: &str) {
-    if !guard::owned() || guard::on_ours() {
-        return;
-    }
-    REASON.store(u8::from(reason == "_exit"), Ordering::Relaxed);
-    if STATE.compare_exchange(RUNNING, DRAINING, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        return;
-    }
-    BELL.ring();
-    let deadline = monotonic_ns().saturating_add(DRAIN_NS.load(Ordering::Relaxed));
-    while STATE.load(Ordering::Acquire) != DONE && monotonic_ns() < deadline {
-        clock::sleep(Duration::from_micros(200));
-    }
-    if STATE.load(Ordering::Acquire) != DONE {
-        say::write(
-            "flopsprof: the evidence could not be finished in time: what is missing is not counted; FLOPSPROF_DRAIN says how long the end may be held\n",
-        );
-    }
-}
-
-/// Lets the thread look around now. A no-op where there is none.
-pub(super) fn wake() {
-    BELL.ring();
-}
-
-/// Whether the process is about to end.
-pub(super) fn draining() -> bool {
-    STATE.load(Ordering::Acquire) == DRAINING
-}
-
-fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>) {
-    let Some(driver) = Driver::find() else { return };
-    DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    let began = monotonic_ns();
-    let mut left_ns = began + nanos(left::LOOK);
-    let devices = loop {
-        let seen = BELL.seen();
-        // Until cuInit is through the driver answers that it is not initialised.
-        match driver.devices() {
-            Ok(devices) => break devices,
-            Err(_) if draining() => return,
-            Err(_) => {
-                let now = monotonic_ns();
-                if now >= left_ns {
-                    if left::has_left() {
-                        return;
-                    }
-                    left_ns = now + nanos(left::LOOK);
-                }
-                BELL.wait(seen, if now - began < nanos(EAGER) { LOOK_EAGERLY } else { LOOK });
-            }
-        }
-    };
-    driver.leave_captures_alone();
-    for complaint in &config.complaints {
-        say(complaint);
-    }
-    let (sender, ready) = mpsc::channel();
-    if let Ok(cupti) = found.as_ref().map(|f| f.cupti) {
-        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).stack_size(STACK).spawn(move || {
-            guard::this_is_ours();
-            guard::shield(|| planner::plan_devices(cupti, devices, sender));
-            BELL.ring();
-        });
-        if planning.is_err() {
-            say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
-        }
-    }
-    Meter::new(driver, devices, config, found, ready, reporter).run();
-}
 
 struct Meter {
     driver: Driver,
@@ -249,14 +115,14 @@ impl Meter {
 
     fn run(mut self) {
         loop {
-            let seen = BELL.seen();
+            let seen = life::BELL.seen();
             if draining() || self.program_has_left() {
                 break;
             }
             self.look();
             self.tend();
             self.listen();
-            BELL.wait(seen, self.pause());
+            life::BELL.wait(seen, self.pause());
         }
         self.finish();
     }
@@ -268,7 +134,7 @@ impl Meter {
             return false;
         }
         self.left_ns = now + nanos(left::LOOK);
-        left::has_left() && STATE.compare_exchange(RUNNING, DRAINING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        left::has_left() && life::end()
     }
 
     /// How long until something is to be done.
@@ -338,73 +204,6 @@ impl Meter {
         }
     }
 
-    fn begun(&mut self) -> bool {
-        self.journal.with(|journal| journal.begun()).unwrap_or(true)
-    }
-
-    fn add(&mut self, record: Record) {
-        self.journal.with(|journal| journal.add(record));
-    }
-
-    /// What is said once, before the first device.
-    fn introduce(&mut self) {
-        self.add(Record::Library(Library {
-            name: "libcuda".to_owned(),
-            path: String::new(),
-            version: self.driver.version().to_string(),
-            found: "already-loaded".to_owned(),
-        }));
-        let cupti = match &self.cupti {
-            Ok(found) => Record::Library(library(found)),
-            Err(why) => {
-                let kind = if why.contains("CUPTI API") { "old-cupti" } else { "no-cupti" };
-                let (what, remedy) = why.split_once(": ").unwrap_or((why, ""));
-                Record::Fault(Fault {
-                    kind: kind.to_owned(),
-                    device: None,
-                    what: format!("operations are not counted: {what}"),
-                    remedy: remedy.to_owned(),
-                })
-            }
-        };
-        self.add(cupti);
-    }
-
-    fn copy(&self) -> Option<Cupti> {
-        Some(self.cupti.as_ref().ok()?.cupti)
-    }
-
-    fn counters(&self, ordinal: u32) -> Result<Counters, NoCounters> {
-        let cupti = self.copy().ok_or_else(|| NoCounters::Said("no libcupti".to_owned()))?;
-        match self.plans.get(&ordinal) {
-            Some(Ok(planned)) => Ok(Counters { cupti, planned: planned.clone() }),
-            Some(Err(e)) => Err(NoCounters::Refused(*e)),
-            None => Err(NoCounters::Said("the chip's counters were not planned in time".to_owned())),
-        }
-    }
-
-    /// Waits for a device's plan, until it has been long enough.
-    fn await_plan(&mut self, ordinal: u32) {
-        let deadline = monotonic_ns() + nanos(READY);
-        while self.cupti.is_ok() && !self.plans.contains_key(&ordinal) && !draining() {
-            let seen = BELL.seen();
-            match self.ready.try_recv() {
-                Ok((planned, plan)) => {
-                    self.plans.insert(planned, plan);
-                }
-                Err(mpsc::TryRecvError::Disconnected) => return,
-                Err(mpsc::TryRecvError::Empty) => {
-                    let now = monotonic_ns();
-                    if now >= deadline {
-                        return;
-                    }
-                    // The plans of several devices come one by one, and the bell rings with the last.
-                    BELL.wait(seen, Duration::from_nanos(deadline - now).min(LOOK));
-                }
-            }
-        }
-    }
-
     /// Cuts the windows that are due.
     fn tend(&mut self) {
         let now = monotonic_ns();
@@ -435,10 +234,6 @@ impl Meter {
         }
     }
 
-    fn folder(&mut self) -> Option<PathBuf> {
-        self.journal.with(|journal| journal.folder().map(Path::to_owned)).flatten()
-    }
-
     /// A context is gone.
     fn lose(&mut self, slot: usize, lost: Metered) {
         let (resets, until_ns) = &mut self.resets[slot];
@@ -450,78 +245,6 @@ impl Meter {
         let often = *resets > RESETS;
         let records = lost.lost(often);
         self.journal.with(|journal| journal.keep(records));
-    }
-
-    /// Brings what the devices have to say into the evidence. True if there was anything.
-    fn collect(&mut self) -> bool {
-        let records: Vec<Record> = self.devices.iter_mut().flatten().flat_map(Metered::take_records).collect();
-        let any = !records.is_empty();
-        if any {
-            self.keep(records);
-        }
-        any
-    }
-
-    /// Brings records of a device into the evidence, and that to the file system.
-    fn keep(&mut self, records: Vec<Record>) {
-        let all = self.with_what_was_said(records);
-        self.journal.with(move |journal| journal.keep(all));
-    }
-
-    /// The same, by and by.
-    fn keep_soon(&mut self, records: Vec<Record>) {
-        let all = self.with_what_was_said(records);
-        self.journal.post(move |journal| journal.keep(all));
-    }
-
-    /// What the program has said since the last window, and then these records.
-    fn with_what_was_said(&mut self, records: Vec<Record>) -> Vec<Record> {
-        let mut all = Vec::new();
-        let declared = api::declared();
-        if declared != self.declared {
-            self.declared = declared.clone();
-            all.push(Record::Declare(declared));
-        }
-        let (model, work) = api::texts();
-        self.phases.extend(api::phases());
-        all.extend(model.map(|declared| Record::Model(Declared { declared })));
-        all.extend(work.map(|declared| Record::Work(Declared { declared })));
-        all.extend(self.phases.drain(..).map(Record::Phase));
-        all.extend(records);
-        all
-    }
-
-    /// Looks for a libcupti that was loaded after ours, and gives way to it: two copies in use silence the framework's profiler.
-    fn second_copy(&mut self) {
-        let copies = apart::run(find::mapped).unwrap_or_default();
-        let Some(other) = copies.iter().find(|c| !self.copies.contains(c)).cloned() else { return };
-        let before = std::mem::replace(&mut self.copies, copies);
-        if before.is_empty() {
-            return;
-        }
-        let found = find::loaded(&other);
-        self.add(Record::Fault(Fault {
-            kind: "second-cupti".to_owned(),
-            device: None,
-            what: format!("the program loaded {} beside {}: counting moves to it", other.display(), before[0].display()),
-            remedy: format!("set FLOPSPROF_CUPTI={} so that there is one copy from the start", other.display()),
-        }));
-        let Ok(found) = found else { return };
-        let (sender, ready) = mpsc::channel();
-        planner::plan_devices(found.cupti, u32::try_from(self.devices.len()).unwrap_or(0), sender);
-        self.add(Record::Library(library(&found)));
-        self.cupti = Ok(found);
-        self.plans.clear();
-        for (ordinal, planned) in ready {
-            self.plans.insert(ordinal, planned);
-        }
-        for ordinal in 0..self.devices.len() {
-            let counters = self.counters(u32::try_from(ordinal).unwrap_or(0));
-            if let Some(metered) = &mut self.devices[ordinal] {
-                metered.change_copy(counters);
-            }
-        }
-        self.collect();
     }
 
     /// Listens, while no primary context is there, for launches in a context of another kind. Not where torch is: it uses the primary one, and
@@ -581,7 +304,7 @@ impl Meter {
         }
         let said = self.with_what_was_said(Vec::new());
         let (tokens, steps) = api::progress();
-        let reason = if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }.to_owned();
+        let reason = life::reason().to_owned();
         let meter_cpu_ns = apart::meter_cpu_ns();
         self.journal.with(move |journal| {
             said.into_iter().for_each(|r| journal.add(r));
@@ -591,15 +314,6 @@ impl Meter {
         if let Some(folder) = self.folder() {
             self.reporter.with(move |reporter| reporter.as_ref().map(|r| r.last(&folder)));
         }
-    }
-}
-
-fn library(found: &Found) -> Library {
-    Library {
-        name: "libcupti".to_owned(),
-        path: found.path.display().to_string(),
-        version: found.version.to_string(),
-        found: found.how.to_owned(),
     }
 }
 
