@@ -33,6 +33,7 @@ use super::{base::BaseArgs, report::count};
 /// Exit status: 0; 1 if a file or a field is wrong (the message names it); 2 for wrong usage.
 #[derive(clap::Args)]
 #[command(
+    allow_negative_numbers = true,
     group = ArgGroup::new("amount").required(true).args(["tokens", "rows", "lengths"]),
     after_help = "Examples:\n  flopsprof estimate config.json --tokens 1M --sequence-length 2048 --method full,lora --gpu H100 --utilisation 0.4\n  flopsprof estimate Llama-3.2-3B/ --rows 52k --sequence-length 1024 --epochs 3 --method qlora --gradient-checkpointing\n  flopsprof estimate --params 8.03B --tokens 1.2e9"
 )]

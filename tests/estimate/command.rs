@@ -108,6 +108,7 @@ fn wrong_usage_is_named() {
     let (config, lengths) = (config.to_str().expect("UTF-8"), path.join("lengths"));
     for (args, code, words) in [
         (vec![config, "--tokens", "0"], 2, "--tokens"),
+        (vec![config, "--tokens", "-5"], 2, "`-5` is not a positive whole number"),
         (vec![config, "--tokens", "-5"], 2, "-5"),
         (vec![config, "--tokens", "18446744073709551615"], 1, "2^63"),
         (vec![config, "--tokens", "99999999999999999999"], 2, "--tokens"),
