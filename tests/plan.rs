@@ -3,7 +3,7 @@
 mod sampling;
 mod wheels;
 
-use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use cupti_sys::{
     Cupti,
@@ -11,13 +11,9 @@ use cupti_sys::{
 };
 use flopsprof::counter::{host::Host, plan};
 
-/// NVIDIA's host functions are not for several threads at once.
-static ALONE: Mutex<()> = Mutex::new(());
-
 /// The groups that GH100 needs, and what it counts all the time, were read off this library and checked on an H200.
 #[test]
 fn real_chips_are_planned_by_nvidias_library() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let cupti = Cupti::open(&wheels::find(&wheels::fetch("nvidia-cuda-cupti==13.0.85"), "libcupti.so.13")).unwrap();
     // 999 without a GPU, and the host functions work.
     // SAFETY: nothing goes in but the size.
@@ -47,7 +43,19 @@ fn real_chips_are_planned_by_nvidias_library() {
 
 #[test]
 fn real_chips_sample_tensor_cycles_in_one_pass() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let chips = ["GA100", "GA102", "AD102", "GH100", "GB100", "GB110", "GB202"];
     sampling::in_one_pass("nvidia-cuda-cupti==13.0.85", "libcupti.so.13", &chips);
+}
+
+/// A process with GPUs of two chips plans one while another thread has the other: their groups come out as if each was alone.
+#[test]
+fn two_threads_plan_two_chips() {
+    let cupti = Cupti::open(&wheels::find(&wheels::fetch("nvidia-cuda-cupti==13.0.85"), "libcupti.so.13")).unwrap();
+    let plan = |chip: &str| plan::of_chip(&Host::open(cupti, chip).unwrap()).unwrap();
+    let alone = ["GH100", "GB202"].map(|chip| (chip, plan(chip)));
+    thread::scope(|scope| {
+        for (chip, expected) in &alone {
+            scope.spawn(move || (0..3).for_each(|_| assert_eq!(plan(chip), *expected, "{chip}")));
+        }
+    });
 }

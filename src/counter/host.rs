@@ -1,6 +1,6 @@
 //! CUPTI's profiler host: what a chip can count, in how many passes, and what an image of counts says.
 //!
-//! It needs libcupti and libnvperf_host and the chip's name, no GPU: planning works on any machine.
+//! It needs libcupti and libnvperf_host and the chip's name, no GPU: planning works on any machine. Its calls come from several threads, one after the other.
 
 use std::{
     ffi::{CString, c_char},
@@ -12,6 +12,8 @@ use cupti_sys::{
     Cupti, Error,
     raw::{self, METRIC_TYPE_COUNTER, PROFILER_TYPE_PM_SAMPLING, PROFILER_TYPE_RANGE, Params},
 };
+
+use super::alone::alone;
 
 /// The host side of one chip.
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl Host {
     /// # Errors
     /// CUPTI's answer.
     pub fn chips(cupti: Cupti) -> Result<Vec<String>, Error> {
+        let _alone = alone();
         let mut p = raw::HostGetSupportedChips::sized();
         // SAFETY: nothing goes in.
         unsafe { cupti.host_get_supported_chips(&mut p)? };
@@ -78,6 +81,7 @@ impl Host {
         if let Some(base) = self.base.get() {
             return Ok(base);
         }
+        let _alone = alone();
         let mut p = raw::HostGetBaseMetrics::sized();
         p.host_object = self.object.object;
         p.metric_type = METRIC_TYPE_COUNTER;
@@ -94,6 +98,8 @@ impl Host {
     /// CUPTI's answer, for a metric the chip does not have.
     pub fn config(&self, metrics: &[CString]) -> Result<Config, Error> {
         let object = Object::new(self.cupti, &self.chip, self.profiler)?;
+        // Behind the object, so that it is dropped before it: the object's end has a turn of its own, as its beginning.
+        let _alone = alone();
         let names = pointers(metrics);
         let mut p = raw::HostConfigAddMetrics::sized();
         p.host_object = object.object;
@@ -130,6 +136,7 @@ impl Host {
     pub fn evaluate(&self, counter_data: &[u8], range: usize, metrics: &[CString]) -> Result<Vec<f64>, Error> {
         let names = pointers(metrics);
         let mut values = vec![f64::NAN; names.len()];
+        let _alone = alone();
         let mut p = raw::HostEvaluateToGpuValues::sized();
         p.host_object = self.object.object;
         p.counter_data_image = counter_data.as_ptr();
@@ -150,6 +157,7 @@ impl Host {
     /// # Errors
     /// CUPTI's answer.
     pub fn ranges(&self, counter_data: &[u8]) -> Result<usize, Error> {
+        let _alone = alone();
         let mut p = raw::RangeProfilerGetCounterDataInfo::sized();
         p.counter_data_image = counter_data.as_ptr();
         p.counter_data_image_size = counter_data.len();
@@ -164,6 +172,7 @@ impl Host {
 /// # Errors
 /// CUPTI's answer.
 pub fn chip_name(cupti: Cupti, device: u32) -> Result<String, Error> {
+    let _alone = alone();
     let mut p = raw::DeviceGetChipName::sized();
     p.device_index = device as usize;
     // SAFETY: an index goes in.
@@ -192,13 +201,14 @@ struct Object {
     object: raw::HostObject,
 }
 
-// SAFETY: the object is used by one thread at a time; CUPTI does not tie it to the one that made it.
+// SAFETY: CUPTI does not tie the object to the thread that made it.
 unsafe impl Send for Object {}
-// SAFETY: shared only to be handed from the thread that plans to the one that counts; CUPTI documents the host calls as thread-safe.
+// SAFETY: every call of the host's, on this object or another, is made in a turn of its own ([`alone`]).
 unsafe impl Sync for Object {}
 
 impl Object {
     fn new(cupti: Cupti, chip: &CString, profiler: u32) -> Result<Self, Error> {
+        let _alone = alone();
         let mut p = raw::HostInitialize::sized();
         p.profiler_type = profiler;
         p.chip_name = chip.as_ptr();
@@ -211,6 +221,7 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
+        let _alone = alone();
         let mut p = raw::HostDeinitialize::sized();
         p.host_object = self.object;
         // Nothing to do about a refusal here; the object is not used again.

@@ -5,6 +5,7 @@
 //! [`sampling`] has the hardware itself read a whole device's counters, for the witness.
 //! [`turn`] lets metered processes that share a GPU take turns, because one process owns its counters at a time.
 
+mod alone;
 pub mod find;
 pub mod host;
 pub mod plan;

@@ -1,6 +1,8 @@
 //! How processes begin, multiply and end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use flopsprof::evidence::{read::ProcessEvidence, record::Record};
 
 use crate::harness::{BF16, Bench, zoo};
 
@@ -153,4 +155,17 @@ fn two_devices_are_counted_each_from_its_first_launch() {
     outcome.assert_exact();
     let ledger = outcome.ledger();
     assert_eq!(ledger.devices.len(), 2);
+}
+
+/// While the second chip is planned, windows of the first device are counted. The stand-in ends a process that is in the profiler host on two threads.
+#[test]
+fn two_chips_are_planned_and_counted_in_turn() {
+    let slow = "cuptiProfilerHostGetNumOfPasses=hang:8,cuptiProfilerHostEvaluateToGpuValues=hang:8";
+    let bench = Bench::new().env("FLOPSPROF_SIM_DEVICES", "2").env("FLOPSPROF_SIM_CHIPS", "2").fault(slow);
+    let outcome = bench.run("two_devices", &[]);
+    outcome.assert_exact();
+    let chips = |f: &ProcessEvidence| -> BTreeSet<String> {
+        f.lines.iter().filter_map(|l| if let Record::Device(d) = &l.record { Some(d.chip.clone()) } else { None }).collect()
+    };
+    assert_eq!(chips(&outcome.ended()), ["GH100", "GH100-other"].map(str::to_owned).into());
 }

@@ -3,12 +3,15 @@
 use std::{
     collections::HashMap,
     ffi::{CStr, CString, c_char},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use cupti_sys::raw;
 
-use crate::{INVALID_CHIP_NAME, INVALID_METRIC_NAME, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, metric, range};
+use crate::{INVALID_CHIP_NAME, INVALID_METRIC_NAME, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, metric, range, shared::setting};
 
 /// Metrics configured on each host object. Those of one for PM sampling begin with [`SAMPLING`]: a configuration for one profiler is none for the other.
 static OBJECTS: Mutex<Option<HashMap<usize, Vec<String>>>> = Mutex::new(None);
@@ -18,6 +21,37 @@ const SAMPLING: &str = "PM sampling";
 fn objects<T>(f: impl FnOnce(&mut HashMap<usize, Vec<String>>) -> T) -> T {
     f(OBJECTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
+
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// A call of the profiler host that is under way.
+pub(crate) struct Inside;
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        BUSY.store(false, Ordering::SeqCst);
+    }
+}
+
+/// NVIDIA does not say what becomes of two threads that call the profiler host at once; here it ends the process.
+pub(crate) fn enter(function: &str) -> Option<Inside> {
+    if !function.starts_with("cuptiProfilerHost") {
+        return None;
+    }
+    if BUSY.swap(true, Ordering::SeqCst) {
+        eprintln!("{function}: another thread is in the profiler host");
+        std::process::abort();
+    }
+    Some(Inside)
+}
+
+/// The chip of a device: with `FLOPSPROF_SIM_CHIPS` the odd ones have another than the even ones.
+fn chip(device: usize) -> &'static CStr {
+    if device % 2 == 1 && setting("FLOPSPROF_SIM_CHIPS").is_some() { CHIPS[1] } else { CHIPS[0] }
+}
+
+/// The second counts as the first does.
+const CHIPS: [&CStr; 2] = [c"GH100", c"GH100-other"];
 
 /// A list of C strings that lives for ever, as CUPTI's do.
 fn list(strings: Vec<CString>) -> (*const *const c_char, usize) {
@@ -39,10 +73,10 @@ pub(crate) unsafe fn names(list: *const *const c_char, n: usize) -> Vec<String> 
 cupti! {
     fn cuptiProfilerInitialize(p: raw::ProfilerInitialize) { let _ = p; OK }
     fn cuptiProfilerDeInitialize(p: raw::ProfilerDeInitialize) { let _ = p; OK }
-    fn cuptiDeviceGetChipName(p: raw::DeviceGetChipName) { p.chip_name = c"GH100".as_ptr(); OK }
+    fn cuptiDeviceGetChipName(p: raw::DeviceGetChipName) { p.chip_name = chip(p.device_index).as_ptr(); OK }
     fn cuptiProfilerDeviceSupported(p: raw::ProfilerDeviceSupported) { p.is_supported = 2; OK }
     fn cuptiProfilerHostInitialize(p: raw::HostInitialize) {
-        if p.chip_name.is_null() || CStr::from_ptr(p.chip_name) != c"GH100" { return INVALID_CHIP_NAME; }
+        if p.chip_name.is_null() || !CHIPS.contains(&CStr::from_ptr(p.chip_name)) { return INVALID_CHIP_NAME; }
         let begun = if p.profiler_type == raw::PROFILER_TYPE_PM_SAMPLING { vec![SAMPLING.to_owned()] } else { Vec::new() };
         p.host_object = objects(|o| { let handle = 0x100 + o.len() * 16 + o.keys().max().copied().unwrap_or(0); o.insert(handle, begun); handle }) as _;
         OK

@@ -2,7 +2,7 @@
 //!
 //! Order is enforced, one process owns a GPU's counters at a time (which `kill -9` frees), a config of more passes than one reads NaN, a range
 //! profiler keeps its first configuration for life, launches outside an open range are not counted, values are readable after Stop and Decode,
-//! there is one subscriber. PM sampling sees all processes of a GPU and takes its counters from all others. A Push without a Start that worked kills the context on the real GPU; here it aborts the process.
+//! there is one subscriber, the profiler host is for one thread at a time. PM sampling sees all processes of a GPU and takes its counters from all others. A Push without a Start that worked kills the context on the real GPU; here it aborts the process.
 #![allow(
     non_snake_case,
     clippy::missing_safety_doc,
@@ -47,6 +47,7 @@ macro_rules! cupti {
     ($(fn $name:ident($p:ident: $params:ty) $body:block)*) => {
         $(#[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(params: *mut $params) -> $crate::R {
+            let _inside = $crate::host::enter(stringify!($name));
             if let Some(code) = $crate::fault::call(stringify!($name)) {
                 return code;
             }
