@@ -40,10 +40,22 @@ const WORDS: [(Category, &[&str]); 8] = [
         &["nccl", "nvshmem", "allreduce", "all_reduce", "allgather", "all_gather", "reducescatter", "reduce_scatter", "multimem"],
     ),
     (Category::Optimizer, &["multi_tensor_apply", "multitensorapply", "adam", "optimizer", "fused_sgd", "fusedsgd", "lamb", "adafactor"]),
-    (Category::AttentionForward, &["flash", "fmha", "attention", "sdpa", "attn", "_mha_"]),
+    (Category::AttentionForward, &["flash", "fmha", "attention", "sdpa", "attn", "_mha_", "dot_do_o", "cast_dq"]),
     (
         Category::Normalisation,
-        &["layernorm", "layer_norm", "rmsnorm", "rms_norm", "batchnorm", "batch_norm", "groupnorm", "group_norm", "bn_fw", "bn_bw"],
+        &[
+            "layernorm",
+            "layer_norm",
+            "rmsnorm",
+            "rms_norm",
+            "batchnorm",
+            "batch_norm",
+            "groupnorm",
+            "group_norm",
+            "bn_fw",
+            "bn_bw",
+            "gammabeta",
+        ],
     ),
     (Category::Convolution, &["conv", "winograd", "fprop", "dgrad", "wgrad", "cudnn_infer"]),
     (Category::Gemm, &["gemm", "nvjet", "cutlass", "matmul", "cublas", "gemv", "_mm_", "triton_mm", "triton_tem", "s16816", "xmma"]),
@@ -51,14 +63,17 @@ const WORDS: [(Category, &[&str]); 8] = [
     (Category::Other, &[]),
 ];
 
+/// Words that say nothing and hold another that does: C++ has lambdas in the names of most elementwise kernels, and LAMB is an optimizer.
+const IDLE: [(&str, &str); 3] = [("lambda", ""), ("convert_", "cast_"), ("conversion", "cast")];
+
 /// Words that make an attention kernel one of the backward pass.
-const BACKWARD: [&str; 4] = ["bwd", "backward", "bprop", "dot_do_o"];
+const BACKWARD: [&str; 5] = ["bwd", "backward", "bprop", "dot_do_o", "cast_dq"];
 
 impl Category {
     /// The category of a demangled name.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        let name = name.to_lowercase();
+        let name = IDLE.iter().fold(name.to_lowercase(), |name, (word, other)| name.replace(word, other));
         let found = WORDS.iter().find(|(_, words)| words.iter().any(|w| name.contains(w))).map_or(Self::Other, |(category, _)| *category);
         match found {
             Self::AttentionForward if BACKWARD.iter().any(|w| name.contains(w)) => Self::AttentionBackward,
@@ -117,6 +132,16 @@ mod tests {
             ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)", Communication),
             ("void implicit_convolve_sgemm<float, float, 128, 5, 5, 3, 3, 3, 1, true, false, true>(...)", Convolution),
             ("triton_poi_fused_mul_silu_1", Elementwise),
+            (
+                "void at::native::vectorized_elementwise_kernel<8, at::native::(anonymous namespace)::silu_kernel(at::TensorIteratorBase&)::{lambda()#1}>",
+                Elementwise,
+            ),
+            ("void at::native::(anonymous namespace)::GammaBetaBackwardCUDAKernelTemplate<float, float, 32u, 32u, 256u>", Normalisation),
+            ("void cudnn::fusion::convert_dq_to_16bits<true>(void const*)", AttentionBackward),
+            ("void cudnn::fusion::compute_dot_do_o_specialized<true, 64>(void const*)", AttentionBackward),
+            ("void convert_fp8_kernel<float>(float const*)", Other),
+            ("lamb_cuda_kernel_part1", Optimizer),
+            ("_causal_conv1d_fwd_kernel", Convolution),
             ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, ...>>", Other),
             ("products(int, float*)", Other),
         ] {

@@ -315,7 +315,7 @@ pub fn text(report: &KernelReport) -> String {
                 .map_or_else(|| "unknown".to_owned(), |e| if total > 0.0 { format!("{:.2}%", 100.0 * e / total) } else { "0".to_owned() }),
             row.flop_float,
             row.launches_seen,
-            row.flop_per_launch.values().sum::<f64>(),
+            per_launch(row),
             row.duration.as_ref().map_or_else(|| "-".to_owned(), |d| format!("{:.1}", d.p50_ns as f64 / 1e3)),
             row.flop_per_s.map_or_else(|| "-".to_owned(), |r| format!("{:.2}", r / 1e12)),
             row.peak_share.map_or_else(|| "-".to_owned(), |s| format!("{:.1}%", 100.0 * s)),
@@ -348,6 +348,11 @@ pub fn text(report: &KernelReport) -> String {
         let _ = writeln!(out, "  - {why}{}", if *times > 1 { format!(" ({times} times)") } else { String::new() });
     }
     out
+}
+
+/// FLOP of one launch, all paths together. A sum of no floats is -0.
+fn per_launch(row: &KernelRow) -> f64 {
+    row.flop_per_launch.values().sum::<f64>() + 0.0
 }
 
 /// The path of most of a row's operations, shortened to its format.
@@ -390,7 +395,7 @@ pub fn csv(report: &KernelReport, to: impl io::Write) -> io::Result<()> {
         let ns = |of: fn(&DurationRow) -> u64| k.duration.as_ref().map(|d| of(d).to_string()).unwrap_or_default();
         let mut fields =
             vec![k.name.clone(), k.symbol.clone(), category, kind, k.flop.clone(), float(k.standard_error), format!("{:e}", k.share)];
-        fields.extend([k.launches_seen.to_string(), format!("{:e}", k.flop_per_launch.values().sum::<f64>())]);
+        fields.extend([k.launches_seen.to_string(), format!("{:e}", per_launch(k))]);
         fields.extend([
             shape.map(|s| dims(s.grid)).unwrap_or_default(),
             shape.map(|s| dims(s.block)).unwrap_or_default(),

@@ -190,3 +190,35 @@ fn the_page_has_a_chart_of_the_kinds_where_there_was_a_census() {
     let all: f64 = shares["categories"].as_array().expect("a list").iter().filter_map(|c| c["share"].as_f64()).sum();
     assert!((all + shares["residual_share"].as_f64().expect("a number") - 1.0).abs() < 1e-9, "{shares}");
 }
+
+/// Recorded kernels of PyTorch, among them those whose names hold a word of another category, as `lambda` holds LAMB.
+#[test]
+fn recorded_kernels_have_their_categories_and_no_negative_nothing() {
+    let recorded = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/2026-11-25-h100-cuda-cores");
+    let output = report(&recorded, &["--kernels=100", "--json"]);
+    let table: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut seen = 0;
+    for row in table["kernels"].as_array().expect("rows") {
+        let name = row["name"].as_str().expect("a name");
+        for (part, category) in [
+            ("silu_kernel", "elementwise"),
+            ("silu_backward_kernel", "elementwise"),
+            ("bfloat16_copy_kernel", "elementwise"),
+            ("FusedAdamMathFunctor", "optimizer"),
+            ("GammaBetaBackward", "normalisation"),
+            ("compute_dot_do_o", "attention_backward"),
+            ("convert_dq_to_16bits", "attention_backward"),
+        ] {
+            if name.contains(part) {
+                assert_eq!(row["category"], category, "{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 7, "{seen} of them");
+    for form in [&["--kernels=100"][..], &["--kernels=100", "--csv"]] {
+        let output = report(&recorded, form);
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(!text.split([' ', ',']).any(|word| word.starts_with("-0")), "{text}");
+    }
+}
