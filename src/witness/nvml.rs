@@ -88,7 +88,7 @@ impl Witness {
     /// Every device that NVML shows.
     #[must_use]
     pub fn devices(self) -> Vec<Seen> {
-        let count = self.nvml.device_count().unwrap_or(0);
+        let count = self.nvml.device_count().unwrap_or(0).min(MOST_DEVICES);
         let devices = (0..count).filter_map(|i| self.nvml.device_by_index(i).ok());
         devices
             .filter_map(|d| {
@@ -99,6 +99,9 @@ impl Witness {
             .collect()
     }
 }
+
+/// More are not believed: an NVML that says 2^32 would be asked for each of them, for minutes.
+const MOST_DEVICES: u32 = 1024;
 
 /// One device, with the GPM sample its next reading counts from.
 pub struct DeviceWitness {

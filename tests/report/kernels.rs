@@ -195,7 +195,7 @@ fn the_page_has_a_chart_of_the_kinds_where_there_was_a_census() {
 #[test]
 fn recorded_kernels_have_their_categories_and_no_negative_nothing() {
     let recorded = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/2026-11-25-h100-cuda-cores");
-    let output = report(&recorded, &["--kernels=100", "--json"]);
+    let output = report(&recorded, ["--kernels=100", "--json"]);
     let table: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut seen = 0;
     for row in table["kernels"].as_array().expect("rows") {

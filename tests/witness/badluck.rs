@@ -4,14 +4,15 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     process::{Command, Stdio},
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use crate::{
     alone,
     harness::{Bench, built},
     held::{Held, command},
-    watch::{Watch, environment, flopsprof, launches, lost, seen},
+    watch::{Watch, environment, flopsprof, launches, lost, records, seen},
 };
 
 /// `flopsprof watch` where something is hidden from it.
@@ -127,4 +128,87 @@ fn a_witness_that_was_stopped_says_what_it_lost() {
     let life = |i: usize| records.iter().filter_map(|r| r["life"][i].as_u64()).sum::<u64>();
     let (events, _) = lost(&records);
     assert!(events > 0 && life(0) + life(1) + life(2) + events >= 18_000, "{} {} {} {events}", life(0), life(1), life(2));
+}
+
+/// Functions of NVML that the witness calls, and how many kinds of garbage there are for each. The job's own process is beside it: `tests/hostile/faults.rs`.
+const NVML: [(&str, u32); 23] = [
+    ("nvmlInit_v2", 0),
+    ("nvmlSystemGetDriverVersion", 1),
+    ("nvmlSystemGetConfComputeState", 3),
+    ("nvmlSystemGetConfComputeGpusReadyState", 3),
+    ("nvmlDeviceGetCount_v2", 3),
+    ("nvmlDeviceGetHandleByIndex_v2", 0),
+    ("nvmlDeviceGetHandleByUUID", 0),
+    ("nvmlDeviceGetUUID", 3),
+    ("nvmlDeviceGetName", 3),
+    ("nvmlDeviceGetMigMode", 3),
+    ("nvmlDeviceGetMaxClockInfo", 3),
+    ("nvmlDeviceGetClockInfo", 3),
+    ("nvmlDeviceGetPowerUsage", 3),
+    ("nvmlDeviceGetTotalEnergyConsumption", 3),
+    ("nvmlDeviceGetCurrentClocksThrottleReasons", 1),
+    ("nvmlDeviceGetUtilizationRates", 3),
+    ("nvmlDeviceGetComputeRunningProcesses_v3", 3),
+    ("nvmlDeviceGetProcessUtilization", 3),
+    ("nvmlGpmQueryDeviceSupport", 3),
+    ("nvmlGpmMetricsGet", 4),
+    ("nvmlGpmSampleAlloc", 0),
+    ("nvmlGpmSampleGet", 0),
+    ("nvmlGpmSampleFree", 0),
+];
+
+/// Each call of NVML fails, once or always; says it did what it did not; answers garbage; hangs: the witness ends in its time, and what it left can be read.
+#[test]
+fn every_call_of_nvml_may_fail_lie_and_answer_garbage() {
+    let calls = {
+        let bench = Bench::new();
+        let list = bench.dir.path().join("calls");
+        let bench = bench.env("FLOPSPROF_SIM_CALLS", &list);
+        witnessed(&bench, "none");
+        fs::read_to_string(list).expect("the list of calls")
+    };
+    for function in calls.lines().filter_map(|l| l.split(' ').find(|w| w.starts_with("nvml"))) {
+        assert!(NVML.iter().any(|(f, _)| *f == function), "{function} is called, and not among those that fail");
+    }
+    let mut faults = Vec::new();
+    for (function, kinds) in NVML {
+        assert!(calls.contains(function), "{function} is not called");
+        faults.extend([format!("{function}=999"), format!("{function}=999@2"), format!("{function}=hang:700@2")]);
+        // A handle or a sample that was never made cannot be told from one that was.
+        if !function.contains("Handle") && !function.contains("GpmSample") {
+            faults.push(format!("{function}=0"));
+        }
+        faults.extend((0..kinds).map(|kind| format!("{function}=garbage:{kind}")));
+    }
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while let Some(fault) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    witnessed(&Bench::new().fault(fault), fault);
+                }
+            });
+        }
+    });
+    eprintln!("faults: {} in {} functions of NVML, all survived by the witness", faults.len(), NVML.len());
+}
+
+/// Lets a witness without probes watch for a moment.
+fn witnessed(bench: &Bench, fault: &str) {
+    let held = Held::start(command(bench, "", &["100"]));
+    let began = Instant::now();
+    let mut watch = flopsprof(bench);
+    watch.args(["watch", "--no-ebpf", "--every", "0.2", "--for", "0.7", "--out"]).arg(bench.out()).stdin(Stdio::null());
+    let output = watch.output().expect("the witness");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(began.elapsed() < Duration::from_secs(20), "{fault}: it took {:?}: {said}", began.elapsed());
+    // Without any device there is nothing to witness.
+    assert!(matches!(output.status.code(), Some(0 | 3)) && !said.contains("panicked"), "{fault}: {:?}, {said}", output.status);
+    if output.status.code() == Some(0) {
+        let records = records(&bench.out());
+        assert!(records.last().is_some_and(|r| r["type"] == "end"), "{fault}: {records:#?}");
+        let report = flopsprof(bench).arg("report").arg(bench.out()).output().expect("the command");
+        assert_eq!(report.status.code(), Some(0), "{fault}: {}", String::from_utf8_lossy(&report.stderr));
+    }
+    held.work();
 }

@@ -2,7 +2,10 @@
 
 use std::ffi::c_uint;
 
-use nvml_wrapper_sys::bindings::{nvmlConfComputeSystemState_t, nvmlGpmMetricsGet_t, nvmlGpmSupport_t, nvmlUtilization_t};
+use nvml_wrapper_sys::bindings::{
+    nvmlConfComputeSystemState_t, nvmlGpmMetricsGet_t, nvmlGpmSupport_t, nvmlProcessInfo_t, nvmlProcessUtilizationSample_t,
+    nvmlUtilization_t,
+};
 
 /// Spoils what a call has written through its arguments, which are numbers here.
 ///
@@ -12,6 +15,22 @@ pub(crate) unsafe fn spoil(function: &str, args: &[usize], kind: u32) {
     let number = [0, u32::MAX, 1 << 31][kind as usize % 3];
     match function {
         "nvmlSystemGetDriverVersion" => std::ptr::write_bytes(args[0] as *mut u8, 0xff, args[1]),
+        "nvmlDeviceGetName" | "nvmlDeviceGetUUID" => std::ptr::write_bytes(args[1] as *mut u8, [0, 0xff, b'x'][kind as usize % 3], args[2]),
+        "nvmlDeviceGetCount_v2" => *(args[0] as *mut c_uint) = number,
+        "nvmlSystemGetConfComputeGpusReadyState" => *(args[0] as *mut c_uint) = number,
+        // What is listed; how many were written must be true.
+        "nvmlDeviceGetComputeRunningProcesses_v3" => {
+            for i in 0..*(args[1] as *mut c_uint) as usize {
+                let info = &mut *(args[2] as *mut nvmlProcessInfo_t).add(i);
+                (info.pid, info.usedGpuMemory) = (number, u64::MAX - u64::from(number));
+            }
+        }
+        "nvmlDeviceGetProcessUtilization" => {
+            for i in 0..*(args[2] as *mut c_uint) as usize {
+                let sample = &mut *(args[1] as *mut nvmlProcessUtilizationSample_t).add(i);
+                (sample.pid, sample.timeStamp, sample.smUtil) = (number, u64::MAX - u64::from(number), number);
+            }
+        }
         "nvmlDeviceGetMigMode" => {
             *(args[1] as *mut c_uint) = number;
             *(args[2] as *mut c_uint) = number;
