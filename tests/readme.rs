@@ -54,3 +54,40 @@ fn the_test_command_is_the_one_that_ci_runs() {
     let command = readme.lines().find(|l| l.contains("**Passes the tests**")).and_then(|l| l.split('`').nth(1)).expect("a command");
     assert!(ci.lines().any(|l| l.starts_with(command)), "{command} is not in .ci/run");
 }
+
+/// What README's promises are said to be held by: rows of the script's results, files, benchmarks, and tests by module and name.
+#[test]
+fn what_holds_a_promise_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = read("README.md");
+    let promises = readme.split("## What it promises").nth(1).and_then(|t| t.split("## ").next()).expect("the promises");
+    let results: Vec<Value> = serde_json::from_str(&read("tests/gpu/results.json")).expect("JSON");
+    let sources = Command::new("grep").args(["-rhoE", "fn [a-z0-9_]+", "src", "tests"]).current_dir(root).output().expect("grep");
+    let functions: Vec<String> =
+        String::from_utf8_lossy(&sources.stdout).lines().filter_map(|l| Some(l.strip_prefix("fn ")?.to_owned())).collect();
+    let mut held = 0;
+    for line in promises.lines().filter(|l| l.starts_with("| ") && l.matches('|').count() == 4) {
+        let by = line.trim_matches('|').split(" | ").last().expect("a cell");
+        for name in by.split('`').skip(1).step_by(2) {
+            held += 1;
+            if let Some(bench) = name.strip_prefix("cargo bench --bench ") {
+                let bench = bench.split(' ').next().expect("a name");
+                assert!(root.join(format!("benches/{bench}.rs")).exists(), "{line}");
+            } else if let Some((module, test)) = name.split_once("::") {
+                let begins = test.trim_end_matches('…');
+                let found = functions.iter().any(|f| if begins == test { f == test } else { f.starts_with(begins) });
+                assert!(found, "no test {module}::{test}: {line}");
+            } else if let Some((folder, files)) = name.trim_end_matches('}').split_once('{') {
+                let (files, end) = files.split_once('}').unwrap_or((files, ""));
+                files.split(',').for_each(|f| assert!(root.join(format!("{folder}{f}{end}")).exists(), "{folder}{f}{end}: {line}"));
+            } else if name.contains('/') {
+                assert!(root.join(name).exists(), "{name}: {line}");
+            } else {
+                let begins = name.trim_end_matches('*');
+                let row = |r: &Value| r["id"].as_str().is_some_and(|id| if begins == name { id == name } else { id.starts_with(begins) });
+                assert!(results.iter().any(row), "{name} is not in results.json: {line}");
+            }
+        }
+    }
+    assert!(held >= 25, "{held} were found");
+}

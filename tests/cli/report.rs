@@ -2,7 +2,10 @@
 
 use std::{fs, io::Read, path::Path, process::Stdio, sync::LazyLock};
 
-use flopsprof::evidence::record::{Declare, Fault, Tier};
+use flopsprof::evidence::{
+    line_hash,
+    record::{Declare, Fault, Tier},
+};
 use serde_json::Value;
 
 use crate::{
@@ -139,6 +142,27 @@ fn evidence_that_was_changed_is_reported_with_code_1() {
     assert_eq!(code, Some(1));
     assert!(stdout.contains("evidence was changed"), "{stdout}");
     assert_eq!(json(folder.path(), &[])["not_metered"]["breaks"].as_array().expect("a list").len(), 1);
+}
+
+/// Whoever changes a line and gives it its own hash again is found by the next line, which carries the old one's.
+#[test]
+fn a_line_that_was_written_anew_is_found_by_the_chain() {
+    let folder = folder();
+    let file = Evidence::counted("node", 0, 1, 3).write(folder.path());
+    let text = fs::read_to_string(&file).expect("evidence");
+    let number = text.lines().position(|l| l.contains(&WINDOW_FLOP.to_string())).expect("a window");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let changed = lines[number].replacen(&WINDOW_FLOP.to_string(), "9", 1);
+    let (body, _) = changed.rsplit_once(",\"sha256\":\"").expect("its own hash");
+    lines[number] = format!("{body},\"sha256\":\"{}\"}}", line_hash(body.as_bytes()));
+    fs::write(&file, lines.join("\n") + "\n").expect("changing it");
+    let breaks = json(folder.path(), &[])["not_metered"]["breaks"].clone();
+    let breaks: Vec<&str> = breaks.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert!(breaks.len() == 1 && breaks[0].contains("does not carry the hash of the line before it"), "{breaks:?}");
+    // `verify` names the line too, without a seal.
+    let (code, stdout, _) = run([Path::new("verify"), folder.path()]);
+    assert_ne!(code, Some(0), "{stdout}");
+    assert!(stdout.contains(&format!(":{}:", number + 2)), "{stdout}");
 }
 
 #[test]
