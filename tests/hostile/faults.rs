@@ -34,6 +34,7 @@ const GARBAGE: &[(&str, u32)] = &[
     ("nvmlSystemGetDriverVersion", 1),
     ("nvmlDeviceGetMigMode", 3),
     ("nvmlSystemGetConfComputeState", 3),
+    ("nvmlSystemGetConfComputeGpusReadyState", 3),
     ("nvmlDeviceGetTotalEnergyConsumption", 3),
     ("nvmlDeviceGetPowerUsage", 3),
     ("nvmlDeviceGetClockInfo", 3),
