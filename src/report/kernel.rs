@@ -129,6 +129,8 @@ pub struct Rest {
     pub flop: String,
     /// Share of the run's total.
     pub share: f64,
+    /// FLOP by path, decimal.
+    pub paths: BTreeMap<String, String>,
 }
 
 /// What no census saw.
@@ -190,6 +192,10 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
     categories.sort_by_key(|(_, flop)| std::cmp::Reverse(*flop));
     let left = rows.split_off(top.min(rows.len()));
     let left_flop = add_up(left.iter().map(|(_, r)| r.total()));
+    let mut left_paths: BTreeMap<String, u128> = BTreeMap::new();
+    for (path, flop) in left.iter().flat_map(|(_, r)| &r.flop) {
+        left_paths.entry(path.clone()).or_default().grow(*flop);
+    }
     let residual = add_up(run.kernels.residual.values().copied());
     KernelReport {
         format: FORMAT,
@@ -203,7 +209,7 @@ pub fn kernels(run: &RunTotal, top: usize) -> KernelReport {
         launches_heard: run.kernels.called.0,
         launches_unknown: run.kernels.called.1,
         kernels: rows.into_iter().map(|(key, total)| row(key, total, share(total.total()))).collect(),
-        rest: Rest { kernels: left.len(), flop: u128::to_string(&left_flop), share: share(left_flop) },
+        rest: Rest { kernels: left.len(), flop: u128::to_string(&left_flop), share: share(left_flop), paths: decimal(&left_paths) },
         residual: Residual { flop: u128::to_string(&residual), share: share(residual), paths: decimal(&run.kernels.residual) },
         categories: categories
             .into_iter()
@@ -412,16 +418,16 @@ pub fn csv(report: &KernelReport, to: impl io::Write) -> io::Result<()> {
         fields.extend(paths.iter().map(|p| k.paths.get(*p).cloned().unwrap_or_else(|| "0".to_owned())));
         out.write_record(fields)?;
     }
-    let mut together = |name: &str, flop: &str, share: f64, by_path: Option<&BTreeMap<String, String>>| {
+    let mut together = |name: &str, flop: &str, share: f64, by_path: &BTreeMap<String, String>| {
         let mut fields = vec![String::new(); 20];
         (fields[0], fields[4], fields[6], fields[19]) = (name.to_owned(), flop.to_owned(), format!("{share:e}"), simulated.clone());
-        fields.extend(paths.iter().map(|p| by_path.map(|b| b.get(*p).cloned().unwrap_or_else(|| "0".to_owned())).unwrap_or_default()));
+        fields.extend(paths.iter().map(|p| by_path.get(*p).cloned().unwrap_or_else(|| "0".to_owned())));
         out.write_record(fields)
     };
     if report.rest.kernels > 0 {
-        together(&format!("({} more kernels)", report.rest.kernels), &report.rest.flop, report.rest.share, None)?;
+        together(&format!("({} more kernels)", report.rest.kernels), &report.rest.flop, report.rest.share, &report.rest.paths)?;
     }
-    together("(residual)", &report.residual.flop, report.residual.share, Some(&report.residual.paths))?;
+    together("(residual)", &report.residual.flop, report.residual.share, &report.residual.paths)?;
     out.flush()
 }
 

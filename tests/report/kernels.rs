@@ -143,6 +143,16 @@ fn csv_has_a_line_a_kernel_and_adds_up_too() {
     assert_eq!((&rows[3][0], &rows[3][column(FP64)]), ("(residual)", "7000000000001"));
     assert_eq!(&rows[1][column("symbol")], ATTENTION);
     assert!(rows.iter().all(|r| &r[column("simulated")] == "true"));
+    // The columns of the paths add up to that of all, also where kernels are left out.
+    let text = printed(&evidence, &["--kernels=1", "--csv"]);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("CSV");
+    assert_eq!((rows.len(), &rows[1][0]), (3, "(2 more kernels)"));
+    for row in &rows {
+        let of_paths: u128 =
+            head.iter().zip(row).filter(|(name, _)| name.starts_with("sm__ops_path")).map(|(_, n)| n.parse::<u128>().expect("FLOP")).sum();
+        assert_eq!(of_paths.to_string(), &row[column("flop")], "{row:?}");
+    }
 }
 
 #[test]
