@@ -9,13 +9,12 @@ Environment: PRETRAIN_FLOPS, FLOPS_METER_OUT, TRAINING_JOB_NAME, TRAINING_INSTAN
 accepted: NVML's utilisation is in flopsprof's evidence whatever it says, and is never passed off as operations.
 """
 
-import json
 import math
 import os
-import tempfile
 import time
+import warnings
 
-from flopsprof._callback import FlopsProfCallback
+from flopsprof._callback import FlopsProfCallback, _rank_and_world, over_ranks, replace
 
 #: One third of what makes a model general-purpose: for a base model whose compute can be neither known nor estimated.
 ONE_THIRD_OF_1E23 = 1e23 / 3
@@ -51,24 +50,6 @@ def pretrain_flops_from(value):
 
 def _scientific(value):
     return None if value is None else f"{value: .2e}"
-
-
-def _distributed():
-    try:
-        import torch.distributed as dist
-    except ImportError:
-        return None
-    return dist if dist.is_available() and dist.is_initialized() else None
-
-
-def _over_ranks(values):
-    """Sums of numbers over all ranks; ranks that share their tokens with another add zeros."""
-    dist = _distributed()
-    if dist is None:
-        return values, 0, 1
-    gathered = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, list(values))
-    return [sum(column) for column in zip(*gathered)], dist.get_rank(), dist.get_world_size()
 
 
 class FlopsMeterCallback(FlopsProfCallback):
@@ -110,12 +91,16 @@ class FlopsMeterCallback(FlopsProfCallback):
         """The toolkit's trainers call this; here the batches are looked at instead."""
 
     def _write(self, state):
-        (real, padded), rank, world = _over_ranks(self.tokens())
+        real, padded = over_ranks(self.tokens())
+        rank, world = _rank_and_world()
         if rank == 0:
             path = os.environ.get("FLOPS_METER_OUT") or (
                 "/opt/ml/output/data/flops_meter.json" if os.path.isdir("/opt/ml/output") else "flops_meter.json"
             )
-            replace(path, self.report(real, padded, world))
+            try:
+                replace(path, self.report(real, padded, world))
+            except OSError as error:  # a training is worth more than this file
+                warnings.warn(f"flopsprof: {path} (FLOPS_METER_OUT) is not written: {error}", stacklevel=3)
 
     def report(self, tokens, padded_tokens, world):
         """What the file says."""
@@ -156,22 +141,6 @@ class FlopsMeterCallback(FlopsProfCallback):
                 "next": "flopsprof report --aws FILE writes this file with what was measured, once the process has ended",
             },
         }
-
-
-def replace(path, value):
-    """Writes a JSON file whole or not at all."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".flops_meter-")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _gpu_name():

@@ -4,6 +4,9 @@ It hangs on two places. As a callback it hears of the beginning, steps, evaluati
 model's forward is given, by a hook that reads shapes and masks and changes nothing. It works for whatever Trainer subclass, since all of them call the model.
 """
 
+import json
+import os
+import tempfile
 import warnings
 
 from . import _batch, _model, _state
@@ -42,16 +45,43 @@ def _tells(trainer_args, model):
         return True
 
 
+def _distributed():
+    try:
+        import torch.distributed as dist
+    except ImportError:
+        return None
+    return dist if dist.is_available() and dist.is_initialized() else None
+
+
+def _rank_and_world():
+    dist = _distributed()
+    return (dist.get_rank(), dist.get_world_size()) if dist else (0, 1)
+
+
+def over_ranks(values):
+    """Sums of numbers over all ranks; ranks that share their tokens with another add zeros. All ranks must call it."""
+    dist = _distributed()
+    if dist is None:
+        return list(values)
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, list(values))
+    return [sum(column) for column in zip(*gathered)]
+
+
 class FlopsProfCallback(TrainerCallback, ExportableState):
     """Tells flopsprof the model, its rows and its phases. Add it to any Trainer: `trainer.add_callback(FlopsProfCallback())`.
 
     Evidence is of a process, so a resumed training has that of each of its parts, and they add up (`flopsprof report` takes several folders). What earlier
-    parts saw by this callback's own count is kept in the checkpoint's trainer_state.json: `earlier`. `account` is for tests.
+    parts saw by this callback's own count, on all ranks, is kept in the checkpoint's trainer_state.json: `earlier`. Of a resumed training's ranks the first has it, so
+    that their sum is right whatever their number. `account` is for tests.
     """
 
     def __init__(self, account=None):
         self.account = account or _state.STATE
         self.earlier = {"tokens": 0, "padded_tokens": 0, "steps": 0}
+        # What this process had counted before this training: its account is of all that the process trains.
+        self._before = (0, 0, 0)
+        self._training = False
         self._hook = None
         self._model = None
         self._evaluating = False
@@ -60,18 +90,16 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     # transformers calls these.
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
-        kept = (getattr(state, "stateful_callbacks", None) or {}).get(type(self).__name__) or {}
-        kept = kept[0] if isinstance(kept, list) and kept else kept
-        if isinstance(kept, dict) and not self.earlier["steps"]:
-            self.earlier.update((kept.get("attributes") or {}).get("earlier") or {})
         resumed_at = getattr(state, "global_step", 0) or 0
-        if resumed_at and not self.earlier["steps"]:
-            warnings.warn(
-                f"flopsprof: resumed at step {resumed_at} from a checkpoint whose trainer_state.json has no state of FlopsProfCallback: "
-                "tokens before it are not in this count (their evidence is, if they were metered)",
-                stacklevel=2,
-            )
+        kept = getattr(state, "stateful_callbacks", None)
+        self._training = True
+        self._begin_count()
+        if resumed_at:
+            # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
+            self._take_up((kept or {}).get(type(self).__name__), resumed_at)
+        if isinstance(kept, dict):
+            # The state of a checkpoint that was made without this callback has no place for it, and transformers' next save ends in a KeyError.
+            kept.setdefault(type(self).__name__, self.state())
         if model is not None:
             self._attach(args, model)
         self.account.enter("train")
@@ -96,32 +124,86 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     def on_evaluate(self, args, state, control, **kwargs):
         self._evaluating = False
         self.account.sync()
-        self.account.enter("checkpoint" if getattr(control, "should_save", False) else "train")
+        # An evaluation by itself, before or after a training, is followed by none.
+        during = "checkpoint" if getattr(control, "should_save", False) else "train"
+        self.account.enter(during if self._training else "other")
 
     def on_predict(self, args, state, control, **kwargs):
         self._evaluating = False
         self.account.sync()
+        self.account.enter("train" if self._training else "other")
 
     def on_save(self, args, state, control, **kwargs):
         self.account.sync()
+        self._keep_all_ranks(args, state)
         self._train_again()
 
     def on_train_end(self, args, state, control, **kwargs):
+        self._training = False
         self.account.sync()
         self.account.enter("other")
 
     def state(self):
-        """What transformers keeps in a checkpoint."""
-        real, padded = self.tokens()
-        steps = self.earlier["steps"] + self.account.rows("train").steps
-        return {"args": {}, "attributes": {"earlier": {"tokens": real, "padded_tokens": padded, "steps": steps}}}
+        """What transformers keeps in a checkpoint. It asks the ranks that save alone: the others' counts are added in `on_save`."""
+        return self._state(*self._counts(), ranks=1)
 
     def tokens(self):
-        """Tokens trained on so far, without pads and with them, earlier parts of a resumed training included. Of this process alone."""
-        real, padded = self.account.tokens()
-        return self.earlier["tokens"] + real, self.earlier["padded_tokens"] + padded
+        """Tokens trained on so far, without pads and with them, earlier parts of a resumed training included. Of this process alone: the sum over ranks is right."""
+        return self._counts()[:2]
 
     # The rest is ours.
+
+    def _begin_count(self):
+        self.earlier = {"tokens": 0, "padded_tokens": 0, "steps": 0}
+        self._before = (*self.account.tokens(), self.account.rows("train").steps)
+
+    def _take_up(self, kept, resumed_at):
+        kept = kept[0] if isinstance(kept, list) and kept else kept
+        kept = kept.get("attributes") or {} if isinstance(kept, dict) else {}
+        earlier = kept.get("earlier") if isinstance(kept.get("earlier"), dict) else {}
+        rank, _ = _rank_and_world()
+        if not earlier.get("steps"):
+            warnings.warn(
+                f"flopsprof: resumed at step {resumed_at} from a checkpoint whose trainer_state.json has no state of {type(self).__name__}: "
+                "tokens before it are not in this count (their evidence is, if they were metered)",
+                stacklevel=3,
+            )
+        elif kept.get("ranks", 1) < kept.get("of", 1) and rank == 0:
+            warnings.warn(
+                f"flopsprof: trainer_state.json of step {resumed_at} has the tokens of {kept['ranks']} of {kept['of']} ranks: those of the others are not in this count",
+                stacklevel=3,
+            )
+        self.earlier.update(earlier)
+        if rank:
+            self.earlier.update(tokens=0, padded_tokens=0)
+
+    def _counts(self):
+        real, padded = self.account.tokens()
+        steps = self.account.rows("train").steps
+        now = (real - self._before[0], padded - self._before[1], steps - self._before[2])
+        return tuple(before + n for before, n in zip((self.earlier["tokens"], self.earlier["padded_tokens"], self.earlier["steps"]), now))
+
+    def _state(self, real, padded, steps, ranks):
+        earlier = {"tokens": real, "padded_tokens": padded, "steps": steps}
+        return {"args": {}, "attributes": {"earlier": earlier, "ranks": ranks, "of": _rank_and_world()[1]}}
+
+    def _keep_all_ranks(self, args, state):
+        """Puts the sum over ranks into the checkpoint that was just saved."""
+        rank, world = _rank_and_world()
+        if world == 1:
+            return
+        real, padded, steps = self._counts()
+        real, padded = over_ranks((real, padded))
+        if not getattr(args, "should_save", rank == 0):
+            return
+        path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", "trainer_state.json")
+        try:
+            with open(path) as file:
+                saved = json.load(file)
+            saved["stateful_callbacks"][type(self).__name__] = self._state(real, padded, steps, world)
+            replace(path, saved, sort_keys=True)
+        except Exception as error:  # it says there how many ranks it is of, and so does whoever resumes from it
+            warnings.warn(f"flopsprof: {path} keeps the tokens of one rank of {world}: {error!r}", stacklevel=3)
 
     def _train_again(self):
         self._evaluating = False
@@ -167,6 +249,22 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         config = self._model.config
         patches = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
         return described | {"length": patches, "documents": [(patches, 0)] * described["rows"]}
+
+
+def replace(path, value, **how):
+    """Writes a JSON file whole or not at all."""
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".flopsprof-")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(value, file, indent=2, **how)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def _uncompiled(function):

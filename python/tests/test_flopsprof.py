@@ -266,9 +266,83 @@ class Callback(unittest.TestCase):
         self.assertEqual(second.tokens(), (17, 17))
         self.assertEqual(second.account.tokens(), (7, 7), "this process's own, which is what its evidence is of")
 
-    def test_a_checkpoint_without_our_state_is_said(self):
+    def test_a_training_is_counted_by_itself_whatever_the_process_did_before(self):
+        """A notebook: a training that was stopped, the same one resumed, and another one, in one process."""
+        callback, model = FlopsProfCallback(self.account), Model({"w": Parameter(1)})
+        self.begin(callback, model)
+        model(input_ids=[[1] * 10])
+        callback.on_step_end(ARGS, trainer_state(1), control())
+        callback.on_train_end(ARGS, trainer_state(1), control())
+        kept = json.loads(json.dumps(callback.state()))
+        callback.detach()
+        for resumed in (FlopsProfCallback(self.account), callback):
+            state = trainer_state(1)
+            state.stateful_callbacks = {"FlopsProfCallback": kept}
+            self.begin(resumed, model, state)
+            model(input_ids=[[1] * 7])
+            self.assertEqual(resumed.tokens(), (17, 17))
+            resumed.detach()
+        state = trainer_state()
+        # transformers writes the states of all callbacks there, of a training that is not resumed too.
+        state.stateful_callbacks = {"FlopsProfCallback": callback.state()}
+        self.begin(callback, model, state)
+        model(input_ids=[[1] * 3])
+        self.assertEqual(callback.tokens(), (3, 3))
+        self.assertEqual(self.account.tokens(), (27, 27), "of this process, which is what its evidence is of")
+
+    def test_a_checkpoint_without_our_state_is_said_and_can_be_saved_again(self):
+        state = trainer_state(500)
         with self.assertWarnsRegex(UserWarning, "trainer_state.json"):
-            self.begin(FlopsProfCallback(self.account), Model({"w": Parameter(1)}), trainer_state(500))
+            self.begin(FlopsProfCallback(self.account), Model({"w": Parameter(1)}), state)
+        # transformers 4.57 and 5.17: `self.state.stateful_callbacks[cb_name]`, without a thought that it may not be there.
+        self.assertIn("FlopsProfCallback", state.stateful_callbacks)
+
+    def ranks(self, folder, parts, at, kept=None):
+        """A training of so many ranks, each with a row of so many tokens, that is saved; what its checkpoint keeps, and what the ranks say."""
+        callbacks = []
+        for rank, n in enumerate(parts):
+            callback, model, state = FlopsProfCallback(State(Library())), Model({"w": Parameter(1)}), trainer_state(at if kept else 0)
+            state.stateful_callbacks = {"FlopsProfCallback": kept} if kept else {}
+            with unittest.mock.patch("flopsprof._callback._rank_and_world", lambda rank=rank: (rank, len(parts))):
+                self.begin(callback, model, state)
+                model(input_ids=[[1] * n])
+                callback.on_step_end(ARGS, trainer_state(at + 1), control())
+            callbacks.append(callback)
+        path = os.path.join(folder, f"checkpoint-{at + 1}", "trainer_state.json")
+        os.makedirs(os.path.dirname(path))
+        args = types.SimpleNamespace(output_dir=folder, should_save=True)
+        with unittest.mock.patch("flopsprof._callback._rank_and_world", lambda: (0, len(parts))):
+            with open(path, "w") as file:
+                json.dump({"global_step": at + 1, "stateful_callbacks": {"FlopsProfCallback": callbacks[0].state()}}, file)
+            before = json.loads(json.dumps(callbacks[0].state()))
+            sums = [sum(column) for column in zip(*(c.tokens() for c in callbacks))]
+            with unittest.mock.patch("flopsprof._callback.over_ranks", lambda values: sums):
+                callbacks[0].on_save(args, trainer_state(at + 1), control())
+        self.assertEqual(os.listdir(os.path.dirname(path)), ["trainer_state.json"])
+        with open(path) as file:
+            saved = json.load(file)
+        self.assertEqual(saved["global_step"], at + 1)
+        return before, saved["stateful_callbacks"]["FlopsProfCallback"], [c.tokens()[0] for c in callbacks]
+
+    def test_of_several_ranks_the_checkpoint_keeps_all(self):
+        """transformers asks one rank for what is kept; the rows of the others are as many and of other lengths."""
+        with tempfile.TemporaryDirectory() as folder:
+            alone, kept, _ = self.ranks(folder, [10, 6], 0)
+            self.assertEqual((alone["attributes"]["ranks"], kept["attributes"]["ranks"]), (1, 2))
+            _, again, told = self.ranks(folder, [1, 2, 3], 1, kept)
+            self.assertEqual(told, [17, 2, 3])
+            self.assertEqual(again["attributes"]["earlier"], {"tokens": 22, "padded_tokens": 22, "steps": 2})
+            with self.assertWarnsRegex(UserWarning, "1 of 2 ranks"):
+                self.ranks(folder, [1], 5, alone)
+
+    def test_an_evaluation_by_itself_is_no_training(self):
+        callback, model = FlopsProfCallback(self.account), Model({"w": Parameter(1)})
+        self.begin(callback, model)
+        callback.on_train_end(ARGS, trainer_state(1), control())
+        for ends in (callback.on_evaluate, callback.on_predict):
+            callback.on_prediction_step(ARGS, trainer_state(1), control())
+            ends(ARGS, trainer_state(1), control())
+        self.assertEqual(self.names("mark_phase"), ["train", "other", "evaluate", "other", "evaluate", "other"])
 
     def test_ranks_that_share_tokens_tell_them_once(self):
         told = 0
@@ -276,6 +350,7 @@ class Callback(unittest.TestCase):
             mesh = types.SimpleNamespace(mesh_dim_names=("dp", "tp"), get_local_rank=lambda axis, rank=rank: rank % 2 if axis == "tp" else rank // 2)
             torch = types.ModuleType("torch")
             torch.distributed = types.ModuleType("torch.distributed")
+            torch.distributed.is_available = lambda: False
             saved = {name: sys.modules.get(name) for name in ("torch", "torch.distributed")}
             sys.modules.update({"torch": torch, "torch.distributed": torch.distributed})
             try:
@@ -539,6 +614,16 @@ class Meter(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             said = self.run_one(folder, pretrain_flops=1.5e24)
         self.assertEqual((said["Flops_original"], said["threshold_value"]), (" 1.50e+24", " 5.00e+23"))
+
+    def test_a_file_that_cannot_be_written_does_not_end_the_training(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "file", "flops_meter.json")
+            open(os.path.dirname(path), "w").close()
+            callback, model = flops_meter.FlopsMeterCallback(account=State(Library())), Model({"w": Parameter(1)})
+            callback.on_train_begin(ARGS, trainer_state(), control(), model=model)
+            with unittest.mock.patch.dict(os.environ, {"FLOPS_METER_OUT": path}):
+                with self.assertWarnsRegex(UserWarning, "FLOPS_METER_OUT"):
+                    callback.on_train_end(ARGS, trainer_state(1), control())
 
     def test_a_compute_that_is_no_number_is_refused(self):
         for wrong in ("much", "-1", "0", "nan", "inf"):
