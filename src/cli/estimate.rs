@@ -16,6 +16,7 @@ use flopsprof::{
         family, gpu,
         job::{Job, Speed},
         method::{Method, Targets},
+        model::Model,
         workload::{self, Filling, Shape, Workload},
     },
     evidence::read,
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "D", value_parser = count)]
     tokens: Option<u64>,
     /// Rows of the dataset
-    #[arg(long, value_name = "R", value_parser = count, conflicts_with = "tokens", requires = "sequence_length")]
+    #[arg(long, value_name = "R", value_parser = count, conflicts_with = "tokens")]
     rows: Option<u64>,
     /// File with the lengths of the dataset's rows: a JSON list, or lines "LENGTH COUNT"
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens", "rows"])]
@@ -71,9 +72,9 @@ pub(crate) struct Args {
     /// How it is trained; several stand side by side
     #[arg(long, value_enum, value_delimiter = ',', default_value = "full")]
     method: Vec<How>,
-    /// Rank of adapters
-    #[arg(long, value_name = "R", value_parser = count, default_value = "8")]
-    lora_rank: u64,
+    /// Rank of adapters [default: 8]
+    #[arg(long, value_name = "R", value_parser = count)]
+    lora_rank: Option<u64>,
     /// Modules with adapters, or all-linear [default: the query and value projections]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     lora_targets: Vec<String>,
@@ -140,6 +141,11 @@ enum Attention {
     Full,
 }
 
+/// Exit status of wrong usage, which is the command line parser's too.
+const USAGE: u8 = 2;
+/// Rank of adapters, where none is given.
+const RANK: u64 = 8;
+
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
     let config = model.config.as_ref().map(Config::new).transpose().with_context(|| model.name())?;
@@ -149,6 +155,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         && let Some(c) = config
     {
         bail!("{}: the architecture `{}` is not known (known: {}): give --params for 6ND", model.name(), c.model_type(), family::KNOWN);
+    }
+    if let Some(why) = args.misused(built.as_ref()) {
+        eprintln!("flopsprof: {why}");
+        return Ok(ExitCode::from(USAGE));
     }
     let workload = args.workload(built.as_ref().and_then(|m| m.fixed_length))?;
     let speed = args.speed()?;
@@ -179,6 +189,43 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 impl Args {
+    /// What cannot go together, or would be left aside without a word and make another job of it.
+    fn misused(&self, model: Option<&Model>) -> Option<String> {
+        let adapters = self.method.iter().any(|m| matches!(m, How::Lora | How::Qlora));
+        for (given, option) in [
+            (self.lora_rank.is_some(), "--lora-rank"),
+            (!self.lora_targets.is_empty(), "--lora-targets"),
+            (!self.modules_to_save.is_empty(), "--modules-to-save"),
+        ] {
+            if given && !adapters {
+                return Some(format!("{option} is of --method lora or qlora, which is not asked for"));
+            }
+        }
+        for (given, option) in [(self.freeze_layers.is_some(), "--freeze-layers"), (!self.unfreeze.is_empty(), "--unfreeze")] {
+            if given && !self.method.contains(&How::Frozen) {
+                return Some(format!("{option} is of --method frozen, which is not asked for"));
+            }
+        }
+        let fixed = model.and_then(|m| m.fixed_length);
+        if self.rows.is_some() && self.sequence_length.or(fixed).is_none() {
+            return Some("--rows needs --sequence-length".to_owned());
+        }
+        let model = model?;
+        let name = &model.model_type;
+        if let (Some(fixed), Some(_)) = (fixed, &self.lengths) {
+            return Some(format!("--lengths: every row of {name} has {fixed} tokens (patches and the class token): give --rows"));
+        }
+        let packed = matches!(self.padding, Fill::Packed | Fill::PackedAcross);
+        match (model.encoder_decoder, self.decoder_length) {
+            (true, None) => Some(format!("--decoder-length is needed: {name} has an encoder and a decoder")),
+            (true, Some(_)) if packed => Some(format!("--padding: rows of {name} cannot be packed: it has an encoder and a decoder")),
+            (false, Some(_)) => {
+                Some(format!("--decoder-length: {name} has no encoder beside its decoder: --sequence-length is all of a row"))
+            }
+            _ => None,
+        }
+    }
+
     fn workload(&self, fixed: Option<u64>) -> Result<Workload> {
         if let (Some(fixed), Some(given)) = (fixed, self.sequence_length)
             && fixed != given
@@ -206,8 +253,7 @@ impl Args {
             (None, Some(rows), _) => vec![Shape::new(rows, length.context("--rows needs --sequence-length")?)],
             (None, None, Some(tokens)) => {
                 if let Some(decoder) = self.decoder_length {
-                    let each = length.context("--decoder-length needs --sequence-length")? + decoder;
-                    vec![Shape { rows: tokens / each, length: each - decoder, decoder_length: decoder }]
+                    return self.of_both(tokens, length.context("--decoder-length needs --sequence-length")?, decoder, filling);
                 } else {
                     Workload::of_tokens(tokens, length.unwrap_or(1))?.documents
                 }
@@ -222,11 +268,32 @@ impl Args {
         Ok(Workload::new(documents, filling, self.batch_size, longest)?)
     }
 
-    fn how(&self, how: How, model: Option<&flopsprof::estimate::model::Model>) -> Result<Method> {
+    /// So many tokens of an encoder and a decoder together; the rest is one shorter row.
+    fn of_both(&self, tokens: u64, length: u64, decoder: u64, filling: Filling) -> Result<Workload> {
+        let each = length.checked_add(decoder).context("--sequence-length and --decoder-length are too large together")?;
+        let (mut rows, mut rest) = (tokens / each, tokens % each);
+        if rest == 1 && rows > 0 {
+            // One token is no row: the last one is longer by it.
+            (rows, rest) = (rows - 1, each + 1);
+        }
+        let mut shapes = vec![Shape { rows, length, decoder_length: decoder }];
+        match rest {
+            0 => {}
+            1 => bail!("--tokens 1: a row has a token for the encoder and one for the decoder at least"),
+            rest => {
+                let share = u128::from(rest) * u128::from(length) / u128::from(each);
+                let length = u64::try_from(share).unwrap_or(rest).clamp(1, rest - 1);
+                shapes.push(Shape { rows: 1, length, decoder_length: rest - length });
+            }
+        }
+        Ok(Workload::new(shapes, filling, self.batch_size, None)?)
+    }
+
+    fn how(&self, how: How, model: Option<&Model>) -> Result<Method> {
         Ok(match how {
             How::Full => Method::Full,
             How::Lora | How::Qlora => Method::Lora {
-                rank: self.lora_rank,
+                rank: self.lora_rank.unwrap_or(RANK),
                 targets: match self.lora_targets.as_slice() {
                     [] => Targets::Names(usual_targets(model)),
                     [all] if all == "all-linear" => Targets::AllLinear,
@@ -255,7 +322,7 @@ impl Args {
 }
 
 /// The query and value projections, by their names in this model: PEFT's own default for most architectures.
-fn usual_targets(model: Option<&flopsprof::estimate::model::Model>) -> Vec<String> {
+fn usual_targets(model: Option<&Model>) -> Vec<String> {
     let sets: [&[&str]; 6] =
         [&["q_proj", "v_proj"], &["qkv_proj"], &["q_b_proj", "kv_b_proj"], &["q_proj", "kv_b_proj"], &["query", "value"], &["q", "v"]];
     let has = |name: &str| model.is_some_and(|m| m.linears().any(|(_, l)| l.name.rsplit('.').next() == Some(name)));

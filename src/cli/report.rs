@@ -184,6 +184,7 @@ fn write(args: &Args, asked: &Asked) -> Result<ExitCode> {
 /// A count: digits, a number with K, M, B or T behind it, or with an exponent.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a positive whole number (8030261248, 8.03B, 8.03e9)");
+    let too_large = || format!("`{text}` is too large: it must stay below 2^63");
     if let Ok(n) = text.parse::<u64>() {
         return if n > 0 { Ok(n) } else { Err(wrong()) };
     }
@@ -195,8 +196,11 @@ pub(crate) fn count(text: &str) -> Result<u64, String> {
         _ => (text, 1.0),
     };
     let value = digits.parse::<f64>().map_err(|_| wrong())? * scale;
-    if !(1.0..9.2e18).contains(&value) {
+    if value.is_nan() || value < 1.0 {
         return Err(wrong());
+    }
+    if value >= 9_223_372_036_854_775_808.0 {
+        return Err(too_large());
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
     Ok(value.round() as u64)
@@ -215,5 +219,9 @@ mod tests {
         for wrong in ["0", "-5", "", "B", "1e30", "NaN", "ten", "99999999999999999999"] {
             assert!(count(wrong).is_err(), "{wrong}");
         }
+        for large in ["9.3e18", "1e30", "10000000T", "99999999999999999999", "inf"] {
+            assert!(count(large).is_err_and(|e| e.contains("2^63")), "{large}");
+        }
+        assert_eq!(count("9.2e18"), Ok(9_200_000_000_000_000_000));
     }
 }

@@ -125,6 +125,12 @@ fn wrong_usage_is_named() {
         (vec![config, "--lengths", lengths.to_str().expect("UTF-8")], 1, "line 2"),
         (vec!["/nowhere/config.json", "--tokens", "1M"], 1, "/nowhere/config.json"),
         (vec![config, "--rows", "9e18", "-s", "2048"], 1, "2^63"),
+        (vec![config, "--tokens", "9.3e18"], 2, "2^63"),
+        (vec![config, "--rows", "-3", "-s", "100"], 2, "--rows"),
+        (vec!["--params", "-1", "--tokens", "1M"], 2, "--params"),
+        (vec![config, "--tokens", "1M", "--freeze-layers", "14"], 2, "--method frozen"),
+        (vec![config, "--tokens", "1M", "--method", "full,frozen", "--unfreeze", "up_proj", "--lora-rank", "4"], 2, "--method lora"),
+        (vec![config, "--rows", "10", "-s", "128", "--decoder-length", "64"], 2, "--decoder-length"),
         (vec!["--params", "9e18", "--tokens", "9e18"], 1, "params"),
     ] {
         let output = flopsprof(&args);
@@ -133,6 +139,58 @@ fn wrong_usage_is_named() {
         assert!(said.contains(words), "{args:?}: {words} is not in {said}");
         assert!(output.stdout.is_empty(), "{args:?}: half an answer");
     }
+}
+
+fn golden(name: &str) -> (tempfile::TempDir, String) {
+    let file = format!("{}/tests/estimate/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let golden: Value = serde_json::from_slice(&std::fs::read(file).expect("a golden")).expect("JSON");
+    let (dir, path) = folder(&[("config.json", &golden["config"].to_string())]);
+    (dir, path.to_str().expect("UTF-8").to_owned())
+}
+
+#[test]
+fn encoders_with_decoders_get_all_tokens() {
+    let (_dir, t5) = golden("t5");
+    for (tokens, length, decoder) in
+        [("1000", "2048", "512"), ("5000", "2048", "512"), ("2561", "2048", "512"), ("2", "2048", "512"), ("10", "1", "3")]
+    {
+        let said = json(&[&t5, "--tokens", tokens, "-s", length, "--decoder-length", decoder]);
+        assert_eq!(said["estimates"][0]["tokens"].to_string(), tokens);
+    }
+    for args in [
+        vec![t5.as_str(), "--rows", "10", "-s", "128"],
+        vec![&t5, "--tokens", "1000", "-s", "128"],
+        vec![&t5, "--rows", "10", "-s", "128", "--decoder-length", "64", "--padding", "packed"],
+    ] {
+        let output = flopsprof(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let option = if args.contains(&"packed") { "--padding" } else { "--decoder-length" };
+        assert!(output.status.code() == Some(2) && said.contains(option) && output.stdout.is_empty(), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn images_are_rows_of_a_length_of_their_own() {
+    let (_dir, vit) = golden("vit");
+    let said = json(&[&vit, "--rows", "10"]);
+    assert_eq!(said["estimates"][0]["tokens"], 650, "8 x 8 patches and the class token");
+    let (_lengths, path) = folder(&[("lengths", "512 3\n")]);
+    let output = flopsprof(&[&vit, "--lengths", path.join("lengths").to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--lengths"));
+}
+
+/// As google/gemma-3-4b-it publishes it: what the language model is, stands in a part of its own, and what is usual is left out.
+#[test]
+fn a_model_that_also_sees_is_read_by_its_text() {
+    let config = r#"{"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "mm_tokens_per_image": 256,
+        "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34, "sliding_window": 1024},
+        "vision_config": {"hidden_size": 1152, "image_size": 896, "model_type": "siglip_vision_model", "num_hidden_layers": 27, "patch_size": 14}}"#;
+    let (_dir, path) = folder(&[("config.json", config)]);
+    let said = json(&[path.to_str().expect("UTF-8"), "--tokens", "1M", "-s", "2048"]);
+    let estimate = &said["estimates"][0];
+    assert_eq!(estimate["parameters"]["total"], 3_880_263_168u64, "as transformers counts its language model");
+    assert!(estimate["notes"][0].as_str().is_some_and(|n| n.contains("text_config")), "{estimate}");
 }
 
 fn run_with(recipe: &str, command: &[&str]) -> (tempfile::TempDir, Output) {

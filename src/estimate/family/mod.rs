@@ -21,7 +21,8 @@ use super::{
 pub fn model(config: Config<'_>) -> Result<Option<Model>, EstimateError> {
     let mut notes = Vec::new();
     let mut language = config;
-    if decoder::style(config.model_type()).is_none()
+    // A name may be that of a language model and of one that sees too: gemma3.
+    if (decoder::style(config.model_type()).is_none() || config.get("hidden_size").is_none())
         && let Some(text) = config.part("text_config")
     {
         notes.push(format!(
