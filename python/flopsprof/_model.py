@@ -94,10 +94,13 @@ def _adapters(model):
     kind = getattr(config, "peft_type", "")
     kind = str(getattr(kind, "value", kind)).upper()
     targets = getattr(config, "target_modules", None) or []
-    named = getattr(model, "targeted_module_names", None)
-    if isinstance(targets, str) and targets != "all-linear" or not targets:
-        # A regular expression: what it found is what counts.
-        targets = sorted({name.rsplit(".", 1)[-1] for name in named or []})
+    named = getattr(model, "targeted_module_names", None) or []
+    chosen = any(getattr(config, field, None) not in (None, [], "") for field in ("layers_to_transform", "exclude_modules"))
+    if named and (chosen or isinstance(targets, str) and targets != "all-linear" or not targets):
+        # A regular expression, or some layers: what was found is what counts, by its whole name, since below the lowest of them no gradient is needed.
+        targets = {name.split("language_model.", 1)[-1] for name in named}
+    elif isinstance(targets, str) and targets != "all-linear":
+        targets = []
     return {
         "kind": "lora" if kind in ("LORA", "") else kind.lower(),
         "rank": int(getattr(config, "r", 0) or 0),

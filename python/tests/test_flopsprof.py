@@ -149,7 +149,17 @@ class Declarations(unittest.TestCase):
     def test_a_pattern_as_targets_is_what_it_found(self):
         model = adapted(Model({"w": Parameter(10)}), target_modules=r".*\.(up|down)_proj")
         model.targeted_module_names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj", "model.layers.0.mlp.down_proj"]
-        self.assertEqual(read(model)["method"]["targets"], ["down_proj", "up_proj"])
+        found = ["model.layers.0.mlp.down_proj", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+        self.assertEqual(read(model)["method"]["targets"], found)
+
+    def test_adapters_of_some_layers_are_not_those_of_all(self):
+        for some in ({"layers_to_transform": [1]}, {"exclude_modules": r".*layers\.0\..*"}):
+            model = adapted(Model({"w": Parameter(10)}), **some)
+            model.targeted_module_names = ["model.language_model.layers.1.self_attn.q_proj"]
+            self.assertEqual(read(model)["method"]["targets"], ["layers.1.self_attn.q_proj"], some)
+        model = adapted(Model({"w": Parameter(10)}), layers_to_transform=None, exclude_modules=None)
+        model.targeted_module_names = ["model.layers.1.self_attn.q_proj"]
+        self.assertEqual(read(model)["method"]["targets"], ["q_proj", "v_proj"])
 
     def test_what_json_cannot_carry_is_made_plain(self):
         said = read(Model({"w": Parameter(1)}, {"model_type": "x", "dtype": object, "eps": float("inf"), "id2label": {0: "a"}}))
