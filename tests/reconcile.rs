@@ -97,6 +97,20 @@ fn the_page_draws_every_line() {
         let name = line["name"].as_str().expect("a name").replace("six_nd", "6ND").replace('_', " ");
         assert!(chart.contains(&format!(">{name}<")), "{name} is not in {chart}");
     }
+    // And in its table, those of nothing too, with share, confidence and source; and beside them what is called utilisation.
+    let table = page.split("From 6ND to what was measured").nth(1).expect("the table").split("</section>").next().expect("its end");
+    for line in &lines {
+        let name = line["name"].as_str().expect("a name").replace("six_nd", "6ND").replace('_', " ");
+        let row =
+            table.split("<tr").find(|r| r.contains(&format!("<td>{name}</td>"))).unwrap_or_else(|| panic!("{name} is not in {table}"));
+        let share = format!("{:.2} %", 100.0 * line["share"].as_f64().expect("a share")).replace('-', "−");
+        for cell in [share.as_str(), line["confidence"].as_str().expect("a word"), line["source"].as_str().expect("a source")] {
+            assert!(row.contains(cell), "{name}: {cell} is not in {row}");
+        }
+    }
+    for rate in ["HFU", "MFU", "NVML"] {
+        assert!(table.contains(&format!("<td>{rate}</td>")), "{rate} is not in {table}");
+    }
 }
 
 /// The declarations of a golden's job, and the FLOP that FlopCounterMode counted.
@@ -221,6 +235,20 @@ fn what_cannot_be_reconciled_is_said() {
         let said = reconciliation(dir.path());
         assert!(said["lines"].is_null() && said["why_not"].as_str().is_some_and(|w| w.contains(words)), "{words}: {said}");
     }
+    let llama =
+        |method: Value| declared(json!({"format": 1, "config": serde_json::from_str::<Value>(LLAMA).expect("JSON"), "method": method}));
+    let none = json!({"format": 1, "phases": {"train": {"executed": [], "documents": [], "backward": true}}});
+    let dir = tempfile::tempdir().expect("a folder");
+    evidence(dir.path(), vec![Record::Model(llama(json!({"kind": "full"}))), Record::Work(declared(none))], &[1000]);
+    let said = reconciliation(dir.path());
+    assert!(said["lines"].is_null() && said["rates"]["mfu"].is_null(), "killed before any rows came: {said}");
+    assert!(said["why_not"].as_str().is_some_and(|w| w.contains("before it told any rows")), "{said}");
+    let (full, adapters) = (json!({"kind": "full"}), json!({"kind": "lora", "rank": 2, "targets": ["q_proj"]}));
+    let dir = tempfile::tempdir().expect("a folder");
+    let models = [&full, &full, &adapters].map(|m| Record::Model(llama(m.clone())));
+    evidence(dir.path(), models.into_iter().chain([Record::Work(declared(work))]).collect(), &[1000]);
+    let remarks = reconciliation(dir.path())["lines"]["remarks"].to_string();
+    assert_eq!(remarks.matches("several models").count(), 1, "{remarks}");
     let dir = tempfile::tempdir().expect("a folder");
     evidence(dir.path(), Vec::new(), &[1000]);
     let said = reconciliation(dir.path());

@@ -163,7 +163,13 @@ impl Told {
         for line in &file.lines {
             match &line.record {
                 Record::Model(said) => match serde_json::from_value::<Declared>(said.declared.clone()) {
-                    Ok(model) if model.format == FORMAT => told.model = Some(model),
+                    Ok(model) if model.format == FORMAT => {
+                        if told.model.as_ref().is_some_and(|m| *m != model) {
+                            told.complaints
+                                .push("a process declared several models: the lines take all its rows for the last one's".to_owned());
+                        }
+                        told.model = Some(model);
+                    }
                     Ok(model) => told.complaints.push(format!("the declared model has format {}, {FORMAT} is read here", model.format)),
                     Err(e) => told.complaints.push(format!("the declared model cannot be read: {e}")),
                 },
@@ -194,6 +200,11 @@ impl Told {
 
     /// Adds what another process said.
     pub fn add(&mut self, other: Self) {
+        if let (Some(model), Some(other)) = (&self.model, &other.model)
+            && model != other
+        {
+            self.complaints.push("processes declared different models: the lines take all rows for the first one's".to_owned());
+        }
         self.model = self.model.take().or(other.model);
         for (phase, rows) in other.phases {
             self.phases.entry(phase).or_default().add(rows);

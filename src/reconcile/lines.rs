@@ -76,6 +76,10 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     let (Some(model), Some(train)) = (&told.model, told.phases.get("train")) else {
         return told.complaints.first().map_or(Ok(None), |complaint| Err(complaint.clone()));
     };
+    if train.executed.iter().all(|[rows, ..]| *rows == 0) {
+        // All lines would be 0, and everything unexplained.
+        return Err("the program declared its model and ended (or was killed) before it told any rows".to_owned());
+    }
     let case = Case::new(model, train)?;
     let mut remarks = told.complaints.clone();
     let (documents, rows) = (case.documents()?, case.rows()?);

@@ -29,10 +29,16 @@ pub struct Reconciliation {
 pub fn reconciliation(run: &RunTotal, told: &Told) -> Reconciliation {
     let total = ledger::sum(&run.paths);
     let measured = total.total() as f64;
-    let (lines, why_not) = match lines::reconcile(told, measured, total.standard_error()) {
+    let (mut lines, why_not) = match lines::reconcile(told, measured, total.standard_error()) {
         Ok(lines) => (lines, None),
         Err(why) => (None, Some(why)),
     };
+    if let Some(lines) = lines.as_mut().filter(|l| run.tokens > 0 && l.tokens != run.tokens) {
+        lines.remarks.push(format!(
+            "the rows that the program told hold {} tokens, and it added {}: it was killed before it told the rest, or the two are of different things",
+            lines.tokens, run.tokens
+        ));
+    }
     let rates = rates::rates(told, run, measured, lines.as_ref().map(|l| l.model_flop));
     Reconciliation { lines, why_not, rates }
 }

@@ -209,6 +209,7 @@ fn against_formula(report: &Report) -> Markup {
         return html! {};
     }
     let area = Area { left: 250.0, top: 6.0, width: WIDTH - 250.0 - 190.0, height: 0.0 };
+    let measured = report.total.flop_float;
     let x = |flop: f64| area.x(flop / most);
     let drawing = html! {
         @for (i, step) in steps.iter().enumerate() {
@@ -216,7 +217,7 @@ fn against_formula(report: &Report) -> Markup {
             @let (low, high) = (step.from.min(step.to), step.from.max(step.to));
             text.label x=(area.left - 10.0) y=(y + 17.0) text-anchor="end" { (step.name) @if !step.note.is_empty() { tspan.dim { " " (step.note) } } }
             rect class={ "bar " (step.class) } x=(format!("{:.1}", x(low))) y=(y + 2.0) width=(format!("{:.1}", (x(high) - x(low)).max(1.0))) height="22" rx="2" {}
-            text.label x=(x(high) + 8.0) y=(y + 17.0) { @if step.to < step.from { "−" } (power_of_ten(high - low)) }
+            text.label x=(x(high) + 8.0) y=(y + 17.0) { @if step.to < step.from { "−" } (power_of_ten(high - low)) tspan.dim { " " (plain(100.0 * (step.to - step.from) / measured, 3)) " %" } }
             // Where one bar ends the next begins.
             @if i + 1 < steps.len() { line.guide x1=(x(step.to)) x2=(x(step.to)) y1=(y + 24.0) y2=(y + 36.0) {} }
         }

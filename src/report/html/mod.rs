@@ -52,6 +52,7 @@ pub fn page(report: &Report) -> String {
                     (act::verdict(report))
                     (keys(report))
                     (chart::charts(report))
+                    (table::reconciliation(report))
                     (act::rule(report))
                     (act::forms(report))
                     (complete::completeness(report))

@@ -28,6 +28,57 @@ pub(super) fn doubts(report: &Report) -> Markup {
     }
 }
 
+/// From 6ND to what was measured, line by line, and the numbers that are called utilisation.
+pub(super) fn reconciliation(report: &Report) -> Markup {
+    let Some(said) = &report.reconciliation else { return html! {} };
+    let rates = &said.rates;
+    if said.lines.is_none() && said.why_not.is_none() && rates.hfu.is_none() && rates.nvml_utilization.is_none() {
+        return html! {};
+    }
+    let percent = |x: Option<f64>| x.map_or_else(|| "not known".to_owned(), |x| format!("{:.1} %", 100.0 * x));
+    html! {
+        section {
+            h2 { "From 6ND to what was measured" }
+            @if let Some(why) = &said.why_not { p { "Not reconciled with 6ND: " (why) "." } }
+            @if let Some(lines) = &said.lines {
+                table {
+                    thead { tr { th { "Line" } th.n { "FLOP" } th.n { "Share" } th { "Confidence" } th { "Source" } } }
+                    tbody {
+                        @for line in &lines.lines {
+                            tr class=[(line.flop == 0.0).then_some("dim")] {
+                                td { (line.title()) }
+                                td.n { @if line.flop < 0.0 { "−" } (sci(line.flop.abs())) }
+                                td.n { (format!("{:.2} %", 100.0 * line.share).replace('-', "−")) }
+                                td { (format!("{:?}", line.confidence).to_lowercase()) }
+                                td.dim { (line.source) }
+                            }
+                        }
+                        tr.sum { td { "measured" } td.n { (sci(lines.measured)) } td.n { "100.00 %" } td {} td {} }
+                    }
+                }
+                @if !lines.remarks.is_empty() { ul { @for remark in &lines.remarks { li { (remark) } } } }
+            }
+            @if rates.hfu.is_some() || rates.nvml_utilization.is_some() {
+                table {
+                    thead { tr { th { "Called utilisation" } th.n { "Value" } th { "What it is" } } }
+                    tbody {
+                        tr { td { "HFU" } td.n { (percent(rates.hfu)) } td.dim { "what was executed over the dense tensor peak" } }
+                        tr { td { "MFU" } td.n { (percent(rates.mfu)) } td.dim { "what the model needed, nothing twice, over the same" } }
+                        tr {
+                            td { "NVML" }
+                            td.n { (percent(rates.nvml_utilization)) }
+                            td.dim {
+                                "time in which any kernel ran"
+                                @if let Some(claim) = rates.nvml_over_measured { "; taken for FLOP, " (plain(claim, 3)) " times what was measured" }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Every path that was looked at.
 pub(super) fn paths(report: &Report) -> Markup {
     html! {
