@@ -68,11 +68,30 @@ def over_ranks(values):
     return [sum(column) for column in zip(*gathered)]
 
 
+#: A rank's count beside a checkpoint.
+_RANK = "flopsprof_rank_{}.json"
+
+
+def _checkpoint(args, step):
+    """Where transformers keeps the checkpoint of a step."""
+    return os.path.join(getattr(args, "output_dir", None) or "", f"checkpoint-{step}")
+
+
+def _read(path):
+    """What such a file says; none where it says nothing."""
+    try:
+        with open(path) as file:
+            said = json.load(file)
+        return {name: int(said[name]) for name in ("tokens", "padded_tokens")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 class FlopsProfCallback(TrainerCallback, ExportableState):
     """Tells flopsprof the model, its rows and its phases. Add it to any Trainer: `trainer.add_callback(FlopsProfCallback())`.
 
     Evidence is of a process, so a resumed training has that of each of its parts, and they add up (`flopsprof report` takes several folders). What earlier
-    parts saw by this callback's own count, on all ranks, is kept in the checkpoint's trainer_state.json: `earlier`. Of a resumed training's ranks the first has it, so
+    parts saw by this callback's own count is kept in the checkpoint: in trainer_state.json (`earlier`), and in a file of each rank of several. Of a resumed training's ranks the first has it, so
     that their sum is right whatever their number. `account` is for tests.
     """
 
@@ -96,7 +115,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self._begin_count()
         if resumed_at:
             # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
-            self._take_up((kept or {}).get(type(self).__name__), resumed_at)
+            self._take_up((kept or {}).get(type(self).__name__), args, resumed_at)
         if isinstance(kept, dict):
             # The state of a checkpoint that was made without this callback has no place for it, and transformers' next save ends in a KeyError.
             kept.setdefault(type(self).__name__, self.state())
@@ -135,7 +154,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     def on_save(self, args, state, control, **kwargs):
         self.account.sync()
-        self._keep_all_ranks(args, state)
+        self._keep_rank(args, state)
         self._train_again()
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -144,8 +163,8 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self.account.enter("other")
 
     def state(self):
-        """What transformers keeps in a checkpoint. It asks the ranks that save alone: the others' counts are added in `on_save`."""
-        return self._state(*self._counts(), ranks=1)
+        """What transformers keeps in a checkpoint. It asks the ranks that save alone: the others' counts lie beside it, from `on_save`."""
+        return self._state(*self._counts())
 
     def tokens(self):
         """Tokens trained on so far, without pads and with them, earlier parts of a resumed training included. Of this process alone: the sum over ranks is right."""
@@ -157,7 +176,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self.earlier = {"tokens": 0, "padded_tokens": 0, "steps": 0}
         self._before = (*self.account.tokens(), self.account.rows("train").steps)
 
-    def _take_up(self, kept, resumed_at):
+    def _take_up(self, kept, args, resumed_at):
         kept = kept[0] if isinstance(kept, list) and kept else kept
         kept = kept.get("attributes") or {} if isinstance(kept, dict) else {}
         earlier = kept.get("earlier") if isinstance(kept.get("earlier"), dict) else {}
@@ -168,12 +187,17 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
                 "tokens before it are not in this count (their evidence is, if they were metered)",
                 stacklevel=3,
             )
-        elif kept.get("ranks", 1) < kept.get("of", 1) and rank == 0:
-            warnings.warn(
-                f"flopsprof: trainer_state.json of step {resumed_at} has the tokens of {kept['ranks']} of {kept['of']} ranks: those of the others are not in this count",
-                stacklevel=3,
-            )
         self.earlier.update(earlier)
+        if earlier.get("steps") and rank == 0:
+            of = kept.get("of", 1)
+            others = list(filter(None, (_read(os.path.join(_checkpoint(args, resumed_at), _RANK.format(other))) for other in range(1, of))))
+            for name in ("tokens", "padded_tokens"):
+                self.earlier[name] += sum(other[name] for other in others)
+            if 1 + len(others) < of:
+                warnings.warn(
+                    f"flopsprof: the checkpoint of step {resumed_at} has the tokens of {1 + len(others)} of {of} ranks: those of the others are not in this count",
+                    stacklevel=3,
+                )
         if rank:
             self.earlier.update(tokens=0, padded_tokens=0)
 
@@ -183,27 +207,21 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         now = (real - self._before[0], padded - self._before[1], steps - self._before[2])
         return tuple(before + n for before, n in zip((self.earlier["tokens"], self.earlier["padded_tokens"], self.earlier["steps"]), now))
 
-    def _state(self, real, padded, steps, ranks):
+    def _state(self, real, padded, steps):
         earlier = {"tokens": real, "padded_tokens": padded, "steps": steps}
-        return {"args": {}, "attributes": {"earlier": earlier, "ranks": ranks, "of": _rank_and_world()[1]}}
+        return {"args": {}, "attributes": {"earlier": earlier, "of": _rank_and_world()[1]}}
 
-    def _keep_all_ranks(self, args, state):
-        """Puts the sum over ranks into the checkpoint that was just saved."""
+    def _keep_rank(self, args, state):
+        """Puts this rank's count beside the checkpoint that was just saved. Ranks are not asked for theirs: where not all of them save, one would wait for ever."""
         rank, world = _rank_and_world()
-        if world == 1:
+        folder = _checkpoint(args, state.global_step)
+        if world == 1 or not os.path.isdir(folder):
             return
-        real, padded, steps = self._counts()
-        real, padded = over_ranks((real, padded))
-        if not getattr(args, "should_save", rank == 0):
-            return
-        path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", "trainer_state.json")
+        real, padded, _ = self._counts()
         try:
-            with open(path) as file:
-                saved = json.load(file)
-            saved["stateful_callbacks"][type(self).__name__] = self._state(real, padded, steps, world)
-            replace(path, saved, sort_keys=True)
-        except Exception as error:  # it says there how many ranks it is of, and so does whoever resumes from it
-            warnings.warn(f"flopsprof: {path} keeps the tokens of one rank of {world}: {error!r}", stacklevel=3)
+            replace(os.path.join(folder, _RANK.format(rank)), {"tokens": real, "padded_tokens": padded})
+        except OSError as error:  # whoever resumes from it says how many ranks are there
+            warnings.warn(f"flopsprof: {folder} does not keep the tokens of rank {rank}: {error}", stacklevel=3)
 
     def _train_again(self):
         self._evaluating = False

@@ -307,43 +307,39 @@ class Callback(unittest.TestCase):
         # transformers 4.57 and 5.17: `self.state.stateful_callbacks[cb_name]`, without a thought that it may not be there.
         self.assertIn("FlopsProfCallback", state.stateful_callbacks)
 
-    def ranks(self, folder, parts, at, kept=None):
+    def ranks(self, folder, parts, at, kept=None, into=None):
         """A training of so many ranks, each with a row of so many tokens, that is saved; what its checkpoint keeps, and what the ranks say."""
         callbacks = []
         for rank, n in enumerate(parts):
             callback, model, state = FlopsProfCallback(State(Library())), Model({"w": Parameter(1)}), trainer_state(at if kept else 0)
             state.stateful_callbacks = {"FlopsProfCallback": kept} if kept else {}
             with unittest.mock.patch("flopsprof._callback._rank_and_world", lambda rank=rank: (rank, len(parts))):
-                self.begin(callback, model, state)
+                callback.on_train_begin(types.SimpleNamespace(output_dir=folder), state, control(), model=model)
                 model(input_ids=[[1] * n])
                 callback.on_step_end(ARGS, trainer_state(at + 1), control())
             callbacks.append(callback)
-        path = os.path.join(folder, f"checkpoint-{at + 1}", "trainer_state.json")
-        os.makedirs(os.path.dirname(path))
-        args = types.SimpleNamespace(output_dir=folder, should_save=True)
-        with unittest.mock.patch("flopsprof._callback._rank_and_world", lambda: (0, len(parts))):
-            with open(path, "w") as file:
-                json.dump({"global_step": at + 1, "stateful_callbacks": {"FlopsProfCallback": callbacks[0].state()}}, file)
-            before = json.loads(json.dumps(callbacks[0].state()))
-            sums = [sum(column) for column in zip(*(c.tokens() for c in callbacks))]
-            with unittest.mock.patch("flopsprof._callback.over_ranks", lambda values: sums):
-                callbacks[0].on_save(args, trainer_state(at + 1), control())
-        self.assertEqual(os.listdir(os.path.dirname(path)), ["trainer_state.json"])
-        with open(path) as file:
-            saved = json.load(file)
-        self.assertEqual(saved["global_step"], at + 1)
-        return before, saved["stateful_callbacks"]["FlopsProfCallback"], [c.tokens()[0] for c in callbacks]
+        path = os.path.join(into or folder, f"checkpoint-{at + 1}")
+        os.makedirs(path)
+        args = types.SimpleNamespace(output_dir=into or folder)
+        for rank, callback in enumerate(callbacks):
+            with unittest.mock.patch("flopsprof._callback._rank_and_world", lambda rank=rank: (rank, len(parts))):
+                callback.on_save(args, trainer_state(at + 1), control())
+                saved = json.loads(json.dumps(callback.state())) if rank == 0 else saved
+        self.assertEqual(len(os.listdir(path)), len(parts) if len(parts) > 1 else 0)
+        return saved, [c.tokens()[0] for c in callbacks]
 
     def test_of_several_ranks_the_checkpoint_keeps_all(self):
         """transformers asks one rank for what is kept; the rows of the others are as many and of other lengths."""
         with tempfile.TemporaryDirectory() as folder:
-            alone, kept, _ = self.ranks(folder, [10, 6], 0)
-            self.assertEqual((alone["attributes"]["ranks"], kept["attributes"]["ranks"]), (1, 2))
-            _, again, told = self.ranks(folder, [1, 2, 3], 1, kept)
+            kept, _ = self.ranks(folder, [10, 6], 0)
+            again, told = self.ranks(folder, [1, 2, 3], 1, kept)
             self.assertEqual(told, [17, 2, 3])
-            self.assertEqual(again["attributes"]["earlier"], {"tokens": 22, "padded_tokens": 22, "steps": 2})
-            with self.assertWarnsRegex(UserWarning, "1 of 2 ranks"):
-                self.ranks(folder, [1], 5, alone)
+            self.assertEqual(again["attributes"], {"earlier": {"tokens": 17, "padded_tokens": 17, "steps": 2}, "of": 3})
+            _, told = self.ranks(folder, [1], 2, again)
+            self.assertEqual(told, [23])
+            os.remove(os.path.join(folder, "checkpoint-2", "flopsprof_rank_1.json"))
+            with self.assertWarnsRegex(UserWarning, "2 of 3 ranks"):
+                self.assertEqual(self.ranks(os.path.join(folder), [1, 1], 2, again, into=folder + "-again")[1], [21, 1])
 
     def test_an_evaluation_by_itself_is_no_training(self):
         callback, model = FlopsProfCallback(self.account), Model({"w": Parameter(1)})
