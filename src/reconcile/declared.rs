@@ -203,7 +203,11 @@ impl Told {
         if let (Some(model), Some(other)) = (&self.model, &other.model)
             && model != other
         {
-            self.complaints.push("processes declared different models: the lines take all rows for the first one's".to_owned());
+            let said = "processes declared different models: the lines take all rows for the first one's".to_owned();
+            // Once, of thousands of ranks.
+            if !self.complaints.contains(&said) {
+                self.complaints.push(said);
+            }
         }
         self.model = self.model.take().or(other.model);
         for (phase, rows) in other.phases {
