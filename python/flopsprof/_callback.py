@@ -164,7 +164,8 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     def state(self):
         """What transformers keeps in a checkpoint. It asks the ranks that save alone: the others' counts lie beside it, from `on_save`."""
-        return self._state(*self._counts())
+        earlier = dict(zip(("tokens", "padded_tokens", "steps"), self._counts()))
+        return {"args": {}, "attributes": {"earlier": earlier, "of": _rank_and_world()[1]}}
 
     def tokens(self):
         """Tokens trained on so far, without pads and with them, earlier parts of a resumed training included. Of this process alone: the sum over ranks is right."""
@@ -206,10 +207,6 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         steps = self.account.rows("train").steps
         now = (real - self._before[0], padded - self._before[1], steps - self._before[2])
         return tuple(before + n for before, n in zip((self.earlier["tokens"], self.earlier["padded_tokens"], self.earlier["steps"]), now))
-
-    def _state(self, real, padded, steps):
-        earlier = {"tokens": real, "padded_tokens": padded, "steps": steps}
-        return {"args": {}, "attributes": {"earlier": earlier, "of": _rank_and_world()[1]}}
 
     def _keep_rank(self, args, state):
         """Puts this rank's count beside the checkpoint that was just saved. Ranks are not asked for theirs: where not all of them save, one would wait for ever."""
@@ -269,14 +266,14 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         return described | {"length": patches, "documents": [(patches, 0)] * described["rows"]}
 
 
-def replace(path, value, **how):
+def replace(path, value):
     """Writes a JSON file whole or not at all."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".flopsprof-")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=2, **how)
+            json.dump(value, file, indent=2)
             file.write("\n")
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
