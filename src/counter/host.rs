@@ -15,7 +15,9 @@ use cupti_sys::{
 
 use super::alone::alone;
 
-/// The host side of one chip.
+/// The host side of one chip, for the counts of one device: the object that evaluates keeps to the device whose counts it was given first, and reads
+/// NaN from those of another, even of the same chip. (Two H200s in a process, CUPTI 13.0.85, 2026-11-26: whichever was evaluated first was read exactly,
+/// the other not at all, whatever the order of Enable, Start and Stop and whatever the current context; by an object each, both were exact.)
 #[derive(Debug)]
 pub struct Host {
     cupti: Cupti,

@@ -21,7 +21,7 @@ use crate::counter::{
     plan::{self, Plan},
 };
 
-/// The plan of one chip, with the host side that evaluates.
+/// The plan of a device's chip, with the host side that evaluates the device's counts, and no other's: see [`Host`].
 pub(super) struct Planned {
     pub(super) chip: String,
     pub(super) host: Host,
@@ -40,16 +40,22 @@ pub(super) fn find(named: Option<&Path>) -> Result<Found, FindError> {
     Ok(found)
 }
 
-/// Plans every device with this copy of CUPTI; devices of one chip share a plan.
+/// Plans every device with this copy of CUPTI; devices of one chip have one plan, which is made once.
 pub(super) fn plan_devices(cupti: Cupti, devices: u32, ready: mpsc::Sender<Ready>) {
     // Its answer shows in what follows: the host functions work without it.
     // SAFETY: nothing goes in but the size.
     let _ = unsafe { cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };
-    let mut chips: BTreeMap<String, Result<Arc<Planned>, Error>> = BTreeMap::new();
+    let mut plans: BTreeMap<String, Result<Plan, Error>> = BTreeMap::new();
     for device in 0..devices {
-        let planned = chip_name(cupti, device)
-            .and_then(|chip| chips.entry(chip.clone()).or_insert_with(|| plan_chip(cupti, &chip).map(Arc::new)).clone());
-        let _ = ready.send((device, planned));
+        let planned = chip_name(cupti, device).and_then(|chip| match plans.get(&chip) {
+            Some(plan) => Ok(Planned { host: Host::open(cupti, &chip)?, plan: plan.clone()?, chip }),
+            None => {
+                let planned = plan_chip(cupti, &chip);
+                plans.insert(chip, planned.as_ref().map(|p| p.plan.clone()).map_err(|e| *e));
+                planned
+            }
+        });
+        let _ = ready.send((device, planned.map(Arc::new)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::{Output, Stdio};
 
-use flopsprof::evidence::record::Record;
+use flopsprof::evidence::record::{Record, Tier};
 
 use crate::harness::{BF16, Bench, FP8, FP64, library, zoo};
 
@@ -70,6 +70,20 @@ fn without_a_gate_what_runs_at_boundaries_is_not_counted_and_the_windows_say_so(
     assert!(counted <= truth && counted * 10 > truth * 8, "{counted} of {truth}");
     let windows = outcome.windows();
     assert!(windows.iter().all(|w| !w.opened.gated && w.opened.why_ungated.contains("FLOPSPROF_GATE")), "{}", outcome.course());
+}
+
+/// Values that are no numbers are no counts of nothing: the windows are not among the counted, and say why.
+#[test]
+fn a_window_whose_every_count_is_no_number_is_witnessed_and_not_counted_as_nothing() {
+    let outcome = Bench::new().fault("cuptiProfilerHostEvaluateToGpuValues=garbage:0").run("plain", &["1000", "1000"]);
+    assert!(outcome.faults().iter().all(|f| f.kind == "invalid-count") && !outcome.faults().is_empty(), "{:?}", outcome.faults());
+    let windows = outcome.windows();
+    assert!(
+        !windows.is_empty() && windows.iter().all(|w| w.tier != Tier::Counted && w.why.contains("no valid count")),
+        "{}",
+        outcome.course()
+    );
+    assert_eq!(outcome.ledger().tier(), windows[0].tier, "the report's tier is the witness's");
 }
 
 #[test]

@@ -95,34 +95,33 @@ impl Metered {
         let nvml = self.read_nvml();
         let idle = nvml.as_ref().is_some_and(nvml::idle);
         let next_ns = next.map(|n| u64::try_from(n.as_nanos()).unwrap_or(u64::MAX));
-        let window = match closed.and_then(|()| self.counts(group, idle)) {
+        let (counts, unreadable) = match closed.and_then(|()| self.counts(group, idle)) {
             Ok(counts) => {
-                if !counts.invalid.is_empty() {
-                    self.out.push(Record::Fault(Fault {
-                        kind: "invalid-count".to_owned(),
-                        device: Some(self.ordinal),
-                        what: format!("window {}: no valid count for {}", self.index, counts.invalid.join(", ")),
-                        remedy: "report it with the output of `flopsprof doctor`".to_owned(),
-                    }));
-                }
-                Window {
-                    group: Some(group),
-                    counts: counts.paths,
-                    sparse: counts.sparse,
-                    cycles: counts.cycles,
-                    ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml)
-                }
+                let why = format!("window {}: no valid count for {}", self.index, counts.invalid.join(", "));
+                let unreadable = (!counts.invalid.is_empty()).then_some(("invalid-count", why));
+                (Some(counts).filter(|c| c.invalid.is_empty() || !c.paths.is_empty()), unreadable)
             }
-            Err(e) => {
-                let why = format!("the window's counts could not be read: {e}");
-                self.out.push(Record::Fault(Fault {
-                    kind: "internal".to_owned(),
-                    device: Some(self.ordinal),
-                    what: why.clone(),
-                    remedy: "report it with the output of `flopsprof doctor`".to_owned(),
-                }));
-                self.window(start_ns, end_ns, Tier::Utilization, why, opened, nvml)
-            }
+            Err(e) => (None, Some(("internal", format!("the window's counts could not be read: {e}")))),
+        };
+        let why = unreadable.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
+        if let Some((kind, what)) = unreadable {
+            self.out.push(Record::Fault(Fault {
+                kind: kind.to_owned(),
+                device: Some(self.ordinal),
+                what,
+                remedy: "report it with the output of `flopsprof doctor`".to_owned(),
+            }));
+        }
+        let window = match counts {
+            Some(counts) => Window {
+                group: Some(group),
+                counts: counts.paths,
+                sparse: counts.sparse,
+                cycles: counts.cycles,
+                ..self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml)
+            },
+            // Nothing was counted, which is not the same as none: the witness says what there was.
+            None => self.window(start_ns, end_ns, Tier::Utilization, why, opened, nvml),
         };
         self.out.push(Record::Window(Box::new(Window { next_ns, ..window })));
     }

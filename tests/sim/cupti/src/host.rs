@@ -16,6 +16,15 @@ use crate::{INVALID_CHIP_NAME, INVALID_METRIC_NAME, INVALID_OPERATION, INVALID_P
 /// Metrics configured on each host object. Those of one for PM sampling begin with [`SAMPLING`]: a configuration for one profiler is none for the other.
 static OBJECTS: Mutex<Option<HashMap<usize, Vec<String>>>> = Mutex::new(None);
 
+/// The device whose counts each host object evaluated first: those of other devices it takes for none (seen on two H200s, 2026-11-26).
+static EVALUATES: Mutex<Option<HashMap<usize, u64>>> = Mutex::new(None);
+
+/// Whether a host object evaluates counts of this device.
+fn evaluates(object: usize, device: u64) -> bool {
+    let mut devices = EVALUATES.lock().unwrap_or_else(PoisonError::into_inner);
+    *devices.get_or_insert_default().entry(object).or_insert(device) == device
+}
+
 const SAMPLING: &str = "PM sampling";
 
 fn objects<T>(f: impl FnOnce(&mut HashMap<usize, Vec<String>>) -> T) -> T {
@@ -81,7 +90,11 @@ cupti! {
         p.host_object = objects(|o| { let handle = 0x100 + o.len() * 16 + o.keys().max().copied().unwrap_or(0); o.insert(handle, begun); handle }) as _;
         OK
     }
-    fn cuptiProfilerHostDeinitialize(p: raw::HostDeinitialize) { objects(|o| o.remove(&(p.host_object as usize))); OK }
+    fn cuptiProfilerHostDeinitialize(p: raw::HostDeinitialize) {
+        EVALUATES.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().remove(&(p.host_object as usize));
+        objects(|o| o.remove(&(p.host_object as usize)));
+        OK
+    }
     fn cuptiProfilerHostGetSupportedChips(p: raw::HostGetSupportedChips) { (p.chip_names, p.num_chips) = list(vec![c"GH100".to_owned()]); OK }
     fn cuptiProfilerHostGetBaseMetrics(p: raw::HostGetBaseMetrics) {
         static LIST: OnceLock<Pointers> = OnceLock::new();
@@ -110,13 +123,15 @@ cupti! {
         OK
     }
     fn cuptiProfilerHostEvaluateToGpuValues(p: raw::HostEvaluateToGpuValues) {
+        let device = range::value(p.counter_data_image, p.counter_data_image_size, p.range_index, range::DEVICE).filter(|d| d.is_finite());
+        let ours = device.is_none_or(|device| evaluates(p.host_object as usize, device as u64));
         for (i, name) in names(p.metric_names, p.num_metrics).iter().enumerate() {
             let value = if name.ends_with(".peak_sustained") {
                 // What CUPTI says of GH100's wgmma bf16.
                 if metric::base_of(name) == metric::PIPE { metric::TENSOR_CORES } else { 1_081_344.0 }
             } else {
                 match range::value(p.counter_data_image, p.counter_data_image_size, p.range_index, name) {
-                    Some(value) => value,
+                    Some(value) => if ours { value } else { f64::NAN },
                     None => return INVALID_OPERATION,
                 }
             };

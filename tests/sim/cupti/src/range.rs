@@ -14,6 +14,8 @@ use cupti_sys::raw::{self, AUTO_RANGE};
 use crate::{HARDWARE_BUSY, INVALID_OPERATION, INVALID_PARAMETER, OK, cupti, host, link::link, metric, shared, takes_ms};
 
 pub(crate) const MAGIC: &str = "stand-in counter data\n";
+/// The word of a range's line that says whose counts these are.
+pub(crate) const DEVICE: &str = "device";
 /// Room for a range in an image.
 const RANGE_BYTES: usize = 4096;
 
@@ -213,7 +215,7 @@ cupti! {
                         else { f64::NAN };
                     format!("{}={value:?}", metric::base_of(m))
                 }).collect();
-                text += &(words.join(" ") + "\n");
+                text += &format!("{} {DEVICE}={}\n", words.join(" "), o.device);
             }
             if text.len() < size { unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), image as *mut u8, text.len()) }; }
             Ok(())
