@@ -6,9 +6,9 @@ A couple is two processes forked from a parent that has imported torch and not s
 of them is there first alternates from couple to couple. In a control neither has it: what its pairs differ by is what pairs differ by anyway.
 They take turns on the GPU and on the same few processors, a block of a work each, so that temperature, clocks and other tenants of the machine change for both alike (left to
 the scheduler, processes of one program on a virtual machine of 16 processors took 22 to 28 ms of CPU for the same step): a pair is a
-metered block and the bare block beside it. The works: a training step of a Llama shape of about 1 B parameters in mixed precision, few and wide layers so that the CPU is far
-ahead of the GPU, on four rows of 2048 tokens (at the power limit of an H100, where the clock moves and pairs scatter by 1 %), waited for every four, and, with as many launches in a quarter of
-the time, on one row of 1024, waited for every ten; a step of about 220 M in deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large
+metered block and the bare block beside it, and the one who comes first alternates. The works: a training step of a Llama shape of about 1 B parameters in mixed precision, few and wide layers so that the CPU is far
+ahead of the GPU, on four rows of 2048 tokens, waited for every four; the same with weights of zero (the same kernels, launches and operations, but a chip at its power limit no longer:
+there the clock moves and pairs scatter by 1 to 2 %, here it stands still); with as many launches in a quarter of the time, on one row of 1024, waited for every ten; a step of about 220 M in deeper layers (launch-bound: the CPU is hardly faster than the GPU), 2000 tiny kernels, and large
 matrix products. Beside the time the SM's own cycles are taken: they do not scatter with the clock.
 
 What an open counter session does to the whole chip the bare process would feel too: `session_cost.py` looks for that.
@@ -18,6 +18,7 @@ Prints one JSON object: per work the ratios metered/bare of the pairs, the bare 
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -27,9 +28,11 @@ import traceback
 # The metered process works until its survey is over and a window of so many seconds has ended: the meter is at its steady work then.
 STEADY_S = 2.0
 # Repetitions in a block: half a second or so, long against what switching between the processes disturbs.
-BLOCK = {"gpu_bound": 1, "gpu_bound_short": 2, "launch_bound": 12, "tiny": 24, "product": 12}
+BLOCK = {"gpu_bound": 1, "gpu_bound_zeros": 1, "gpu_bound_short": 2, "launch_bound": 12, "tiny": 24, "product": 12}
 # Steps in a repetition, where it is not one: waited for now and then, as trainers do when they log.
-EACH = {"gpu_bound": 4, "gpu_bound_short": 10}
+EACH = {"gpu_bound": 4, "gpu_bound_zeros": 4, "gpu_bound_short": 10}
+# The works of the one big model, and whether its weights are what a training begins with.
+OF_BIG = {"gpu_bound": True, "gpu_bound_zeros": False, "gpu_bound_short": True}
 # Processors for both: the launching thread, autograd's and the meter's, and one for the system.
 PROCESSORS = 4
 # Layers, hidden size, heads and MLP of 1.07 B parameters.
@@ -80,7 +83,7 @@ def llama(layers, hidden, heads, mlp, vocab=32000, device="cuda"):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    step.model = model
+    step.model, step.optimizer = model, optimizer
     return step, sum(p.numel() for p in model.parameters())
 
 
@@ -109,10 +112,29 @@ def works(asked):
         return torch.randint(0, 32000, shape, device="cuda")
 
     steps, parameters = {}, {}
-    if {"gpu_bound", "gpu_bound_short"} & set(asked):
+    if set(OF_BIG) & set(asked):
         big, parameters["gpu_bound"] = llama(*BIG)
-        four, one = ids(4, 2048), ids(1, 1024)
-        steps |= {"gpu_bound": lambda: big(four), "gpu_bound_short": lambda: big(one)}
+        four, one, filled = ids(4, 2048), ids(1, 1024), True
+
+        def fill(random):
+            """Weights, gradients and moments as a training begins, or none but zeros: two such models would not fit twice. The change falls into a step that is not measured."""
+            nonlocal filled
+            if filled != random:
+                filled = random
+                big.optimizer.state.clear()
+                with torch.no_grad():
+                    for p in big.model.parameters():
+                        if p.dim() > 1:
+                            p.normal_(0, 0.02) if random else p.zero_()
+
+        def of(name, rows):
+            def step():
+                fill(OF_BIG[name])
+                big(rows)
+
+            return step
+
+        steps |= {name: of(name, rows) for name, rows in (("gpu_bound", four), ("gpu_bound_zeros", four), ("gpu_bound_short", one))}
     if "launch_bound" in asked:
         small, parameters["launch_bound"] = llama(12, 1024, 16, 2816)
         eight = ids(8, 1024)
@@ -259,6 +281,17 @@ class Pairs:
         return vars(self)
 
 
+def crossed(ratios):
+    """Of each pair with the bare block first and the one after it, with the metered block first, the geometric mean: what the second of a pair finds (a warmer chip, a lower clock) is in neither."""
+    return [math.sqrt(a * b) for a, b in zip(ratios[::2], ratios[1::2])]
+
+
+def standard_error(values):
+    """Of the median of so many values, by their quartiles, as if they were normally distributed."""
+    low, _, high = statistics.quantiles(values, n=4)
+    return 1.2533 * (high - low) / 1.349 / math.sqrt(len(values))
+
+
 def couple(asked, index, meter, pairs, into):
     """A metered and a bare process, or, without a meter, two bare ones, the `index`th of all; adds their pairs. Returns the folder of evidence, where it was when
     the metered one was alone, and parameters. Of a couple without a meter the first takes the metered one's place."""
@@ -305,6 +338,8 @@ def main():
     parser.add_argument("--cupti", help="count by this libcupti")
     parser.add_argument("--works", default=",".join(BLOCK), help="these alone")
     args = parser.parse_args()
+    if args.pairs % 2:
+        parser.error("--pairs: an even number, since the order alternates from pair to pair")
     import torch  # noqa: F401  imported once, for all children; CUDA is not started here
 
     os.makedirs(args.out, exist_ok=True)

@@ -345,16 +345,18 @@ def _over(c, prefix, cupti):
     boundary, change = (statistics.median(result[f"{which}_ms"]) if result[f"{which}_ms"] else None for which in ("boundary", "change"))
     # A block that a boundary fell into is one of many, and the median does not see it. What boundaries and probes take of an old run is added.
     share = (boundary or 0) / OLD_WINDOW_MS + 2 * (change or 0) / RARE_PROBE_MS
-    for name, limit in (("gpu_bound", 1.001), ("gpu_bound_short", None), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
+    with open(os.path.join(c.evidence, prefix, "pairs.json"), "w") as f:
+        json.dump(result, f)
+    for name, limit in (("gpu_bound", 1.001), ("gpu_bound_zeros", 1.001), ("gpu_bound_short", None), ("launch_bound", 1.01), ("tiny", 1.01), ("product", None)):
         if name not in c.args.works.split(","):
             continue
         pairs, control = result["pairs"][name], result["control"][name]
-        ratios = pairs["ratios"]
+        ratios, per_couple = overhead.crossed(pairs["ratios"]), c.args.pairs // 2
         # A process has luck of its own with memory and processors: each couple's median, besides.
-        couples = [statistics.median(ratios[i : i + c.args.pairs]) for i in range(0, len(ratios), c.args.pairs)]
-        more = {"couples": couples, "quartiles": statistics.quantiles(ratios, n=4), "bare_s": statistics.median(pairs["bare_s"]), "power_w": result["power_w"].get(name), "share": share}
-        more |= {key: statistics.median(found) for key, found in (("in_cycles", pairs["in_cycles"]), ("control", control["ratios"]), ("control_in_cycles", control["in_cycles"])) if found}
-        c.row(f"{prefix}.{name}", statistics.median(ratios) + share, None if cupti else limit, "<=" if limit and not cupti else "-", pairs=len(ratios), by=", ".join(report["libraries"].get("libcupti", [])), **more)
+        couples = [statistics.median(ratios[i : i + per_couple]) for i in range(0, len(ratios), per_couple)]
+        more = {"couples": couples, "quartiles": statistics.quantiles(ratios, n=4), "standard_error": overhead.standard_error(ratios), "bare_s": statistics.median(pairs["bare_s"]), "power_w": result["power_w"].get(name), "share": share}
+        more |= {key: statistics.median(found) for key, found in (("in_cycles", overhead.crossed(pairs["in_cycles"])), ("control", overhead.crossed(control["ratios"])), ("control_in_cycles", overhead.crossed(control["in_cycles"]))) if found}
+        c.row(f"{prefix}.{name}", statistics.median(ratios) + share, None if cupti else limit, "<=" if limit and not cupti else "-", pairs=len(pairs["ratios"]), by=", ".join(report["libraries"].get("libcupti", [])), **more)
     c.row(f"{prefix}.boundary_ms", boundary, None, "-", seen=len(result["boundary_ms"]))
     c.row(f"{prefix}.change_ms", change, None, "-", seen=len(result["change_ms"]))
     shutil.rmtree(out)
