@@ -5,19 +5,26 @@ toolkit gets wrong is right here: parameters are counted after adapters are in p
 rule is one third. `Flops_architecture` is the toolkit's formula of these true counts. `Flops_hardware` is null in this file, since what was executed is
 known when the process has ended: `flopsprof run --recipe RECIPE` writes it then, measured (or `flopsprof report --aws FILE`).
 
-Environment: PRETRAIN_FLOPS, FLOPS_METER_OUT, TRAINING_JOB_NAME, TRAINING_INSTANCE_TYPE, MODEL_PACKAGE_GROUP_NAME as with the toolkit. FLOPS_METER_NVML is
-accepted: NVML's utilisation is in flopsprof's evidence whatever it says, and is never passed off as operations.
+The first rank writes the file, at each save and at the end, by what the others left in files (flopsprof/_ranks.py): nobody waits. What is not in its sum, `flopsprof.missing` says.
+
+Environment: PRETRAIN_FLOPS, FLOPS_METER_OUT, TRAINING_JOB_NAME, TRAINING_INSTANCE_TYPE, MODEL_PACKAGE_GROUP_NAME as with the toolkit. FLOPS_METER_NVML is accepted: NVML's utilisation is in flopsprof's evidence whatever it says, and is never passed off as operations.
 """
 
+import atexit
 import math
 import os
+import threading
 import time
 import warnings
 
-from flopsprof._callback import FlopsProfCallback, _rank_and_world, over_ranks, replace
+from flopsprof._callback import FlopsProfCallback
+from flopsprof._model import _plain
+from flopsprof._ranks import absolute, replace
 
 #: One third of what makes a model general-purpose: for a base model whose compute can be neither known nor estimated.
 ONE_THIRD_OF_1E23 = 1e23 / 3
+#: How long ranks that end later than the first are looked for, seconds; and once the program ends.
+LATER, AT_EXIT = 60, 2
 
 
 def calculate_finetuning_flops(N_total, N_trainable, tokens_processed):
@@ -72,43 +79,67 @@ class FlopsMeterCallback(FlopsProfCallback):
         self.pad_token_id, self.sample_nvml = pad_token_id, sample_nvml
         self.given = {"n_total": n_total, "n_trainable": n_trainable}
         self.model_name, self.num_epochs = model_name, num_epochs
-        self.start_time = None
+        self.start_time = self.end_time = None
+        self._finishing = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.start_time = time.time()
+        self.finish()
+        self.start_time, self.end_time = time.time(), None
         super().on_train_begin(args, state, control, model=model, **kwargs)
 
     def on_save(self, args, state, control, **kwargs):
         super().on_save(args, state, control, **kwargs)
         # A run that is killed leaves what it had.
-        self._write(state)
+        self._write(_out(), state.global_step, *self.tokens())
 
     def on_train_end(self, args, state, control, **kwargs):
         super().on_train_end(args, state, control, **kwargs)
-        self._write(state)
+        self.end_time = time.time()
+        if self._ranks is not None and self._ranks.rank == 0:
+            end = _out(), state.global_step, *self.tokens()
+            late = self._write(*end)
+            if late:
+                # Beside the program: it is not to wait for other ranks.
+                self._finishing = _Finishing(lambda: self._write(*end), late)
+                atexit.register(self.finish)
+
+    def finish(self):
+        """Has what is written beside the program be done with: a last look for the ranks that ended after the first."""
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            finishing.hurry()
+            atexit.unregister(self.finish)
+
+    def state(self):
+        # transformers makes a callback anew by these if it is told to restore callbacks from a checkpoint.
+        arguments = {"pretrain_flops": self.pretrain_flops, "model_name": self.model_name, "num_epochs": self.num_epochs, **self.given}
+        return super().state() | {"args": _plain(arguments)}
 
     def add_tokens(self, n):
         """The toolkit's trainers call this; here the batches are looked at instead."""
 
-    def _write(self, state):
-        real, padded = over_ranks(self.tokens())
-        rank, world = _rank_and_world()
-        if rank == 0:
-            path = os.environ.get("FLOPS_METER_OUT") or (
-                "/opt/ml/output/data/flops_meter.json" if os.path.isdir("/opt/ml/output") else "flops_meter.json"
-            )
-            try:
-                replace(path, self.report(real, padded, world))
-            except OSError as error:  # a training is worth more than this file
-                warnings.warn(f"flopsprof: {path} (FLOPS_METER_OUT) is not written: {error}", stacklevel=3)
+    def _write(self, path, step, tokens, padded_tokens):
+        """Writes the file if this is the first rank; returns what is missing of other ranks."""
+        if self._ranks is None or self._ranks.rank:
+            return []
+        more, padded_more, late = self._ranks.others(step)
+        said = self.report(tokens + more, padded_tokens + padded_more, self._ranks.world, self.gaps + late)
+        try:
+            replace(path, said)
+        except OSError as error:  # a training is worth more than this file
+            warnings.warn(f"flopsprof: {path} (FLOPS_METER_OUT) is not written: {error}", stacklevel=3)
+        return late
 
-    def report(self, tokens, padded_tokens, world):
-        """What the file says."""
+    def report(self, tokens, padded_tokens, world, missing=()):
+        """What the file says; `missing`: in words, what is not in the tokens."""
         sizes = (self.account.model or {}).get("parameters") or {}
         total, trainable = sizes.get("total", 0), sizes.get("trainable", 0)
         flop = calculate_finetuning_flops(total, trainable, tokens)
         threshold, kind, stands_in = determine_compliance_threshold(self.pretrain_flops)
+        # What is missing may be what it would take.
+        exceeds = True if flop > threshold else None if missing else False
         job = os.environ.get("TRAINING_JOB_NAME", "")
+        until = self.end_time or time.time()
         return {
             "N_total": total,
             "N_trainable": trainable,
@@ -116,10 +147,10 @@ class FlopsMeterCallback(FlopsProfCallback):
             "Flops_architecture": _scientific(flop) if flop > 0 else flop,
             "Flops_hardware": None,
             "pct_of_pretrain": flop / (threshold if stands_in else self.pretrain_flops),
-            "exceeds_30pct": flop > threshold,
+            "exceeds_30pct": exceeds,
             "model_name": self.model_name,
             "num_epochs": self.num_epochs,
-            "training_duration_seconds": round(time.time() - self.start_time, 2) if self.start_time else 0,
+            "training_duration_seconds": round(until - self.start_time, 2) if self.start_time else 0,
             "gpu_size": world,
             "gpu_rank": 0,
             "Flops_original": _scientific(self.pretrain_flops),
@@ -136,11 +167,19 @@ class FlopsMeterCallback(FlopsProfCallback):
                 "tier": "analytic",
                 "flop": flop,
                 "padded_tokens": padded_tokens,
+                "lower_bound": bool(missing),
+                "missing": list(missing),
                 "threshold": threshold,
                 "given_before_adapters": self.given,
                 "next": "flopsprof report --aws FILE writes this file with what was measured, once the process has ended",
             },
         }
+
+
+def _out():
+    """Where the file belongs, whatever folder the program goes to later."""
+    uploaded = "/opt/ml/output/data/flops_meter.json" if os.path.isdir("/opt/ml/output") else "flops_meter.json"
+    return absolute(os.environ.get("FLOPS_METER_OUT") or uploaded)
 
 
 def _gpu_name():
@@ -150,6 +189,38 @@ def _gpu_name():
         return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     except Exception:
         return None
+
+
+class _Finishing(threading.Thread):
+    """What is left to do when the first rank has ended its training: the ranks that end after it."""
+
+    def __init__(self, write, late):
+        super().__init__(name="flopsprof-finish", daemon=True)
+        self._again, self._late = write, late
+        self._until, self._hurry, self._process = time.monotonic() + LATER, threading.Event(), os.getpid()
+        self.start()
+
+    def run(self):
+        pause = 0.05
+        try:
+            while self._late and time.monotonic() < self._until:
+                if self._hurry.is_set():
+                    time.sleep(0.05)
+                else:
+                    self._hurry.wait(pause)
+                    pause = min(2 * pause, 2)
+                self._late = self._again()
+            if self._late:
+                warnings.warn(f"flopsprof: flops_meter.json is a lower bound, without {'; '.join(self._late[:4])}{'; …' * (len(self._late) > 4)}", stacklevel=2)
+        except Exception as error:  # nobody else would say it
+            warnings.warn(f"flopsprof: flops_meter.json is as it was when this rank ended: {error!r}", stacklevel=2)
+
+    def hurry(self):
+        if os.getpid() != self._process:  # a child that was forked has no such thread
+            return
+        self._until = min(self._until, time.monotonic() + AT_EXIT)
+        self._hurry.set()
+        self.join(AT_EXIT + 1)
 
 
 def _trainer(name, module):

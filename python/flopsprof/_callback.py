@@ -4,12 +4,11 @@ It hangs on two places. As a callback it hears of the beginning, steps, evaluati
 model's forward is given, by a hook that reads shapes and masks and changes nothing. It works for whatever Trainer subclass, since all of them call the model.
 """
 
-import json
 import os
-import tempfile
 import warnings
 
-from . import _batch, _model, _state
+from . import _batch, _model, _resume, _state
+from ._ranks import Ranks, absolute
 
 try:
     from transformers import TrainerCallback
@@ -23,7 +22,7 @@ except ImportError:  # for people without transformers, and for tests
         """Stands in for transformers' class: what has it is kept in checkpoints."""
 
 
-def _tells(trainer_args, model):
+def _tells(model):
     """Whether this process tells its tokens. Ranks of one tensor- or pipeline-parallel group are given the same ones: the first of each tells."""
     try:
         import torch.distributed as dist
@@ -45,46 +44,17 @@ def _tells(trainer_args, model):
         return True
 
 
-def _distributed():
+def _rank_and_world():
     try:
         import torch.distributed as dist
     except ImportError:
-        return None
-    return dist if dist.is_available() and dist.is_initialized() else None
+        return 0, 1
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def _rank_and_world():
-    dist = _distributed()
-    return (dist.get_rank(), dist.get_world_size()) if dist else (0, 1)
-
-
-def over_ranks(values):
-    """Sums of numbers over all ranks; ranks that share their tokens with another add zeros. All ranks must call it."""
-    dist = _distributed()
-    if dist is None:
-        return list(values)
-    gathered = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, list(values))
-    return [sum(column) for column in zip(*gathered)]
-
-
-#: A rank's count beside a checkpoint.
-_RANK = "flopsprof_rank_{}.json"
-
-
-def _checkpoint(args, step):
+def _checkpoint(output_dir, step):
     """Where transformers keeps the checkpoint of a step."""
-    return os.path.join(getattr(args, "output_dir", None) or "", f"checkpoint-{step}")
-
-
-def _read(path):
-    """What such a file says; none where it says nothing."""
-    try:
-        with open(path) as file:
-            said = json.load(file)
-        return {name: int(said[name]) for name in ("tokens", "padded_tokens")}
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    return os.path.join(absolute(output_dir or "."), f"checkpoint-{step}")
 
 
 class FlopsProfCallback(TrainerCallback, ExportableState):
@@ -92,7 +62,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     Evidence is of a process, so a resumed training has that of each of its parts, and they add up (`flopsprof report` takes several folders). What earlier
     parts saw by this callback's own count is kept in the checkpoint: in trainer_state.json (`earlier`), and in a file of each rank of several. Of a resumed training's ranks the first has it, so
-    that their sum is right whatever their number. `account` is for tests.
+    that their sum is right whatever their number. Nothing here waits for another rank. `account` is for tests.
     """
 
     def __init__(self, account=None):
@@ -100,6 +70,11 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self.earlier = {"tokens": 0, "padded_tokens": 0, "steps": 0}
         # What this process had counted before this training: its account is of all that the process trains.
         self._before = (0, 0, 0)
+        #: In words, what of earlier parts is not in the count.
+        self.gaps = []
+        #: The folder that is resumed from, where somebody knows it (transformers does not tell).
+        self.resumed_from = None
+        self._ranks = None
         self._training = False
         self._hook = None
         self._model = None
@@ -112,10 +87,14 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         resumed_at = getattr(state, "global_step", 0) or 0
         kept = getattr(state, "stateful_callbacks", None)
         self._training = True
+        self._ranks = Ranks(getattr(args, "output_dir", None), *_rank_and_world())
         self._begin_count()
         if resumed_at:
             # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
-            self._take_up((kept or {}).get(type(self).__name__), args, resumed_at)
+            self._take_up(kept, args, resumed_at)
+        if self._ranks.rank == 0:
+            # The others find the training's id there.
+            self._ranks.write(resumed_at, *self.tokens())
         if isinstance(kept, dict):
             # The state of a checkpoint that was made without this callback has no place for it, and transformers' next save ends in a KeyError.
             kept.setdefault(type(self).__name__, self.state())
@@ -127,6 +106,8 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     def on_step_end(self, args, state, control, **kwargs):
         self._train_again()
         self.account.step()
+        if self._ranks is not None:
+            self._ranks.settle()
         if getattr(control, "should_evaluate", False):
             self._evaluating = True
             self.account.enter("evaluate")
@@ -154,18 +135,23 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     def on_save(self, args, state, control, **kwargs):
         self.account.sync()
-        self._keep_rank(args, state)
+        if self._ranks is not None:
+            self._ranks.write(state.global_step, *self.tokens(), checkpoint=_checkpoint(getattr(args, "output_dir", None), state.global_step))
         self._train_again()
 
     def on_train_end(self, args, state, control, **kwargs):
         self._training = False
         self.account.sync()
+        if self._ranks is not None:
+            self._ranks.write(state.global_step, *self.tokens())
         self.account.enter("other")
 
     def state(self):
         """What transformers keeps in a checkpoint. It asks the ranks that save alone: the others' counts lie beside it, from `on_save`."""
-        earlier = dict(zip(("tokens", "padded_tokens", "steps"), self._counts()))
-        return {"args": {}, "attributes": {"earlier": earlier, "of": _rank_and_world()[1]}}
+        attributes = {"earlier": dict(zip(("tokens", "padded_tokens", "steps"), self._counts())), "of": _rank_and_world()[1], "gaps": list(self.gaps)}
+        if self._ranks is not None:
+            attributes |= {"run": self._ranks.run(), "at": self._ranks.output_dir}
+        return {"args": {}, "attributes": attributes}
 
     def tokens(self):
         """Tokens trained on so far, without pads and with them, earlier parts of a resumed training included. Of this process alone: the sum over ranks is right."""
@@ -174,51 +160,47 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     # The rest is ours.
 
     def _begin_count(self):
-        self.earlier = {"tokens": 0, "padded_tokens": 0, "steps": 0}
+        self.earlier, self.gaps = {"tokens": 0, "padded_tokens": 0, "steps": 0}, []
         self._before = (*self.account.tokens(), self.account.rows("train").steps)
 
-    def _take_up(self, kept, args, resumed_at):
-        kept = kept[0] if isinstance(kept, list) and kept else kept
-        kept = kept.get("attributes") or {} if isinstance(kept, dict) else {}
-        earlier = kept.get("earlier") if isinstance(kept.get("earlier"), dict) else {}
-        rank, _ = _rank_and_world()
-        if not earlier.get("steps"):
-            warnings.warn(
-                f"flopsprof: resumed at step {resumed_at} from a checkpoint whose trainer_state.json has no state of {type(self).__name__}: "
-                "tokens before it are not in this count (their evidence is, if they were metered)",
-                stacklevel=3,
-            )
-        self.earlier.update(earlier)
-        if earlier.get("steps") and rank == 0:
-            of = kept.get("of", 1)
-            others = list(filter(None, (_read(os.path.join(_checkpoint(args, resumed_at), _RANK.format(other))) for other in range(1, of))))
-            for name in ("tokens", "padded_tokens"):
-                self.earlier[name] += sum(other[name] for other in others)
-            if 1 + len(others) < of:
-                warnings.warn(
-                    f"flopsprof: the checkpoint of step {resumed_at} has the tokens of {1 + len(others)} of {of} ranks: those of the others are not in this count",
-                    stacklevel=3,
-                )
-        if rank:
+    def _take_up(self, callbacks, args, resumed_at):
+        name = type(self).__name__
+        try:
+            found = _resume.kept(callbacks, name)
+            why = f"{_resume.STATE} has no state of {name}, so the checkpoint was made without it"
+        except ValueError as error:
+            found, why = None, str(error)
+        if not found or not found["earlier"]["steps"]:
+            self._lacks(f"steps up to {resumed_at}: {why}", "their evidence is, if they were metered")
+            return
+        self.earlier.update(found["earlier"])
+        self.gaps += found["gaps"]
+        if self._ranks.rank:
             self.earlier.update(tokens=0, padded_tokens=0)
+            return
+        said = getattr(args, "resume_from_checkpoint", None)
+        written = found["at"] if isinstance(found["at"], str) else None
+        folders = [self.resumed_from, said if isinstance(said, str) else None, written and _checkpoint(written, resumed_at), _checkpoint(self._ranks.output_dir, resumed_at)]
+        folders = list(dict.fromkeys(absolute(folder) for folder in folders if folder))
+        others, wrong = _resume.others(found, resumed_at, folders)
+        for field in ("tokens", "padded_tokens"):
+            self.earlier[field] += sum(other[field] for other in others)
+        if wrong:
+            self._lacks(
+                f"steps up to {resumed_at}: the checkpoint has the tokens of {1 + len(others)} of {found['of']} ranks ({'; '.join(wrong[:4])}{'; …' * (len(wrong) > 4)})",
+                f"looked for in {', '.join(folders)}; resume_from_checkpoint in the arguments names another folder",
+            )
+
+    def _lacks(self, gap, more):
+        self.gaps.append(gap)
+        if self._ranks.rank == 0:
+            warnings.warn(f"flopsprof: not in this count: {gap} ({more})", stacklevel=4)
 
     def _counts(self):
         real, padded = self.account.tokens()
         steps = self.account.rows("train").steps
         now = (real - self._before[0], padded - self._before[1], steps - self._before[2])
         return tuple(before + n for before, n in zip((self.earlier["tokens"], self.earlier["padded_tokens"], self.earlier["steps"]), now))
-
-    def _keep_rank(self, args, state):
-        """Puts this rank's count beside the checkpoint that was just saved. Ranks are not asked for theirs: where not all of them save, one would wait for ever."""
-        rank, world = _rank_and_world()
-        folder = _checkpoint(args, state.global_step)
-        if world == 1 or not os.path.isdir(folder):
-            return
-        real, padded, _ = self._counts()
-        try:
-            replace(os.path.join(folder, _RANK.format(rank)), {"tokens": real, "padded_tokens": padded})
-        except OSError as error:  # whoever resumes from it says how many ranks are there
-            warnings.warn(f"flopsprof: {folder} does not keep the tokens of rank {rank}: {error}", stacklevel=3)
 
     def _train_again(self):
         self._evaluating = False
@@ -232,7 +214,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self._encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
         checkpointing = getattr(args, "gradient_checkpointing", None)
         said = self.account.declare(wrapped, True if checkpointing else None)
-        self.account.counts_here = _tells(args, model)
+        self.account.counts_here = _tells(model)
         self._attention = said["attention"]
         register = getattr(model, "register_forward_pre_hook", None)
         if register is not None:
@@ -264,22 +246,6 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         config = self._model.config
         patches = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
         return described | {"length": patches, "documents": [(patches, 0)] * described["rows"]}
-
-
-def replace(path, value):
-    """Writes a JSON file whole or not at all."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".flopsprof-")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _uncompiled(function):

@@ -1,0 +1,53 @@
+"""What a checkpoint says of the training before it.
+
+In trainer_state.json, under the callback's name: `earlier` (what the rank that saved had counted), `of` (how many ranks there were), `run` (the training's id), `at` (where it saved) and
+`gaps` (in words, what is not in the count). The other ranks' counts lie beside it: _ranks.py.
+"""
+
+from ._ranks import natural, places, read
+
+STATE = "trainer_state.json"
+#: More ranks than there are anywhere: a number above is no number of ranks.
+MOST = 1 << 20
+
+
+def kept(callbacks, name):
+    """What a callback of this name left in a checkpoint; none if nothing.
+
+    Raises ValueError that names the field, if it is not what such a callback leaves.
+    """
+    said = (callbacks or {}).get(name)
+    said = said[0] if isinstance(said, list) and said else said
+    if said is None:
+        return None
+    attributes = said.get("attributes") if isinstance(said, dict) else None
+    earlier = attributes.get("earlier") if isinstance(attributes, dict) else None
+    where = f"{STATE}: stateful_callbacks.{name}.attributes"
+    if not isinstance(earlier, dict):
+        raise ValueError(f"{where}.earlier is {earlier!r}, and should hold tokens, padded_tokens and steps")
+    for field in ("tokens", "padded_tokens", "steps"):
+        if not natural(earlier.get(field)):
+            raise ValueError(f"{where}.earlier.{field} is {earlier.get(field)!r}, and should be a whole number, 0 or more")
+    of, gaps = attributes.get("of", 1), attributes.get("gaps", [])
+    if not natural(of) or not 0 < of <= MOST:
+        raise ValueError(f"{where}.of is {of!r}, and should be a number of ranks")
+    if not isinstance(gaps, list) or not all(isinstance(gap, str) for gap in gaps):
+        raise ValueError(f"{where}.gaps is {gaps!r}, and should be a list of text")
+    return {"earlier": {n: earlier[n] for n in ("tokens", "padded_tokens", "steps")}, "of": of, "run": attributes.get("run"), "at": attributes.get("at"), "gaps": gaps}
+
+
+def others(found, step, folders):
+    """Counts of the ranks but the first at a checkpoint, and in words why some are missing. None is taken that is not of this checkpoint's run and step."""
+    counts, wrong = [], []
+    for rank in range(1, found["of"]):
+        why = "not there"
+        for path in (path for folder in folders for path in places(folder, rank)):
+            said = read(path)
+            if said and said["run"] == found["run"] and said["step"] == step:
+                counts.append(said)
+                break
+            if said:
+                why = f"{path} is of another {'step' if said['run'] == found['run'] else 'run'}"
+        else:
+            wrong.append(f"rank {rank}: {why}")
+    return counts, wrong
