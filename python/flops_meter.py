@@ -11,12 +11,15 @@ Environment: PRETRAIN_FLOPS, FLOPS_METER_OUT, TRAINING_JOB_NAME, TRAINING_INSTAN
 """
 
 import atexit
+import functools
+import importlib
 import math
 import os
 import threading
 import time
 import warnings
 
+from flopsprof import _resume
 from flopsprof._callback import FlopsProfCallback
 from flopsprof._model import _plain
 from flopsprof._ranks import absolute, replace
@@ -223,12 +226,29 @@ class _Finishing(threading.Thread):
         self.join(AT_EXIT + 1)
 
 
+@functools.lru_cache(maxsize=None)
 def _trainer(name, module):
-    """A trainer of the toolkit's name: the library's own, since nothing has to be added to it."""
-    import importlib
-
+    """A trainer of the toolkit's name: the library's own, which knows what it resumes from."""
     base = getattr(importlib.import_module(module), name)
-    return type(f"TokenCounting{name}", (base,), {"__doc__": f"{module}'s {name}; its tokens are counted by the callback."})
+
+    class TokenCounting(base):
+        def train(self, resume_from_checkpoint=None, *args, **kwargs):
+            ours = [callback for callback in self.callback_handler.callbacks if isinstance(callback, FlopsProfCallback)]
+            folder = resume_from_checkpoint
+            if folder is True:
+                from transformers.trainer_utils import get_last_checkpoint
+
+                folder = get_last_checkpoint(self.args.output_dir)
+            if folder:
+                # transformers would end in an error that names neither field nor remedy, or lose the count.
+                _resume.check(folder, sorted({type(callback).__name__ for callback in ours}))
+            for callback in ours:
+                callback.resumed_from = folder or None
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    TokenCounting.__name__ = TokenCounting.__qualname__ = f"TokenCounting{name}"
+    TokenCounting.__doc__ = f"{module}'s {name}; its tokens are counted by the callback."
+    return TokenCounting
 
 
 def __getattr__(name):

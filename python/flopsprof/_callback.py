@@ -83,6 +83,15 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
 
     # transformers calls these.
 
+    def on_init_end(self, args, state, control, **kwargs):
+        # transformers reads the checkpoint before it calls a callback again, and what it says of a broken one names neither field nor remedy.
+        folder = getattr(args, "resume_from_checkpoint", None)
+        if isinstance(folder, str) and os.path.isdir(folder) and _rank_and_world()[0] == 0:
+            try:
+                _resume.check(folder, [type(self).__name__])
+            except (OSError, ValueError) as error:  # these arguments need not be what is resumed from
+                warnings.warn(f"flopsprof: resume_from_checkpoint: {error}", stacklevel=3)
+
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         resumed_at = getattr(state, "global_step", 0) or 0
         kept = getattr(state, "stateful_callbacks", None)

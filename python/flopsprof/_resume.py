@@ -4,6 +4,9 @@ In trainer_state.json, under the callback's name: `earlier` (what the rank that 
 `gaps` (in words, what is not in the count). The other ranks' counts lie beside it: _ranks.py.
 """
 
+import json
+import os
+
 from ._ranks import natural, places, read
 
 STATE = "trainer_state.json"
@@ -34,6 +37,30 @@ def kept(callbacks, name):
     if not isinstance(gaps, list) or not all(isinstance(gap, str) for gap in gaps):
         raise ValueError(f"{where}.gaps is {gaps!r}, and should be a list of text")
     return {"earlier": {n: earlier[n] for n in ("tokens", "padded_tokens", "steps")}, "of": of, "run": attributes.get("run"), "at": attributes.get("at"), "gaps": gaps}
+
+
+def check(folder, names):
+    """Refuses a checkpoint that a training cannot be resumed from, or whose count of callbacks of these names is broken, in words that name file, field and remedy."""
+    path = os.path.join(folder, STATE)
+    remedy = "resume from another checkpoint, or begin anew without resume_from_checkpoint"
+    try:
+        with open(path, encoding="utf-8") as file:
+            said = json.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing, so there is no training to resume there: {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}), perhaps since it was written in part: {remedy}") from None
+    if not isinstance(said, dict) or not natural(said.get("global_step")):
+        step = said.get("global_step") if isinstance(said, dict) else None
+        raise ValueError(f"{path}: global_step is {step!r}, and should be the number of steps done: {remedy}")
+    callbacks = said.get("stateful_callbacks")
+    if not isinstance(callbacks, (dict, type(None))):
+        raise ValueError(f"{path}: stateful_callbacks is {callbacks!r}, and should be an object: {remedy}")
+    for name in names:
+        try:
+            kept(callbacks, name)
+        except ValueError as error:
+            raise ValueError(f"{os.path.join(folder, '')}{error}: {remedy}, or remove that entry, and the tokens before are not counted") from None
 
 
 def others(found, step, folders):

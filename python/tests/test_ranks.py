@@ -15,7 +15,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from test_flopsprof import Library, Model, Parameter, control, flops_meter, trainer_state  # noqa: E402
 
-from flopsprof import FlopsProfCallback  # noqa: E402
+from flopsprof import FlopsProfCallback, _resume  # noqa: E402
+from flopsprof._ranks import replace  # noqa: E402
 from flopsprof._state import State  # noqa: E402
 
 
@@ -253,6 +254,90 @@ class Resumed(InAFolder):
         said = self.meter()
         self.assertEqual((said["exceeds_30pct"], said["flopsprof"]["lower_bound"]), (None, True))
         self.assertIn("steps up to 500", said["flopsprof"]["missing"][0])
+
+
+class BadCheckpoints(InAFolder):
+    """What cannot be resumed from, before transformers says so in its way."""
+
+    CASES = (
+        (None, FileNotFoundError, "trainer_state.json is missing"),
+        ("{", ValueError, "trainer_state.json is not JSON"),
+        ("[]", ValueError, "global_step is None"),
+        ('{"global_step": "5"}', ValueError, "global_step is '5'"),
+        ('{"global_step": 5, "stateful_callbacks": 1}', ValueError, "stateful_callbacks is 1"),
+        ('{"global_step": 5, "stateful_callbacks": {"FlopsMeterCallback": {}}}', ValueError, "FlopsMeterCallback.attributes.earlier is None"),
+    )
+
+    def write(self, text):
+        os.makedirs(self.path("checkpoint-5"), exist_ok=True)
+        if text is not None:
+            with open(self.path("checkpoint-5", "trainer_state.json"), "w") as file:
+                file.write(text)
+        return self.path("checkpoint-5")
+
+    def trainer(self):
+        """The toolkit's trainer over a stub of transformers', that says with what it was called."""
+
+        class Trainer:
+            def __init__(self, *callbacks):
+                self.args = types.SimpleNamespace(output_dir="nowhere")
+                self.callback_handler = types.SimpleNamespace(callbacks=callbacks)
+                self.called = []
+
+            def train(self, *arguments, **more):
+                self.called.append((arguments, more))
+
+        module = types.ModuleType("transformers_of_tests")
+        module.Trainer = Trainer
+        utils = types.ModuleType("transformers.trainer_utils")
+        utils.get_last_checkpoint = lambda folder: self.path("checkpoint-5") if folder == "nowhere" else None
+        patched = unittest.mock.patch.dict(sys.modules, {module.__name__: module, "transformers": module, utils.__name__: utils})
+        patched.start()
+        self.addCleanup(patched.stop)
+        self.addCleanup(flops_meter._trainer.cache_clear)
+        flops_meter._trainer.cache_clear()
+        return flops_meter.TokenCountingTrainer
+
+    def test_the_toolkits_trainers_refuse_them_by_file_field_and_remedy(self):
+        made = self.trainer()(flops_meter.FlopsMeterCallback(account=State(Library())))
+        for text, kind, says in self.CASES:
+            with self.assertRaisesRegex(kind, f"checkpoint-5/.*{says}.*begin anew"):
+                made.train(resume_from_checkpoint=self.write(text))
+            with self.assertRaises(kind):
+                made.train(True)
+        self.assertEqual(made.called, [], "nothing was begun")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["checkpoint-5"], "nothing was written")
+
+    def test_they_are_told_what_is_resumed_from_and_change_nothing_else(self):
+        callback = flops_meter.FlopsMeterCallback(account=State(Library()))
+        made = self.trainer()(callback)
+        folder = self.write('{"global_step": 5}')
+        for given, resumed in ((folder, folder), (True, folder), (None, None), (False, None)):
+            made.train(given, trial="t")
+            self.assertEqual(callback.resumed_from, resumed)
+            self.assertEqual(made.called.pop(), ((given,), {"trial": "t"}))
+
+    def test_the_toolkits_trainer_is_one_class(self):
+        kind = self.trainer()
+        self.assertIs(kind, flops_meter.TokenCountingTrainer)
+        self.assertIsInstance(kind(), flops_meter.TokenCountingTrainer)
+        self.assertEqual(kind.__name__, "TokenCountingTrainer")
+
+    def test_elsewhere_the_callback_says_it_when_the_trainer_is_made(self):
+        for text, _, says in self.CASES:
+            args = types.SimpleNamespace(resume_from_checkpoint=self.write(text))
+            with self.assertWarnsRegex(UserWarning, f"resume_from_checkpoint: .*{says}"):
+                flops_meter.FlopsMeterCallback(account=State(Library())).on_init_end(args, trainer_state(), control())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for other in (None, True, "last", self.write('{"global_step": 5}')):
+                FlopsProfCallback(State(Library())).on_init_end(types.SimpleNamespace(resume_from_checkpoint=other), trainer_state(), control())
+
+    def test_a_good_one_passes(self):
+        rank = Rank(self.out, 0, 1).step(4)
+        state = {"global_step": 1, "stateful_callbacks": {"FlopsProfCallback": rank.save()}}
+        replace(self.path("checkpoint-5", "trainer_state.json"), state)
+        _resume.check(self.path("checkpoint-5"), ["FlopsProfCallback", "FlopsMeterCallback"])
 
 
 if __name__ == "__main__":
