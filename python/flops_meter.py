@@ -7,7 +7,8 @@ known when the process has ended: `flopsprof run --recipe RECIPE` writes it then
 
 The first rank writes the file, at each save and at the end, by what the others left in files (flopsprof/_ranks.py): nobody waits. What is not in its sum, `flopsprof.missing` says.
 
-Environment: PRETRAIN_FLOPS, FLOPS_METER_OUT, TRAINING_JOB_NAME, TRAINING_INSTANCE_TYPE, MODEL_PACKAGE_GROUP_NAME as with the toolkit. FLOPS_METER_NVML is accepted: NVML's utilisation is in flopsprof's evidence whatever it says, and is never passed off as operations.
+Environment: PRETRAIN_FLOPS, FLOPS_METER_OUT, TRAINING_JOB_NAME, TRAINING_INSTANCE_TYPE, MODEL_PACKAGE_GROUP_NAME, TRAINING_PIPELINE_OUTPUT_S3_BASE as with the toolkit.
+FLOPS_METER_NVML is accepted: NVML's utilisation is in flopsprof's evidence whatever it says, and is never passed off as operations.
 """
 
 import atexit
@@ -19,7 +20,7 @@ import threading
 import time
 import warnings
 
-from flopsprof import _resume
+from flopsprof import _resume, _toolkit
 from flopsprof._callback import FlopsProfCallback
 from flopsprof._model import _plain
 from flopsprof._ranks import absolute, replace
@@ -83,12 +84,15 @@ class FlopsMeterCallback(FlopsProfCallback):
         self.given = {"n_total": n_total, "n_trainable": n_trainable}
         self.model_name, self.num_epochs = model_name, num_epochs
         self.start_time = self.end_time = None
+        self.recipe = "", None
         self._finishing = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.finish()
         self.start_time, self.end_time = time.time(), None
         super().on_train_begin(args, state, control, model=model, **kwargs)
+        if self._ranks.rank == 0:
+            self.recipe = _toolkit.recipe()
 
     def on_save(self, args, state, control, **kwargs):
         super().on_save(args, state, control, **kwargs)
@@ -100,14 +104,15 @@ class FlopsMeterCallback(FlopsProfCallback):
         self.end_time = time.time()
         if self._ranks is not None and self._ranks.rank == 0:
             end = _out(), state.global_step, *self.tokens()
-            late = self._write(*end)
-            if late:
-                # Beside the program: it is not to wait for other ranks.
-                self._finishing = _Finishing(lambda: self._write(*end), late)
+            said, late = self._write(*end)
+            base = os.environ.get("TRAINING_PIPELINE_OUTPUT_S3_BASE")
+            if late or base:
+                # Beside the program: it is not to wait for other ranks, nor for S3.
+                self._finishing = _Finishing(lambda: self._write(*end), said, late, base)
                 atexit.register(self.finish)
 
     def finish(self):
-        """Has what is written beside the program be done with: a last look for the ranks that ended after the first."""
+        """Has what is written beside the program be done with: a last look for the ranks that ended after the first, and the copy on S3."""
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
             finishing.hurry()
@@ -122,16 +127,16 @@ class FlopsMeterCallback(FlopsProfCallback):
         """The toolkit's trainers call this; here the batches are looked at instead."""
 
     def _write(self, path, step, tokens, padded_tokens):
-        """Writes the file if this is the first rank; returns what is missing of other ranks."""
+        """Writes the file if this is the first rank; returns what it says, and what is missing of other ranks."""
         if self._ranks is None or self._ranks.rank:
-            return []
+            return None, []
         more, padded_more, late = self._ranks.others(step)
         said = self.report(tokens + more, padded_tokens + padded_more, self._ranks.world, self.gaps + late)
         try:
             replace(path, said)
         except OSError as error:  # a training is worth more than this file
             warnings.warn(f"flopsprof: {path} (FLOPS_METER_OUT) is not written: {error}", stacklevel=3)
-        return late
+        return said, late
 
     def report(self, tokens, padded_tokens, world, missing=()):
         """What the file says; `missing`: in words, what is not in the tokens."""
@@ -142,6 +147,8 @@ class FlopsMeterCallback(FlopsProfCallback):
         # What is missing may be what it would take.
         exceeds = True if flop > threshold else None if missing else False
         job = os.environ.get("TRAINING_JOB_NAME", "")
+        recipe, details = self.recipe
+        known = details if isinstance(details, dict) else {}
         until = self.end_time or time.time()
         return {
             "N_total": total,
@@ -151,8 +158,8 @@ class FlopsMeterCallback(FlopsProfCallback):
             "Flops_hardware": None,
             "pct_of_pretrain": flop / (threshold if stands_in else self.pretrain_flops),
             "exceeds_30pct": exceeds,
-            "model_name": self.model_name,
-            "num_epochs": self.num_epochs,
+            "model_name": self.model_name or known.get("model_name_or_path") or "",
+            "num_epochs": self.num_epochs or known.get("num_train_epochs") or 0.0,
             "training_duration_seconds": round(until - self.start_time, 2) if self.start_time else 0,
             "gpu_size": world,
             "gpu_rank": 0,
@@ -161,8 +168,8 @@ class FlopsMeterCallback(FlopsProfCallback):
             "threshold_value": _scientific(threshold),
             "training_job_name": job,
             "training_id": job.split("-")[-1] if job else "",
-            "recipe_config": "",
-            "recipe_config_details": None,
+            "recipe_config": recipe,
+            "recipe_config_details": details,
             "gpu_name": _gpu_name(),
             "instance_type": os.environ.get("TRAINING_INSTANCE_TYPE"),
             "model_package_group_name": os.environ.get("MODEL_PACKAGE_GROUP_NAME"),
@@ -195,11 +202,11 @@ def _gpu_name():
 
 
 class _Finishing(threading.Thread):
-    """What is left to do when the first rank has ended its training: the ranks that end after it."""
+    """What is left to do when the first rank has ended its training: the ranks that end after it, and S3."""
 
-    def __init__(self, write, late):
+    def __init__(self, write, said, late, base):
         super().__init__(name="flopsprof-finish", daemon=True)
-        self._again, self._late = write, late
+        self._again, self._said, self._late, self._base = write, said, late, base
         self._until, self._hurry, self._process = time.monotonic() + LATER, threading.Event(), os.getpid()
         self.start()
 
@@ -212,9 +219,11 @@ class _Finishing(threading.Thread):
                 else:
                     self._hurry.wait(pause)
                     pause = min(2 * pause, 2)
-                self._late = self._again()
+                self._said, self._late = self._again()
             if self._late:
                 warnings.warn(f"flopsprof: flops_meter.json is a lower bound, without {'; '.join(self._late[:4])}{'; …' * (len(self._late) > 4)}", stacklevel=2)
+            if self._base:
+                _toolkit.upload(self._said, self._base, self._said["training_id"])
         except Exception as error:  # nobody else would say it
             warnings.warn(f"flopsprof: flops_meter.json is as it was when this rank ended: {error!r}", stacklevel=2)
 
@@ -223,7 +232,9 @@ class _Finishing(threading.Thread):
             return
         self._until = min(self._until, time.monotonic() + AT_EXIT)
         self._hurry.set()
-        self.join(AT_EXIT + 1)
+        self.join(AT_EXIT + 5)
+        if self.is_alive():
+            warnings.warn(f"flopsprof: {self._base} (TRAINING_PIPELINE_OUTPUT_S3_BASE) takes too long to be waited for", stacklevel=3)
 
 
 @functools.lru_cache(maxsize=None)

@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from test_flopsprof import Library, Model, Parameter, control, flops_meter, trainer_state  # noqa: E402
 
-from flopsprof import FlopsProfCallback, _resume  # noqa: E402
+from flopsprof import FlopsProfCallback, _resume, _toolkit  # noqa: E402
 from flopsprof._ranks import replace  # noqa: E402
 from flopsprof._state import State  # noqa: E402
 
@@ -338,6 +338,83 @@ class BadCheckpoints(InAFolder):
         state = {"global_step": 1, "stateful_callbacks": {"FlopsProfCallback": rank.save()}}
         replace(self.path("checkpoint-5", "trainer_state.json"), state)
         _resume.check(self.path("checkpoint-5"), ["FlopsProfCallback", "FlopsMeterCallback"])
+
+
+class Toolkit(InAFolder):
+    """Recipe and S3."""
+
+    def setUp(self):
+        super().setUp()
+        yaml = types.ModuleType("yaml")
+        yaml.safe_load = lambda file: json.load(file)  # JSON is YAML
+        for patched in (unittest.mock.patch.dict(sys.modules, {"yaml": yaml}), unittest.mock.patch.object(_toolkit, "OPT_ML", self.path("opt"))):
+            patched.start()
+            self.addCleanup(patched.stop)
+        self.recipe = {"model_name_or_path": "m", "num_train_epochs": 3, "compute_flops": True}
+
+    def trained(self, *arguments):
+        with unittest.mock.patch.object(sys, "argv", ["sft.py", *arguments]):
+            Rank(self.out, 0, 1, flops_meter.FlopsMeterCallback).step(5).end()
+        return self.meter()
+
+    def test_the_recipe_is_that_of_the_hyperparameters(self):
+        """As the toolkit has it: the name with its quotes, what the file holds."""
+        replace(self.path("opt", "input/config/hyperparameters.json"), {"config": '"recipes/a.yaml"'})
+        replace(self.path("opt", "code/recipes/a.yaml"), self.recipe)
+        said = self.trained("--config", "b.yaml")
+        self.assertEqual((said["recipe_config"], said["recipe_config_details"]), ('"recipes/a.yaml"', self.recipe))
+        self.assertEqual((said["model_name"], said["num_epochs"]), ("m", 3), "nobody gave others")
+
+    def test_or_that_of_the_command_line(self):
+        replace(self.path("b.yaml"), self.recipe)
+        for arguments in (("--config", self.path("b.yaml")), (f"--config={self.path('b.yaml')}",)):
+            said = self.trained(*arguments)
+            self.assertEqual((said["recipe_config"], said["recipe_config_details"]), (self.path("b.yaml"), self.recipe))
+        said = self.trained("--config", "settings.ini")
+        self.assertEqual((said["recipe_config"], said["recipe_config_details"]), ("", None))
+
+    def test_a_recipe_that_cannot_be_read_is_said_and_costs_nothing(self):
+        with self.assertWarnsRegex(UserWarning, "recipe_config_details: .*gone.yaml"):
+            said = self.trained("--config", self.path("gone.yaml"))
+        self.assertEqual((said["recipe_config"], said["recipe_config_details"]), (self.path("gone.yaml"), None))
+        for wrong in ({"config": 7}, []):
+            replace(self.path("opt", "input/config/hyperparameters.json"), wrong)
+            with self.assertWarnsRegex(UserWarning, "hyperparameters.json"):
+                self.assertEqual(self.trained()["tokens_processed"], 5)
+
+    def uploading(self, put):
+        """boto3, as much of it as is used."""
+        boto3, botocore, config = types.ModuleType("boto3"), types.ModuleType("botocore"), types.ModuleType("botocore.config")
+        config.Config = lambda **settings: settings
+        boto3.client = lambda name, config: types.SimpleNamespace(put_object=lambda **what: put(name, config, what))
+        return {"boto3": boto3, "botocore": botocore, "botocore.config": config}
+
+    def upload(self, modules):
+        environment = {"TRAINING_PIPELINE_OUTPUT_S3_BASE": "s3://bucket/some/prefix", "TRAINING_JOB_NAME": "pipelines-abc-xyz"}
+        with unittest.mock.patch.dict(os.environ, environment), unittest.mock.patch.dict(sys.modules, modules), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rank = Rank(self.out, 0, 1, flops_meter.FlopsMeterCallback).step(5)
+            rank.end()
+            rank.callback.finish()
+        return [str(w.message) for w in caught]
+
+    def test_the_file_is_copied_to_where_the_toolkits_pipeline_looks(self):
+        put = []
+        self.assertEqual(self.upload(self.uploading(lambda *what: put.append(what))), [])
+        ((name, config, what),) = put
+        self.assertEqual((name, what["Bucket"], what["Key"]), ("s3", "bucket", "some/prefix/xyz/evaluation_results/flops_meter.json"))
+        self.assertEqual(json.loads(what["Body"]), self.meter())
+        self.assertLessEqual((config["connect_timeout"] + config["read_timeout"]) * config["retries"]["total_max_attempts"], 5)
+
+    def test_a_copy_that_fails_is_said_and_costs_nothing(self):
+        def refuse(*what):
+            raise OSError("no such bucket")
+
+        (said,) = self.upload(self.uploading(refuse))
+        self.assertRegex(said, "s3://bucket/some/prefix/xyz/.*TRAINING_PIPELINE_OUTPUT_S3_BASE.*no such bucket")
+        (said,) = self.upload({"boto3": None})
+        self.assertIn("pip install boto3", said)
+        self.assertEqual(self.meter()["tokens_processed"], 5)
 
 
 if __name__ == "__main__":

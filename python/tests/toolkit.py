@@ -91,7 +91,7 @@ def main():
                 with open(meter) as f:
                     said = json.load(f)
                 print(json.dumps({"whose": whose, "training": name, **{k: said[k] for k in ("tokens_processed", "N_trainable", "pct_of_pretrain")}, "true_tokens": tokens * epochs}), flush=True)
-                wrong += whose == "ours" and said["tokens_processed"] != tokens * epochs
+                wrong += whose == "ours" and (said["tokens_processed"] != tokens * epochs or said["recipe_config_details"]["num_train_epochs"] != epochs)
     sys.exit(1 if wrong else 0)
 
 
