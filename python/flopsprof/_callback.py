@@ -23,16 +23,20 @@ except ImportError:  # for people without transformers, and for tests
 
 
 def _tells(model):
-    """Whether this process tells its tokens. Ranks of one tensor- or pipeline-parallel group are given the same ones: the first of each tells."""
+    """Whether this process tells its tokens. Ranks of one tensor- or pipeline-parallel group are given the same ones: the first of each tells.
+
+    Those of one context- or sequence-parallel group are given the same batch too, but accelerate cuts it, in place, before the model is called (torch's `context_parallel`), and DeepSpeed's
+    Ulysses in the data loader: what the model gets is this rank's part of each row, and the parts add up, so all of them tell.
+    """
     try:
         import torch.distributed as dist
     except ImportError:
         return True
     mesh = getattr(model, "_device_mesh", None) or getattr(model, "device_mesh", None)
     names = getattr(mesh, "mesh_dim_names", None) or ()
-    for axis in ("tp", "pp", "cp"):
-        if axis in names:
-            return all(mesh.get_local_rank(a) == 0 for a in ("tp", "pp", "cp") if a in names)
+    shared = [axis for axis in ("tp", "pp") if axis in names]
+    if shared:
+        return all(mesh.get_local_rank(axis) == 0 for axis in shared)
     tp = getattr(model, "tp_size", None) or 1
     if tp > 1 and dist.is_available() and dist.is_initialized():
         return dist.get_rank() % tp == 0
@@ -221,6 +225,9 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self._model = model
         config = getattr(model, "config", None)
         self._encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+        cut = getattr(args, "parallelism_config", None)
+        if any((getattr(cut, size, None) or 1) > 1 for size in ("cp_size", "sp_size")):
+            warnings.warn("flopsprof: rows are cut between ranks, and each tells its part: tokens add up, the estimate's attention is that of the parts, too low", stacklevel=4)
         checkpointing = getattr(args, "gradient_checkpointing", None)
         said = self.account.declare(wrapped, True if checkpointing else None)
         self.account.counts_here = _tells(model)

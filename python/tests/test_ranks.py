@@ -417,5 +417,21 @@ class Toolkit(InAFolder):
         self.assertEqual(self.meter()["tokens_processed"], 5)
 
 
+class CutRows(InAFolder):
+    """Context and sequence parallelism: each rank's model is given its part of the rows."""
+
+    def test_all_ranks_of_a_context_parallel_group_tell_their_part(self):
+        told = 0
+        for rank in range(4):
+            mesh = types.SimpleNamespace(mesh_dim_names=("cp", "tp"), get_local_rank=lambda axis, rank=rank: rank // 2 if axis == "cp" else rank % 2)
+            with rank_of(rank, 4), self.assertWarnsRegex(UserWarning, "attention is that of the parts"):
+                callback, model = FlopsProfCallback(State(Library())), Model({"w": Parameter(1)}, _device_mesh=mesh)
+                args = types.SimpleNamespace(output_dir=self.out, parallelism_config=types.SimpleNamespace(cp_size=2, sp_size=1))
+                callback.on_train_begin(args, trainer_state(), control(), model=model)
+                model(input_ids=[[1] * 8])  # of rows of 16
+            told += callback.tokens()[0]
+        self.assertEqual(told, 16, "each row once: by halves of the context-parallel ranks, by the first of the tensor-parallel ones")
+
+
 if __name__ == "__main__":
     unittest.main()
