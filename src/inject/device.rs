@@ -205,6 +205,12 @@ impl Metered {
         self.driver.primary(self.handle) == Some((self.ctx, self.ctx_id))
     }
 
+    /// Makes this context the current one of the meter's thread, which serves all of the process's devices: a call that waits would wait for another's work, and
+    /// CUPTI 13.5.25 refused to start a group on the first of two H200s while the second's context was current (2026-11-26; 13.0.85 did not).
+    fn enter(&self) {
+        let _ = self.driver.set_current(self.ctx);
+    }
+
     /// Closes the gate of this device's first window.
     pub(super) fn first_gate(&self, cupti: Cupti) -> Result<gate::Closed, String> {
         if self.use_gate { gate::close(cupti, self.ctx, FIRST_GATE) } else { Err("switched off by FLOPSPROF_GATE=0".to_owned()) }
@@ -245,6 +251,7 @@ impl Metered {
 
     /// Does what is due. `alone`: this is the process's only GPU. What goes into the evidence at once is passed to `keep`: a census takes seconds.
     pub(super) fn tend(&mut self, alone: bool, keep: &mut dyn FnMut(Vec<Record>)) {
+        self.enter();
         self.tended_ns = monotonic_ns();
         self.census_if_due(alone, keep);
         let now = monotonic_ns();
@@ -284,6 +291,7 @@ impl Metered {
         if let Mode::Counting { until_ns, .. } = self.mode
             && now >= later(self.phase_ns, least)
         {
+            self.enter();
             self.phase_ns = now;
             self.cut(until_ns.saturating_sub(now));
             self.boundary();
@@ -311,6 +319,7 @@ impl Metered {
 
     /// Ends the last window: the process is about to end.
     pub(super) fn finish(&mut self) {
+        self.enter();
         self.pause_roll();
         self.tell_roll();
         if matches!(self.mode, Mode::Counting { .. }) {

@@ -150,11 +150,15 @@ fn a_program_that_closes_libcuda_and_opens_it_again_is_counted() {
 
 #[test]
 fn two_devices_are_counted_each_from_its_first_launch() {
-    let bench = Bench::new().env("FLOPSPROF_SIM_DEVICES", "2");
+    let bench = Bench::new().env("FLOPSPROF_SIM_DEVICES", "2").env("FLOPSPROF_SIM_CURRENT", "1");
     let outcome = bench.run("two_devices", &[]);
     outcome.assert_exact();
     let ledger = outcome.ledger();
     assert_eq!(ledger.devices.len(), 2);
+    for device in 0..2 {
+        let groups: BTreeSet<_> = outcome.windows().iter().filter(|w| w.device == device).map(|w| w.group).collect();
+        assert!(groups.len() > 1, "GPU {device} changed its group of counters: {}", outcome.course());
+    }
 }
 
 /// While the second chip is planned, windows of the first device are counted. The stand-in ends a process that is in the profiler host on two threads.

@@ -18,6 +18,16 @@ pub(crate) struct Link {
     pub(crate) range_close: extern "C" fn(*mut c_void, *mut c_void, Take),
     pub(crate) on_launch: extern "C" fn(Option<OnLaunch>),
     pub(crate) on_context: extern "C" fn(Option<OnContext>),
+    current: extern "C" fn(*mut *mut c_void) -> u32,
+}
+
+impl Link {
+    /// The context that is current on the calling thread.
+    pub(crate) fn current(&self) -> *mut c_void {
+        let mut ctx = std::ptr::null_mut();
+        (self.current)(&raw mut ctx);
+        ctx
+    }
 }
 
 /// None when there is no libcuda, or it is a real one. Loads it, as the real library does: a tool may subscribe before the program starts CUDA.
@@ -38,6 +48,7 @@ pub(crate) fn link() -> Option<&'static Link> {
                 )?),
                 on_launch: std::mem::transmute::<*mut c_void, extern "C" fn(Option<OnLaunch>)>(find(c"flopsprof_sim_on_launch")?),
                 on_context: std::mem::transmute::<*mut c_void, extern "C" fn(Option<OnContext>)>(find(c"flopsprof_sim_on_context")?),
+                current: std::mem::transmute::<*mut c_void, extern "C" fn(*mut *mut c_void) -> u32>(find(c"cuCtxGetCurrent")?),
             }
         };
         (link.on_launch)(Some(callback::on_launch));

@@ -143,10 +143,13 @@ cupti! {
         let first = match with(p.object, |o| {
             if o.started || o.config.is_none() { return Err(INVALID_OPERATION); }
             // Two profilers at once: the real one refuses the second.
-            Ok((o.first.is_none(), o.device))
+            Ok((o.first.is_none(), o.device, o.ctx))
         }) { Ok(f) => f, Err(code) => return code };
         let others = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().iter().any(|(h, o)| *h != p.object as usize && o.device == first.1 && o.first.is_some());
         if others { return INVALID_PARAMETER; }
+        // Of several GPUs' contexts some copies of CUPTI start only the current one.
+        let current = shared::setting("FLOPSPROF_SIM_CURRENT").is_none() || link().is_none_or(|l| l.current() as usize == first.2);
+        if !current { return INVALID_PARAMETER; }
         if !own(first.1) { return HARDWARE_BUSY; }
         let each = with(p.object, |o| Ok(o.config.as_ref().filter(|c| c.3).map(|c| c.4))).ok().flatten();
         takes_ms(match each {
