@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     process::Output,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -51,6 +51,33 @@ const GARBAGE: &[(&str, u32)] = &[
     ("cuDeviceGetUuid_v2", 1),
     ("cuDevicePrimaryCtxGetState", 3),
     ("cuCtxGetId", 1),
+    ("cuDeviceGet", 3),
+    ("cuDevicePrimaryCtxRetain", 1),
+    ("cuThreadExchangeStreamCaptureMode", 3),
+    ("cuptiSubscribe", 1),
+    ("cuptiProfilerHostGetConfigImage", 1),
+    ("cuptiRangeProfilerCounterDataImageInitialize", 1),
+    ("nvmlDeviceGetHandleByUUID", 1),
+    ("nvmlGpmSampleAlloc", 1),
+];
+/// What answers with success or an error and no more: nothing of it is read.
+const NOTHING_SAID: &[&str] = &[
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuptiEnableCallback",
+    "cuptiProfilerHostConfigAddMetrics",
+    "cuptiProfilerHostDeinitialize",
+    "cuptiProfilerInitialize",
+    "cuptiRangeProfilerDisable",
+    "cuptiRangeProfilerPopRange",
+    "cuptiRangeProfilerPushRange",
+    "cuptiRangeProfilerSetConfig",
+    "cuptiRangeProfilerStart",
+    "cuptiUnsubscribe",
+    "nvmlGpmSampleFree",
+    "nvmlGpmSampleGet",
+    "nvmlInit_v2",
 ];
 
 fn bench() -> Bench {
@@ -149,6 +176,10 @@ fn fails(fault: &str) {
 #[test]
 fn every_call_may_fail_lie_and_answer_garbage() {
     let called = called();
+    for f in &called {
+        let spoilt = GARBAGE.iter().any(|(g, _)| g == f);
+        assert!(spoilt != NOTHING_SAID.contains(&f.as_str()), "what garbage may {f} answer?");
+    }
     let mut faults: Vec<String> = called.iter().flat_map(|f| [format!("{f}=999"), format!("{f}=999@3"), format!("{f}=0")]).collect();
     // A Start that lies cannot be told from one that worked, and a Push after it ends a program on a real GPU as well as here.
     faults.retain(|f| f != "cuptiRangeProfilerStart=0");
@@ -169,40 +200,38 @@ fn every_call_may_fail_lie_and_answer_garbage() {
     }
 }
 
-/// A call that does not come back for a while: launches are held no longer than a gate may, and the end no longer than the drain.
+/// Any call may not come back for ten seconds, the first time or later, with the deadlines that users have: a launch is held for 5 s at the most, and so is the end.
 #[test]
-fn every_call_may_hang() {
-    const HANG: Duration = Duration::from_millis(1500);
+fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
+    const HANG: Duration = Duration::from_secs(10);
+    /// What a busy machine of two cores adds when so many run at a time.
+    const BUSY: Duration = Duration::from_secs(5);
+    let began = Instant::now();
+    bare();
+    let alone = began.elapsed();
     let only = std::env::var("HOSTILE").unwrap_or_default();
-    let faults: Vec<String> = called().iter().map(|f| format!("{f}=hang:{}@2", HANG.as_millis())).filter(|f| f.contains(&only)).collect();
-    let count = race::each(&faults, Clone::clone, |fault| {
-        let bench = bench().fault(fault).env("FLOPSPROF_DRAIN", "0.4");
-        let outcome = bench.compare(bare(), race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1)));
+    let faults: Vec<String> =
+        called().iter().flat_map(|f| [1, 2].map(|n| format!("{f}=hang:{}@{n}", HANG.as_millis()))).filter(|f| f.contains(&only)).collect();
+    let longest = Mutex::new((Duration::ZERO, String::new()));
+    let count = race::many(28, &faults, Clone::clone, |fault| {
+        let bench = bench().fault(fault);
+        let began = Instant::now();
+        let metered = race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1));
+        let took = began.elapsed();
+        let outcome = bench.compare(bare(), metered);
+        assert!(took < alone + 2 * Duration::from_secs(5) + BUSY, "{took:?}, and {alone:?} alone");
         if bench.out().exists() {
             let (truth, counted) = (outcome.truth(), outcome.counted());
             assert!(counted.iter().all(|(path, flop)| flop <= &truth[path]), "{counted:?} of {truth:?}");
             let ended = outcome.evidence().iter().all(|f| f.ended);
             assert!(!ended || told(&outcome) || whole(&outcome), "nothing is said of it:\n{}", outcome.course());
         }
+        let mut longest = longest.lock().unwrap_or_else(PoisonError::into_inner);
+        if took > longest.0 {
+            *longest = (took, fault.clone());
+        }
     });
-    eprintln!("faults: {count} calls hung, all survived");
-}
-
-/// Ten seconds, with the deadlines that users have: a launch is held for 5 s at the most, and so is the end.
-#[test]
-fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
-    let bench = Bench::new().fault("cuptiRangeProfilerPopRange=hang:10000@2");
-    let began = Instant::now();
-    let bare = race::output(&mut bench.command(false, "plain", &["400", "1000"]));
-    let alone = began.elapsed();
-    let began = Instant::now();
-    let metered = race::output(&mut bench.command(true, "plain", &["400", "1000"]));
-    let took = began.elapsed();
-    let outcome = bench.compare(&bare, metered);
-    assert!(took > alone + Duration::from_secs(5), "{took:?}: it did not hang");
-    assert!(took < alone + Duration::from_secs(14), "{took:?}, and {alone:?} alone");
-    assert!(outcome.counted().iter().all(|(path, flop)| flop <= &outcome.truth()[path]));
-    eprintln!("faults: 1 call hung for 10 s, survived in {took:.1?} ({alone:.1?} without the meter)");
+    eprintln!("faults: {count} calls hung for 10 s, all survived; longest {longest:?}, {alone:.1?} without the meter");
 }
 
 /// A signal ends the program from its handler, in the midst of launches that a census lets through one by one: the launch that is under way never returns, and the

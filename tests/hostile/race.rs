@@ -20,9 +20,14 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Runs `check` for each, and fails with what every failed one said. Returns how many there were.
 pub(crate) fn each<T: Sync>(all: &[T], name: impl Fn(&T) -> String + Sync, check: impl Fn(&T) + Sync) -> usize {
+    many(AT_ONCE, all, name, check)
+}
+
+/// The same, so many at a time: where they wait for seconds on end.
+pub(crate) fn many<T: Sync>(at_once: usize, all: &[T], name: impl Fn(&T) -> String + Sync, check: impl Fn(&T) + Sync) -> usize {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(one))) {

@@ -180,8 +180,8 @@ fn counted(files: &[ProcessEvidence]) -> BTreeMap<String, u128> {
 
 /// Where there is nothing to say it with, or nobody is there yet to say it.
 fn quiet(fault: &str) -> bool {
-    // The library does not find itself, or its messages cannot be written; threads of it wait for memory that never comes.
-    ["dladdr=", "getauxval=", "write=", "poll=", "fstat=", "malloc=", "calloc=", "realloc=", "syscall=", "dlopen=", "setenv="]
+    // The library does not find itself, or its messages cannot be written; threads of it wait for memory that never comes, or for a clock, before they have seen a context.
+    ["clock=", "dladdr=", "getauxval=", "write=", "poll=", "fstat=", "malloc=", "calloc=", "realloc=", "syscall=", "dlopen=", "setenv="]
         .iter()
         .any(|f| fault.starts_with(f))
 }
@@ -213,6 +213,32 @@ fn every_call_of_the_c_library_may_fail() {
     faults.retain(|f| f.contains(&only));
     let count = race::each(&faults, Clone::clone, |fault| drop(survives(fault)));
     eprintln!("faults: {count} in {} functions of the C library, all survived", called.len());
+}
+
+/// A disk or a clock that does not answer for ten seconds, the first time or later, holds the program no longer than the deadlines that users have.
+#[test]
+fn files_and_clocks_that_hang_for_ten_seconds_cost_no_more_than_the_deadlines() {
+    let (bare, alone) = {
+        let began = Instant::now();
+        (race::output(&mut command(&Bench::new(), false)), began.elapsed())
+    };
+    let called = called();
+    let functions = ["open64", "write", "close", "read", "mkdir", "flock", "statx", "fchmod", "pthread_create", "clock"];
+    assert!(functions.iter().all(|f| called.iter().any(|c| c == f)), "{called:?}");
+    let faults: Vec<String> = functions.iter().flat_map(|f| ["@1", "@2", "@9"].map(|n| format!("{f}=hang:10000{n}"))).collect();
+    let count = race::many(faults.len(), &faults, Clone::clone, |fault| {
+        let bench = Bench::new();
+        let began = Instant::now();
+        let metered = race::output(command(&bench, true).env("FAULTY", fault));
+        let took = began.elapsed();
+        let outcome = bench.compare(&bare, metered);
+        // Held launches and the drain, 5 s each, and what a busy machine adds.
+        assert!(took < alone + Duration::from_secs(15), "{took:?}, and {alone:?} alone");
+        if let Err(e) = read_all(&outcome, &bench) {
+            assert!(!outcome.said.is_empty() || quiet(fault), "there is no evidence ({e}), and nobody says why");
+        }
+    });
+    eprintln!("faults: {count} hangs of files and clocks, all survived");
 }
 
 /// The window before a census is brought into the file while the census goes on: a file system that hangs then holds no launch of it.

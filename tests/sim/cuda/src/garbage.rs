@@ -11,7 +11,9 @@ pub(crate) unsafe fn spoil(function: &str, args: &[usize], kind: u32) {
     // SAFETY: each function's pointers are to what its header says.
     unsafe {
         match function {
-            "cuDriverGetVersion" | "cuDeviceGetCount" | "cuDeviceGetAttribute" => *(args[0] as *mut c_int) = number,
+            "cuDriverGetVersion" | "cuDeviceGetCount" | "cuDeviceGetAttribute" | "cuDeviceGet" | "cuThreadExchangeStreamCaptureMode" => {
+                *(args[0] as *mut c_int) = number
+            }
             // Every byte, without an end.
             "cuDeviceGetName" | "cuDeviceGetPCIBusId" => std::ptr::write_bytes(args[0] as *mut u8, 0xff, args[1]),
             "cuDeviceGetUuid_v2" => std::ptr::write_bytes(args[0] as *mut u8, 0xff, 16),
@@ -23,6 +25,7 @@ pub(crate) unsafe fn spoil(function: &str, args: &[usize], kind: u32) {
                 // Another one every time.
                 *(args[1] as *mut u64) = std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.subsec_nanos().into());
             }
+            "cuDevicePrimaryCtxRetain" => *(args[0] as *mut usize) = 0,
             other => panic!("{other} has nothing to spoil"),
         }
     }

@@ -57,6 +57,14 @@ pub(crate) unsafe fn spoil(function: &str, params: *mut c_void, kind: u32) {
             (p.start_timestamp, p.end_timestamp) = [(1, 0), (0, u64::MAX)][kind as usize % 2];
         }
         "cuptiPmSamplingDecodeData" => (*params.cast::<raw::PmSamplingDecodeData>()).decode_stop_reason = raw::DECODE_IMAGE_FULL,
+        "cuptiProfilerHostGetConfigImage" => {
+            let p = &mut *params.cast::<raw::HostGetConfigImage>();
+            std::ptr::write_bytes(p.config_image, 0xff, p.config_image_size);
+        }
+        "cuptiRangeProfilerCounterDataImageInitialize" => {
+            let p = &mut *params.cast::<raw::RangeProfilerCounterDataImageInitialize>();
+            std::ptr::write_bytes(p.counter_data, 0xff, p.counter_data_size);
+        }
         "cuptiRangeProfilerStop" => (*params.cast::<raw::RangeProfilerStop>()).is_all_pass_submitted = 0xff,
         other => panic!("{other} has nothing to spoil"),
     }
