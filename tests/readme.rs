@@ -91,3 +91,17 @@ fn what_holds_a_promise_is_there() {
     }
     assert!(held >= 25, "{held} were found");
 }
+
+/// What boundaries and probes take of an old run is reckoned in the script with the library's own times between them.
+#[test]
+fn the_script_reckons_with_the_librarys_schedule() {
+    let after = |file: &str, what: &str| -> u64 {
+        let text = read(file);
+        let rest = text.split_once(what).unwrap_or_else(|| panic!("{what} is not in {file}")).1;
+        rest.chars().filter(|c| *c != '_').take_while(char::is_ascii_digit).collect::<String>().parse().expect(what)
+    };
+    let old = after("src/inject/config.rs", "DEFAULT_WINDOW: Steady = Steady { young: Duration::from_secs(60), old: Duration::from_secs(");
+    let rare = after("src/window/schedule.rs", "RARE_PROBE: Duration = Duration::from_secs(");
+    assert_eq!(after("tests/gpu/run.py", "OLD_WINDOW_MS = "), old * 1000);
+    assert_eq!(after("tests/gpu/run.py", "RARE_PROBE_MS = "), rare * 1000);
+}

@@ -320,7 +320,8 @@ def kill9(c):
 
 
 #: Between boundaries, and between probes with two changes of the group of counters each, in an old run (src/window/schedule.rs).
-OLD_WINDOW_MS, RARE_PROBE_MS = 300_000, 1_800_000
+OLD_WINDOW_MS = 300_000
+RARE_PROBE_MS = 1_800_000
 
 
 def over(c):
