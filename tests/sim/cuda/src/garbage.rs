@@ -12,7 +12,7 @@ pub(crate) unsafe fn spoil(function: &str, args: &[usize], kind: u32) {
     unsafe {
         match function {
             "cuDriverGetVersion" | "cuDeviceGetCount" | "cuDeviceGetAttribute" | "cuDeviceGet" | "cuThreadExchangeStreamCaptureMode" => {
-                *(args[0] as *mut c_int) = number
+                *(args[0] as *mut c_int) = number;
             }
             // Every byte, without an end.
             "cuDeviceGetName" | "cuDeviceGetPCIBusId" => std::ptr::write_bytes(args[0] as *mut u8, 0xff, args[1]),
