@@ -96,6 +96,8 @@ pub(super) struct Metered {
     ctx: Context,
     /// Its number, by which it is told from one that came after it.
     ctx_id: u64,
+    /// The context follows one that was metered and reset.
+    reset: bool,
     driver: Driver,
     cupti: Option<Cupti>,
     planned: Option<Arc<Planned>>,
@@ -151,7 +153,9 @@ pub(super) enum NoCounters {
 
 impl Metered {
     /// Takes hold of the primary context of a device. Its launches can be held from here on, and nothing is counted yet.
-    pub(super) fn attach(driver: Driver, ordinal: u32, config: &Config) -> Result<Self, DriverError> {
+    ///
+    /// `reset`: the program has reset the device before, while it was metered.
+    pub(super) fn attach(driver: Driver, ordinal: u32, reset: bool, config: &Config) -> Result<Self, DriverError> {
         let handle = driver.device(ordinal)?;
         let ctx = driver.primary_retain(handle)?;
         let ctx_id = driver.primary(handle).map_or(0, |(_, id)| id);
@@ -161,6 +165,7 @@ impl Metered {
             handle,
             ctx,
             ctx_id,
+            reset,
             driver,
             cupti: None,
             planned: None,
@@ -211,6 +216,11 @@ impl Metered {
         let _ = self.driver.set_current(self.ctx);
     }
 
+    /// What a refusal of CUPTI's means here.
+    fn refusal(&self, error: &Error) -> Refused {
+        refusal(error, self.ordinal, self.reset)
+    }
+
     /// Closes the gate of this device's first window.
     pub(super) fn first_gate(&self, cupti: Cupti) -> Result<gate::Closed, String> {
         if self.use_gate { gate::close(cupti, self.ctx, FIRST_GATE) } else { Err("switched off by FLOPSPROF_GATE=0".to_owned()) }
@@ -222,7 +232,7 @@ impl Metered {
         self.turn = Claim::of(self.driver.uuid(self.handle));
         let opened = match counters {
             Err(NoCounters::Said(why)) => Err((Refused::Busy(why), false)),
-            Err(NoCounters::Refused(e)) => Err((refusal(&e, self.ordinal), false)),
+            Err(NoCounters::Refused(e)) => Err((self.refusal(&e), false)),
             Ok(counters) => self.prepare(counters).and_then(|()| self.open()).map_err(|r| (r, true)),
         };
         let now = monotonic_ns();
@@ -351,7 +361,7 @@ impl Metered {
         } else {
             (
                 "the program reset its device: the window that was open is lost",
-                "none needed if the program does so once at its end; its next context is metered again",
+                "none needed if the program does so once at its end; the next context may not be counted",
             )
         };
         self.out.push(Record::Fault(Fault {

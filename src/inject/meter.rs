@@ -164,7 +164,7 @@ impl Meter {
 
     fn attach(&mut self, ordinal: u32) {
         let seen_ns = monotonic_ns();
-        let mut metered = match Metered::attach(self.driver, ordinal, &self.config) {
+        let mut metered = match Metered::attach(self.driver, ordinal, self.resets[ordinal as usize].0 > 0, &self.config) {
             Ok(metered) => metered,
             // Gone again, or not ready: looked at again at the next turn.
             Err(_) => return,

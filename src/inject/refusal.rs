@@ -15,8 +15,8 @@ pub(super) enum Refused {
     Never(Box<Fault>),
 }
 
-/// What a refusal of CUPTI's means.
-pub(super) fn refusal(error: &Error, device: u32) -> Refused {
+/// What a refusal of CUPTI's means. `reset`: the context follows one that was reset while it was metered.
+pub(super) fn refusal(error: &Error, device: u32, reset: bool) -> Refused {
     let fault = |kind: &str, what: &str, remedy: &str| {
         Refused::Never(Box::new(Fault {
             kind: kind.to_owned(),
@@ -43,6 +43,13 @@ pub(super) fn refusal(error: &Error, device: u32) -> Refused {
             CuptiResult::MIG_DEVICE_NOT_SUPPORTED => {
                 fault("not-supported", "no counters on this MIG instance", "use a MIG instance with its own compute instance")
             }
+            // Seen on an H200 with CUPTI 13.0.85, 2026-11-26: unless the profiler of a context is disabled before the reset, the device's next one is not started. Of a reset the
+            // meter hears when it is over.
+            CuptiResult::INVALID_PARAMETER if reset => fault(
+                "context-lost",
+                "CUPTI does not count what the device does after a reset",
+                "do not reset the device (cudaDeviceReset) before the program's end",
+            ),
             _ => fault("internal", "CUPTI refuses to count", "report it with the output of `flopsprof doctor`"),
         },
     }

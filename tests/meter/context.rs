@@ -1,5 +1,7 @@
 //! Contexts that are not where the meter expects them, and contexts that end.
 
+use flopsprof::evidence::record::Tier;
+
 use crate::harness::{BF16, Bench};
 
 #[test]
@@ -18,18 +20,22 @@ fn beside_one_that_is_not_primary_the_primary_one_is_counted() {
     assert_eq!(outcome.counted(), [(BF16.to_owned(), outcome.truth()[BF16])].into());
 }
 
-/// The window that is open when a program resets its device is lost with the context; before and after it everything is counted.
+/// The window that is open when a program resets its device is lost with the context; before it everything is counted, after it CUPTI refuses to: the witness stands in, and
+/// it is said.
 #[test]
-fn a_reset_device_loses_the_open_window_and_is_metered_again() {
+fn a_reset_device_loses_the_open_window_and_is_witnessed_from_then_on() {
     let bench = Bench::new();
     let outcome = bench.run("reset", &[]);
-    let lost = outcome.assert_fault("context-lost");
-    assert_eq!(lost.device, Some(0));
+    let faults = outcome.faults();
+    assert_eq!(faults.iter().map(|f| (f.kind.as_str(), f.device)).collect::<Vec<_>>(), [("context-lost", Some(0)); 2], "{faults:?}");
+    assert!(faults[1].what.contains("after a reset") && faults[1].remedy.contains("cudaDeviceReset"), "{faults:?}");
     let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
-    assert!(counted < truth && counted * 2 >= truth, "{counted} of {truth}");
+    assert!(counted < truth && counted * 5 >= truth, "{counted} of {truth}");
     // The second context's windows follow the first's.
     let windows = outcome.windows();
     assert!(windows.windows(2).all(|w| w[0].end_ns <= w[1].start_ns), "{}", outcome.course());
+    assert!(windows.last().is_some_and(|w| w.tier == Tier::Gpm && w.why.contains("after a reset")), "{}", outcome.course());
+    assert!(outcome.ledger().paths[BF16].interpolated > 0, "what was not counted is reckoned with");
 }
 
 /// The meter holds a reference of its own: the program's last one does not end the context under it, and nothing is lost.

@@ -8,7 +8,7 @@ use super::{Counters, Metered, NOT_OUR_TURN};
 use crate::{
     counter::session::{Group, RangeProfiler, Ranges},
     evidence::record::Fault,
-    inject::refusal::{Refused, refusal},
+    inject::refusal::Refused,
     window::schedule::{self, Schedule},
 };
 
@@ -17,13 +17,8 @@ impl Metered {
     pub(super) fn prepare(&mut self, counters: Counters) -> Result<(), Refused> {
         self.driver.set_current(self.ctx).map_err(|e| Refused::Busy(e.to_string()))?;
         let Counters { cupti, planned } = counters;
-        self.groups = planned
-            .plan
-            .groups
-            .iter()
-            .map(|g| Group::new(&planned.host, g))
-            .collect::<Result<_, _>>()
-            .map_err(|e| refusal(&e, self.ordinal))?;
+        self.groups =
+            planned.plan.groups.iter().map(|g| Group::new(&planned.host, g)).collect::<Result<_, _>>().map_err(|e| self.refusal(&e))?;
         self.schedule = Some(Schedule::new(&planned.plan, self.steady));
         self.cupti = Some(cupti);
         self.planned = Some(planned);
@@ -65,14 +60,13 @@ impl Metered {
     /// Switches on what the schedule wants next; nothing is counted before [`Metered::push`].
     pub(super) fn start_as(&mut self, next: schedule::Turn) -> Result<usize, Refused> {
         let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
-        self.switch_on(cupti, next.group).map_err(|e| refusal(&e, self.ordinal))?;
+        self.switch_on(cupti, next.group).map_err(|e| self.refusal(&e))?;
         Ok(next.group)
     }
 
     /// Opens the range.
     pub(super) fn push(&mut self) -> Result<(), Refused> {
-        let ordinal = self.ordinal;
-        self.profiler.as_mut().map_or(Ok(()), |(p, _)| p.push()).map_err(|e| refusal(&e, ordinal))
+        self.profiler.as_mut().map_or(Ok(()), |(p, _)| p.push()).map_err(|e| self.refusal(&e))
     }
 
     /// Switches this group on, in a profiler of its own if another group's is there.

@@ -69,14 +69,18 @@ pub(crate) fn own(device: usize) -> bool {
     }
 }
 
-/// What a context's end does: its profilers go with it, and the GPU's counters are free.
+/// What a context's end does: the GPU's counters are free for others, and its profilers go with it. One that had started stays in the way of the device's next (seen on an H200).
 pub(crate) fn context_ends(ctx: usize) {
     let mut profilers = PROFILERS.lock().unwrap_or_else(PoisonError::into_inner);
     profilers.get_or_insert_default().retain(|_, profiler| {
-        if profiler.ctx == ctx && profiler.started {
+        if profiler.ctx != ctx {
+            return true;
+        }
+        if profiler.started {
             disown(profiler.device);
         }
-        profiler.ctx != ctx
+        (profiler.ctx, profiler.started) = (0, false);
+        profiler.first.is_some()
     });
 }
 
