@@ -1,9 +1,9 @@
 //! From evidence to lines: what the program said and what was counted, against what PyTorch counted for the same rows.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::LazyLock};
 
 use flopsprof::evidence::{
-    record::{Boundary, Declared, Device, End, NvmlReading, Phase, Record, Start, Tier, Window},
+    record::{Boundary, Declare, Declared, Device, End, NvmlReading, Phase, Record, Start, Tier, Window},
     write::Writer,
 };
 use serde_json::{Value, json};
@@ -13,9 +13,16 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Evidence of a run whose windows counted these FLOP, each ten seconds long, with what the program said before them.
 fn evidence(folder: &Path, said: Vec<Record>, windows: &[u128]) {
-    let mut writer = Writer::create(folder, "node-1-1.jsonl").expect("a file");
+    process(folder, 1, said, windows, 0);
+}
+
+/// The same of one of several processes, and the tokens that it added.
+fn process(folder: &Path, pid: u32, said: Vec<Record>, windows: &[u128], tokens: u64) {
+    let mut writer = Writer::create(folder, &format!("node-{pid}-1.jsonl")).expect("a file");
     let mut add = |at: u64, record: Record| writer.append(at, &record).expect("a line");
-    add(0, Record::Start(Box::new(Start { format: 1, version: "0.1.0".to_owned(), unix_ns: 1_700_000_000 * SECOND, ..Start::default() })));
+    let mut start = Start { format: 1, version: "0.1.0".to_owned(), unix_ns: 1_700_000_000 * SECOND, ..Start::default() };
+    start.process.pid = pid;
+    add(0, Record::Start(Box::new(start)));
     let peak = BTreeMap::from([(PATH.to_owned(), 4096.0 * 132.0)]);
     let device = Device {
         name: "NVIDIA H100".to_owned(),
@@ -48,8 +55,13 @@ fn evidence(folder: &Path, said: Vec<Record>, windows: &[u128]) {
         };
         add(start_ns + 10 * SECOND, Record::Window(Box::new(window)));
     }
-    add(1000 * SECOND, Record::End(End { reason: "exit".to_owned(), ..End::default() }));
+    add(1000 * SECOND, Record::End(End { reason: "exit".to_owned(), tokens, ..End::default() }));
 }
+
+static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let schema = serde_json::from_str(include_str!("../src/report/report.schema.json")).expect("JSON");
+    jsonschema::draft202012::new(&schema).expect("a schema")
+});
 
 fn report(folder: &Path, json: bool) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flopsprof"));
@@ -64,7 +76,10 @@ fn report(folder: &Path, json: bool) -> (Option<i32>, String) {
 fn reconciliation(folder: &Path) -> Value {
     let (status, text) = report(folder, true);
     assert_eq!(status, Some(0));
-    serde_json::from_str::<Value>(&text).expect("JSON")["reconciliation"].clone()
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let broken: Vec<String> = SCHEMA.iter_errors(&report).map(|e| format!("{}: {e}", e.instance_path)).collect();
+    assert_eq!(broken, [] as [&str; 0]);
+    report["reconciliation"].clone()
 }
 
 fn line(said: &Value, name: &str) -> f64 {
@@ -73,7 +88,7 @@ fn line(said: &Value, name: &str) -> f64 {
 }
 
 fn declared(value: Value) -> Declared {
-    Declared { declared: value }
+    Declared { declared: value, since_ns: None }
 }
 
 /// Every line stands in the page's waterfall.
@@ -243,14 +258,164 @@ fn what_cannot_be_reconciled_is_said() {
     let said = reconciliation(dir.path());
     assert!(said["lines"].is_null() && said["rates"]["mfu"].is_null(), "killed before any rows came: {said}");
     assert!(said["why_not"].as_str().is_some_and(|w| w.contains("before it told any rows")), "{said}");
-    let (full, adapters) = (json!({"kind": "full"}), json!({"kind": "lora", "rank": 2, "targets": ["q_proj"]}));
-    let dir = tempfile::tempdir().expect("a folder");
-    let models = [&full, &full, &adapters].map(|m| Record::Model(llama(m.clone())));
-    evidence(dir.path(), models.into_iter().chain([Record::Work(declared(work))]).collect(), &[1000]);
-    let remarks = reconciliation(dir.path())["lines"]["remarks"].to_string();
-    assert_eq!(remarks.matches("several models").count(), 1, "{remarks}");
     let dir = tempfile::tempdir().expect("a folder");
     evidence(dir.path(), Vec::new(), &[1000]);
     let said = reconciliation(dir.path());
     assert!(said["lines"].is_null() && said["why_not"].is_null(), "nothing was declared: {said}");
+}
+
+/// A golden's model, the rows of its one batch and the FLOP that PyTorch counted for them, as a process declares them.
+struct Job {
+    model: Value,
+    rows: [u64; 3],
+    parameters: u64,
+    trainable: u64,
+    flop: u128,
+}
+
+impl Job {
+    fn new(name: &str) -> Self {
+        let path = format!("{}/tests/estimate/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let golden: Value = serde_json::from_slice(&fs::read(path).expect("a golden")).expect("JSON");
+        let counted = &golden["counted"].as_array().expect("counts")[0];
+        let (said, flop) = of_golden(&golden, counted);
+        let Record::Model(Declared { declared: model, .. }) = said[0].clone() else { panic!("no model") };
+        let number = |value: &Value| value.as_u64().expect("a number");
+        let rows = [number(&golden["rows"]), number(&golden["length"]), 0];
+        Self { model, rows, parameters: number(&counted["parameters"]), trainable: number(&counted["trainable"]), flop }
+    }
+
+    fn tokens(&self) -> u64 {
+        self.rows[0] * self.rows[1]
+    }
+
+    /// Declared when so many tokens had been added.
+    fn declared(&self, since_ns: u64, tokens: u64) -> [Record; 2] {
+        let sizes = Declare { parameters: self.parameters, trainable: self.trainable, tokens: Some(tokens) };
+        [Record::Declare(sizes), Record::Model(Declared { declared: self.model.clone(), since_ns: Some(since_ns) })]
+    }
+
+    fn six_nd(&self) -> f64 {
+        6.0 * self.parameters as f64 * self.tokens() as f64
+    }
+}
+
+/// Rows so far of a whole process.
+fn told(rows: &[[u64; 3]]) -> Record {
+    let train = json!({"batches": rows.len(), "executed": rows, "documents": rows, "backward": true});
+    Record::Work(declared(json!({"format": 1, "phases": {"train": train}})))
+}
+
+fn near(a: f64, b: f64) -> bool {
+    (a / b - 1.0).abs() < 1e-4
+}
+
+/// What a report of these two trainings says, whatever process did which.
+fn assert_both(said: &Value, a: &Job, b: &Job) {
+    let measured = (a.flop + b.flop) as f64;
+    assert!(near(line(said, "six_nd"), a.six_nd() + b.six_nd()), "each with its own N and D: {said:#}");
+    // FlopCounterMode knows no tiles.
+    let left = line(said, "unexplained") + line(said, "tile_padding") + line(said, "tile_padding_attention");
+    assert!((left / measured).abs() < 1e-4, "{left} of {measured}: {said:#}");
+    assert_eq!((&said["lines"]["tokens"], &said["lines"]["parameters"]), (&(a.tokens() + b.tokens()).into(), &Value::Null));
+    let remarks = said["lines"]["remarks"].to_string();
+    assert_eq!(remarks.matches("2 models were declared, and each line is the sum of theirs").count(), 1, "{remarks}");
+}
+
+#[test]
+fn two_models_that_a_process_trains_in_turn_have_each_their_own_6nd() {
+    let (a, b) = (Job::new("llama"), Job::new("qwen2"));
+    assert!(a.parameters != b.parameters && a.model["config"] != b.model["config"]);
+    let turn = |since_ns| {
+        let (first, second) = (a.declared(5, 0), b.declared(since_ns, a.tokens()));
+        first.into_iter().chain([told(&[a.rows])]).chain(second).chain([told(&[a.rows, b.rows])]).collect::<Vec<_>>()
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    process(dir.path(), 1, turn(10 * SECOND + 10), &[a.flop, b.flop], a.tokens() + b.tokens());
+    let said = reconciliation(dir.path());
+    assert_both(&said, &a, &b);
+    // The window was cut where the second one was declared.
+    for (model, job) in said["lines"]["models"].as_array().expect("models").iter().zip([&a, &b]) {
+        assert_eq!((&model["parameters"], &model["tokens"]), (&job.parameters.into(), &job.tokens().into()));
+        assert!(near(model["measured"].as_f64().expect("told apart"), job.flop as f64), "{model}");
+    }
+    let six = a.six_nd() + b.six_nd();
+    let (_, text) = report(dir.path(), false);
+    for words in [
+        format!("{:.6} x 6ND ({six:.4e} FLOP)", (a.flop + b.flop) as f64 / six),
+        format!("6ND has {} tokens of a model of {} parameters", b.tokens(), b.parameters),
+        "2 models were declared".to_owned(),
+    ] {
+        assert!(text.contains(&words), "{words} is not in\n{text}");
+    }
+    // The toolkit's formula is a sum, too.
+    let file = dir.path().join("flops_meter.json");
+    let status = Command::new(env!("CARGO_BIN_EXE_flopsprof")).args(["report", "--aws"]).arg(&file).arg(dir.path()).status();
+    assert!(status.expect("the command").success());
+    let meter: Value = serde_json::from_slice(&fs::read(&file).expect("the file")).expect("JSON");
+    let formula = |j: &Job| (4 * j.parameters + 2 * j.trainable) as f64 * j.tokens() as f64;
+    assert_eq!(meter["Flops_architecture"], format!(" {:.2e}", formula(&a) + formula(&b)).replace('e', "e+0"));
+    assert!(meter["flopsprof"]["corrections"].to_string().contains("several models"), "{meter}");
+    // One window over both: the lines stand, and what was measured of each is not made up.
+    let dir = tempfile::tempdir().expect("a folder");
+    process(dir.path(), 1, turn(5 * SECOND), &[a.flop + b.flop], a.tokens() + b.tokens());
+    let said = reconciliation(dir.path());
+    assert_both(&said, &a, &b);
+    assert!(said["lines"]["models"][0]["measured"].is_null(), "{said:#}");
+    assert!(said["lines"]["remarks"].to_string().contains("measured not told apart"), "{said:#}");
+}
+
+#[test]
+fn ranks_that_declared_different_models_have_each_their_own_6nd() {
+    let (a, b) = (Job::new("llama"), Job::new("phi"));
+    let dir = tempfile::tempdir().expect("a folder");
+    for (pid, job) in [(1, &a), (2, &b)] {
+        let said = job.declared(5, 0).into_iter().chain([told(&[job.rows])]).collect();
+        process(dir.path(), pid, said, &[job.flop], job.tokens());
+    }
+    let said = reconciliation(dir.path());
+    assert_both(&said, &a, &b);
+    for (model, job) in said["lines"]["models"].as_array().expect("models").iter().zip([&a, &b]) {
+        assert!(near(model["measured"].as_f64().expect("told apart"), job.flop as f64), "{model}");
+    }
+    // Whose tokens are those of an option, nobody says.
+    let output = Command::new(env!("CARGO_BIN_EXE_flopsprof")).args(["report", "--tokens", "1M"]).arg(dir.path()).output();
+    let output = output.expect("the command");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty() && said.contains("declared several models"), "{said}");
+}
+
+/// A program may forget its rows for a second training of the same model: what it told before stands.
+#[test]
+fn rows_that_begin_anew_add_to_those_before() {
+    let a = Job::new("llama");
+    let dir = tempfile::tempdir().expect("a folder");
+    let twice = [2 * a.rows[0], a.rows[1], 0];
+    let said = a.declared(5, 0).into_iter().chain([told(&[twice]), told(&[a.rows]), told(&[a.rows])]).collect();
+    process(dir.path(), 1, said, &[3 * a.flop], 3 * a.tokens());
+    let said = reconciliation(dir.path());
+    assert_eq!(said["lines"]["tokens"], 3 * a.tokens(), "{said:#}");
+    assert!(near(line(&said, "six_nd"), 3.0 * a.six_nd()), "{said:#}");
+    assert!(said["lines"]["models"].is_null() && said["lines"]["parameters"] == a.parameters, "{said:#}");
+    // And of another model, although there are more of them now than there were of the first.
+    let b = Job::new("qwen2");
+    let longer = [9 * b.rows[0], b.rows[1] + 1, 0];
+    let dir = tempfile::tempdir().expect("a folder");
+    let said = a.declared(5, 0).into_iter().chain([told(&[a.rows])]).chain(b.declared(6, a.tokens())).chain([told(&[longer])]);
+    process(dir.path(), 1, said.collect(), &[a.flop], a.tokens());
+    assert_eq!(reconciliation(dir.path())["lines"]["tokens"], a.tokens() + longer[0] * longer[1]);
+}
+
+/// One of several that cannot be read leaves its rows out, and the report says so.
+#[test]
+fn rows_of_a_model_that_cannot_be_read_are_nobodys() {
+    let a = Job::new("llama");
+    let dir = tempfile::tempdir().expect("a folder");
+    let other = Record::Model(Declared { declared: json!({"format": 9}), since_ns: Some(6) });
+    let said = a.declared(5, 0).into_iter().chain([told(&[a.rows]), other, told(&[a.rows, [1, 7, 0]])]).collect();
+    process(dir.path(), 1, said, &[a.flop], a.tokens());
+    let said = reconciliation(dir.path());
+    assert_eq!(said["lines"]["tokens"], a.tokens(), "{said:#}");
+    let remarks = said["lines"]["remarks"].to_string();
+    assert!(remarks.contains("format 9") && remarks.contains("are in no line"), "{remarks}");
 }

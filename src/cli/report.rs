@@ -109,7 +109,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let report = match make(&args.runs, &asked) {
         Ok(report) => report,
         Err(e @ MakeError::Evidence(_)) => return refused(&e, NO_EVIDENCE),
-        Err(e @ MakeError::Rule(_)) => return refused(&e, CONTRADICTION),
+        Err(e @ (MakeError::Rule(_) | MakeError::WhoseTokens)) => return refused(&e, CONTRADICTION),
     };
     if let Some(path) = &args.html {
         file::replace(path, html::page(&report).as_bytes())?;
@@ -174,7 +174,7 @@ fn write(args: &Args, asked: &Asked) -> Result<ExitCode> {
             eprintln!("flopsprof: {e:#}");
             Ok(ExitCode::from(match e.downcast_ref::<MakeError>() {
                 Some(MakeError::Evidence(_)) => NO_EVIDENCE,
-                Some(MakeError::Rule(_)) => CONTRADICTION,
+                Some(MakeError::Rule(_) | MakeError::WhoseTokens) => CONTRADICTION,
                 None => DAMAGED,
             }))
         }

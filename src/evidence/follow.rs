@@ -70,7 +70,7 @@ mod tests {
         let mut follow = Follow::new(folder.path());
         assert!(follow.look().is_empty());
         let mut writer = Writer::create(folder.path(), "a.jsonl").unwrap();
-        writer.append(1, &Record::Declare(Declare { parameters: 7, trainable: 7 })).unwrap();
+        writer.append(1, &Record::Declare(Declare { parameters: 7, trainable: 7, ..Declare::default() })).unwrap();
         assert_eq!(follow.look().len(), 1);
         assert!(follow.look().is_empty());
         let whole = fs::read(folder.path().join("a.jsonl")).unwrap();

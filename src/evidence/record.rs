@@ -79,9 +79,9 @@ pub enum Record {
     Fault(Fault),
     /// What the program declared about its model, through the C interface.
     Declare(Declare),
-    /// What the program declared about its model and how it is trained, as JSON. The last one counts.
+    /// What the program declared about its model and how it is trained, as JSON. Each one holds until the next.
     Model(Declared),
-    /// The rows and tokens it declared, whole run so far. The last one counts.
+    /// The rows and tokens it declared, whole run so far. What came after a model was declared is of that model.
     Work(Declared),
     /// The program does something else from here on.
     Phase(Phase),
@@ -477,6 +477,9 @@ pub struct Declare {
     pub parameters: u64,
     /// Those of them that are trained.
     pub trainable: u64,
+    /// Tokens that had been added before: those after them are of this model. Older evidence does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
 }
 
 /// A JSON object by the program, as it came: what is in it is for the reader to judge.
@@ -484,6 +487,9 @@ pub struct Declare {
 pub struct Declared {
     /// The object.
     pub declared: serde_json::Value,
+    /// When it was said, `CLOCK_MONOTONIC`. Older evidence does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
 }
 
 /// A phase of the program.

@@ -11,13 +11,15 @@
 //! ```
 //! Found by `dlsym(RTLD_DEFAULT, …)` when the library is loaded. Each returns 0; 1 when this process is not the meter's (a forked child), the values
 //! contradict each other, or a text is not what it should be. They only set or add atomics, or swap a pointer: any thread may call them, and nothing
-//! waits. The evidence carries them from the next window on. A phase's mark also ends the open window, if that is a second old, so that phases
-//! are counted apart. Of a JSON text the last one counts; what is in it is documented at [`crate::reconcile::declared`]. Its length is without a
-//! terminating zero, and at most 1 MiB.
+//! waits. The evidence carries them from the next window on. A phase's mark, and another model than the one before, also end the open window, if that is a
+//! second old, so that they are counted apart. A process may train several models one after the other: each is declared before its first token is added and before
+//! its first rows are told, and holds until the next one. What is in the JSON texts is documented at [`crate::reconcile::declared`]. Their length is
+//! without a terminating zero, and at most 1 MiB.
 
 use std::{
     ffi::{CStr, c_char, c_int},
-    sync::atomic::{AtomicU64, Ordering},
+    hash::{DefaultHasher, Hasher},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::{
@@ -25,7 +27,7 @@ use super::{
     told::{Marks, Newest},
 };
 use crate::{
-    evidence::record::{Declare, Phase},
+    evidence::record::{Declare, Declared, Phase, Record},
     window::clock::monotonic_ns,
 };
 
@@ -33,9 +35,18 @@ use crate::{
 const LONGEST_NAME: usize = 64;
 const LONGEST_TEXT: u64 = 1 << 20;
 
+/// Models that wait for the next window at most: a text of 1 MiB each.
+const MOST_MODELS: u64 = 256;
+
 static PHASES: Marks<Phase> = Marks::new();
-static MODEL: Newest<serde_json::Value> = Newest::new();
-static WORK: Newest<serde_json::Value> = Newest::new();
+/// Each with the rows that were told before it and nobody has read yet: they are of the model before.
+static MODELS: Marks<(Option<Declared>, Declared)> = Marks::at_most(MOST_MODELS);
+/// Of the newest model's text; 0 before the first.
+static MODEL_HASH: AtomicU64 = AtomicU64::new(0);
+/// A model took the place of another since the last look.
+static ANOTHER_MODEL: AtomicBool = AtomicBool::new(false);
+static WORK: Newest<Declared> = Newest::new();
+static SIZES: Marks<Declare> = Marks::new();
 
 static TOKENS: AtomicU64 = AtomicU64::new(0);
 static STEPS: AtomicU64 = AtomicU64::new(0);
@@ -48,10 +59,17 @@ pub extern "C" fn flopsprof_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Declares the model's parameters: all, and those that are trained. The last call counts.
+/// Declares the model's parameters: all, and those that are trained. Tokens that are added from here on are of this model.
 #[unsafe(no_mangle)]
 pub extern "C" fn flopsprof_declare_parameters(total: u64, trainable: u64) -> c_int {
     if guard::forked_away() || trainable > total {
+        return 1;
+    }
+    if (PARAMETERS.load(Ordering::Relaxed), TRAINABLE.load(Ordering::Relaxed)) == (total, trainable) {
+        return 0;
+    }
+    let tokens = Some(TOKENS.load(Ordering::Relaxed));
+    if guard::shield(|| SIZES.add(Declare { parameters: total, trainable, tokens })) != Some(true) {
         return 1;
     }
     PARAMETERS.store(total, Ordering::Relaxed);
@@ -108,7 +126,21 @@ pub unsafe extern "C" fn flopsprof_mark_phase(name: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flopsprof_declare_model(json: *const c_char, length: u64) -> c_int {
     // SAFETY: the same contract.
-    unsafe { put(&MODEL, json, length) }
+    let added = unsafe { text(json, length) }.and_then(|(declared, hash)| {
+        let before = MODEL_HASH.load(Ordering::Relaxed);
+        // A program may say the same again and again: that is no other model.
+        if before == hash {
+            return Some(());
+        }
+        guard::shield(|| MODELS.add((WORK.take(), declared))).filter(|added| *added)?;
+        MODEL_HASH.store(hash, Ordering::Relaxed);
+        if before != 0 {
+            ANOTHER_MODEL.store(true, Ordering::Release);
+            meter::wake();
+        }
+        Some(())
+    });
+    c_int::from(added.is_none())
 }
 
 /// Declares the rows and tokens so far, as JSON.
@@ -118,24 +150,28 @@ pub unsafe extern "C" fn flopsprof_declare_model(json: *const c_char, length: u6
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flopsprof_declare_work(json: *const c_char, length: u64) -> c_int {
     // SAFETY: the same contract.
-    unsafe { put(&WORK, json, length) }
+    let put = unsafe { text(json, length) }.and_then(|(declared, _)| guard::shield(|| WORK.put(declared)));
+    c_int::from(put.is_none())
 }
 
-/// Reads a text on the caller's thread, so that the caller learns whether it is JSON.
+/// Reads a text on the caller's thread, so that the caller learns whether it is JSON. With its hash.
 ///
 /// # Safety
 /// `json` is null or points to `length` bytes.
-unsafe fn put(slot: &Newest<serde_json::Value>, json: *const c_char, length: u64) -> c_int {
-    let done = guard::shield(|| {
+unsafe fn text(json: *const c_char, length: u64) -> Option<(Declared, u64)> {
+    let since_ns = Some(monotonic_ns());
+    guard::shield(|| {
         if guard::forked_away() || json.is_null() || length > LONGEST_TEXT {
             return None;
         }
         // SAFETY: by the contract above; the length is bounded just before.
         let bytes = unsafe { std::slice::from_raw_parts(json.cast::<u8>(), usize::try_from(length).ok()?) };
-        let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-        value.is_object().then(|| slot.put(value))
-    });
-    c_int::from(done.flatten().is_none())
+        let declared: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(bytes);
+        declared.is_object().then(|| (Declared { declared, since_ns }, hasher.finish()))
+    })
+    .flatten()
 }
 
 /// Phases marked since the last look.
@@ -143,9 +179,23 @@ pub(super) fn phases() -> Vec<Phase> {
     PHASES.take()
 }
 
-/// The model and the work, where they were declared anew since the last look.
-pub(super) fn texts() -> (Option<serde_json::Value>, Option<serde_json::Value>) {
-    (MODEL.take(), WORK.take())
+/// Whether a model took the place of another since the last look.
+pub(super) fn another_model() -> bool {
+    ANOTHER_MODEL.swap(false, Ordering::AcqRel)
+}
+
+/// Models and rows declared since the last look, in the order in which they were.
+pub(super) fn texts() -> Vec<Record> {
+    // Rows first: whatever model was declared before them is in the list then.
+    let last = WORK.take();
+    let mut said = Vec::new();
+    for (work, model) in MODELS.take() {
+        said.extend(work.map(|w| (w.since_ns, Record::Work(w))));
+        said.push((model.since_ns, Record::Model(model)));
+    }
+    said.extend(last.map(|w| (w.since_ns, Record::Work(w))));
+    said.sort_by_key(|(since, _)| *since);
+    said.into_iter().map(|(_, record)| record).collect()
 }
 
 /// Tokens and steps so far.
@@ -153,7 +203,7 @@ pub(super) fn progress() -> (u64, u64) {
     (TOKENS.load(Ordering::Relaxed), STEPS.load(Ordering::Relaxed))
 }
 
-/// What was declared; zeros before.
-pub(super) fn declared() -> Declare {
-    Declare { parameters: PARAMETERS.load(Ordering::Relaxed), trainable: TRAINABLE.load(Ordering::Relaxed) }
+/// Parameters declared since the last look.
+pub(super) fn declared() -> Vec<Declare> {
+    SIZES.take()
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     counter::find::{self, Found},
-    evidence::record::{Declare, End, Fault, Phase, Record},
+    evidence::record::{End, Fault, Phase, Record},
     window::clock::{self, monotonic_ns},
     witness::nvml::Witness,
 };
@@ -72,7 +72,6 @@ struct Meter {
     left_ns: u64,
     /// The exit handler is registered.
     at_exit: bool,
-    declared: Declare,
     /// Marks that stand in no evidence yet.
     phases: Vec<Phase>,
     began_ns: u64,
@@ -105,7 +104,6 @@ impl Meter {
             plans: BTreeMap::new(),
             copies: Vec::new(),
             witness: None,
-            declared: Declare::default(),
             phases: Vec::new(),
             began_ns: now,
             listen_ns: now + nanos(LISTEN_AFTER),
@@ -209,7 +207,7 @@ impl Meter {
         let now = monotonic_ns();
         let alone = self.devices.iter().flatten().count() == 1;
         let phases = api::phases();
-        if !phases.is_empty() {
+        if api::another_model() | !phases.is_empty() {
             self.devices.iter_mut().flatten().filter(|d| d.alive()).for_each(Metered::phase_ends);
             self.phases.extend(phases);
         }

@@ -36,6 +36,7 @@ const MOST_WAITING: u64 = 100_000;
 pub(super) struct Marks<T> {
     newest: AtomicPtr<Node<T>>,
     waiting: AtomicU64,
+    most: u64,
 }
 
 struct Node<T> {
@@ -45,12 +46,17 @@ struct Node<T> {
 
 impl<T> Marks<T> {
     pub(super) const fn new() -> Self {
-        Self { newest: AtomicPtr::new(ptr::null_mut()), waiting: AtomicU64::new(0) }
+        Self::at_most(MOST_WAITING)
+    }
+
+    /// Fewer of them wait: large ones.
+    pub(super) const fn at_most(most: u64) -> Self {
+        Self { newest: AtomicPtr::new(ptr::null_mut()), waiting: AtomicU64::new(0), most }
     }
 
     /// Adds a mark. False if too many wait.
     pub(super) fn add(&self, mark: T) -> bool {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return false;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CORE_FLOP_PER_SM_CYCLE, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths,
+    CORE_FLOP_PER_SM_CYCLE, Models, OPEN_WINDOW_NS, Paths, ProcessTotal, add_paths,
     arithmetic::Amount,
     cores::Cores,
     estimated,
@@ -37,7 +37,7 @@ pub struct FileTotal {
     pub(super) timeline: Timeline,
     pub(super) tokens: u64,
     pub(super) steps: u64,
-    pub(super) parameters: Option<(u64, u64)>,
+    pub(super) models: Models,
     pub(super) lines_lost: u64,
     pub(super) slipped: (u64, u64),
     pub(super) faults: Vec<Fault>,
@@ -164,6 +164,8 @@ impl FileTotal {
 
     /// Everything of the file that is no window.
     fn gather(&mut self, file: &ProcessEvidence) {
+        // The model that was declared, and the tokens that had been added then: it holds until the next one, and the first one from the beginning.
+        let mut declared: Option<((u64, u64), u64)> = None;
         for line in &file.lines {
             match &line.record {
                 Record::Library(Library { name, version, .. }) => {
@@ -171,7 +173,13 @@ impl FileTotal {
                 }
                 Record::Plan(plan) => self.uncovered.extend(plan.uncovered.iter().cloned()),
                 Record::Fault(fault) if !self.faults.contains(fault) => self.faults.push(fault.clone()),
-                Record::Declare(d) => self.parameters = self.parameters.max(Some((d.parameters, d.trainable))),
+                Record::Declare(d) => {
+                    let since = d.tokens.unwrap_or(self.tokens);
+                    if let Some((model, began)) = declared {
+                        self.models.entry(model).or_default().grow(since.saturating_sub(began));
+                    }
+                    declared = Some(((d.parameters, d.trainable), if declared.is_some() { since } else { 0 }));
+                }
                 Record::Window(w) => (self.tokens, self.steps) = (w.tokens, w.steps),
                 Record::End(end) => {
                     (self.tokens, self.steps) = (end.tokens, end.steps);
@@ -179,6 +187,9 @@ impl FileTotal {
                 }
                 _ => {}
             }
+        }
+        if let Some((model, began)) = declared {
+            self.models.entry(model).or_default().grow(self.tokens.saturating_sub(began));
         }
     }
 }

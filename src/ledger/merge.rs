@@ -78,7 +78,7 @@ impl Ledger {
         run.slipped = (run.slipped.0.plus(file.slipped.0), run.slipped.1.plus(file.slipped.1));
         run.tokens.grow(file.tokens);
         run.steps = run.steps.max(file.steps);
-        run.parameters = run.parameters.max(file.parameters);
+        file.models.into_iter().for_each(|(model, tokens)| run.models.entry(model).or_default().grow(tokens));
         for fault in file.faults {
             if !run.faults.contains(&fault) {
                 run.faults.push(fault);

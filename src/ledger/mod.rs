@@ -187,6 +187,9 @@ pub struct DeviceTotal {
     pub processes: BTreeSet<u32>,
 }
 
+/// Models by their parameters and those of them that are trained: the tokens that were added while each was the declared one.
+pub type Models = BTreeMap<(u64, u64), u64>;
+
 /// A run: everything in the evidence given.
 #[derive(Clone, Debug, Default)]
 pub struct RunTotal {
@@ -214,8 +217,8 @@ pub struct RunTotal {
     pub tokens: u64,
     /// Steps, the most that a process marked.
     pub steps: u64,
-    /// Parameters that were declared, and those of them that are trained.
-    pub parameters: Option<(u64, u64)>,
+    /// Models that were declared.
+    pub models: Models,
     /// What is not metered, each once.
     pub faults: Vec<Fault>,
     /// Reasons why intervals were not counted, with their seconds.
@@ -251,6 +254,12 @@ pub struct RunTotal {
 }
 
 impl RunTotal {
+    /// Parameters of the largest model that was declared, and those of them that are trained.
+    #[must_use]
+    pub fn parameters(&self) -> Option<(u64, u64)> {
+        self.models.keys().next_back().copied()
+    }
+
     /// The worst tier of what it consists of.
     #[must_use]
     pub fn tier(&self) -> Tier {

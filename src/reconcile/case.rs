@@ -21,6 +21,8 @@ pub(super) struct Case {
     train: Workload,
     masked: Vec<Shape>,
     batches: u64,
+    /// `model_type`.
+    pub(super) name: String,
     /// All parameters, as the program counted them.
     pub(super) parameters: u64,
     /// Those of the model as the configuration makes it, adapters included, and those of them that a token meets.
@@ -89,6 +91,7 @@ impl Case {
             tokens: workload.real_tokens().map_err(|e| e.to_string())?,
             parameters: if model.parameters.total > 0 { model.parameters.total } else { counted.total },
             configured: (counted.total, counted.active),
+            name: built.model_type.clone(),
             model: built,
             train: workload,
             masked: said(&Rows { executed: train.masked.clone(), ..Rows::default() })?.executed,

@@ -2,7 +2,7 @@
 //!
 //! Two JSON objects, each with `"format": 1`; fields that are not known here are left alone.
 //!
-//! `flopsprof_declare_model`, once, after adapters are in place:
+//! `flopsprof_declare_model`, after adapters are in place, and again for another model: each one holds until the next:
 //! ```json
 //! {"format": 1, "config": {"model_type": "llama", "...": 0}, "parameters": {"total": 8030261248, "trainable": 3407872},
 //!  "method": {"kind": "lora", "rank": 8, "targets": ["q_proj", "v_proj"], "also": [], "quantised": false},
@@ -17,6 +17,8 @@
 //! ```
 //! Each row is `[how many, length, the decoder's length]`. `executed` has pads in it, `documents` has not. `masked` are rows of `executed` that went
 //! through attention with an explicit mask, which a kernel does not skip by. Of ranks that share their tokens (tensor, pipeline parallelism) one says them.
+//! What they grew by since a model was declared are that model's rows, so they are told once more before the next one is. Rows that begin anew do not replace
+//! those before them.
 
 use std::collections::BTreeMap;
 
@@ -135,13 +137,27 @@ pub struct Counted {
     pub blurred: f64,
 }
 
+/// Rows by phase.
+pub type Phases = BTreeMap<String, Rows>;
+
+/// A model, and what was told and counted while it was the declared one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trained {
+    /// The model.
+    pub model: Declared,
+    /// Its rows.
+    pub phases: Phases,
+    /// What windows counted meanwhile: blurred are those that lie across another model's time.
+    pub counted: Counted,
+}
+
 /// Everything that was said, of one process or of all.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// The model.
-    pub model: Option<Declared>,
-    /// Rows by phase.
-    pub phases: BTreeMap<String, Rows>,
+    /// Models, each different one once.
+    pub models: Vec<Trained>,
+    /// Rows of processes that declared no model.
+    pub phases: Phases,
     /// What was counted by phase, where phases were marked.
     pub counted: BTreeMap<String, Counted>,
     /// What was counted at all, FLOP.
@@ -157,23 +173,29 @@ impl Told {
     #[must_use]
     pub fn of(file: &ProcessEvidence) -> Self {
         let mut told = Self::default();
-        let mut work = None;
         let mut marks: Vec<(u64, &str)> = Vec::new();
+        // Since when which model: none where what was declared cannot be read.
+        let mut models: Vec<(u64, Option<usize>)> = Vec::new();
+        let mut rows = Growing::default();
         let mut last_reading = None;
         for line in &file.lines {
             match &line.record {
-                Record::Model(said) => match serde_json::from_value::<Declared>(said.declared.clone()) {
-                    Ok(model) if model.format == FORMAT => {
-                        if told.model.as_ref().is_some_and(|m| *m != model) {
-                            told.complaints
-                                .push("a process declared several models: the lines take all its rows for the last one's".to_owned());
-                        }
-                        told.model = Some(model);
+                Record::Model(said) => {
+                    let model = told.model(&said.declared);
+                    // What was told and counted before the first one is its, too.
+                    let since = said.since_ns.unwrap_or(line.at_ns) * u64::from(!models.is_empty());
+                    if let Some((_, before)) = models.last() {
+                        told.rows(&mut rows, *before, true);
                     }
-                    Ok(model) => told.complaints.push(format!("the declared model has format {}, {FORMAT} is read here", model.format)),
-                    Err(e) => told.complaints.push(format!("the declared model cannot be read: {e}")),
-                },
-                Record::Work(said) => work = Some(said),
+                    models.push((since, model));
+                }
+                Record::Work(said) => {
+                    if rows.begin_anew(&said.declared) {
+                        told.rows(&mut rows, models.last().and_then(|m| m.1), !models.is_empty());
+                        rows.before.clear();
+                    }
+                    rows.last = Some(&said.declared);
+                }
                 Record::Phase(mark) => marks.push((mark.since_ns, &mark.phase)),
                 Record::Reading(r) => told.looked(&mut last_reading, line.at_ns, r.nvml.gpu_utilization_pct),
                 Record::Window(w) => {
@@ -182,44 +204,86 @@ impl Told {
                 _ => {}
             }
         }
-        if let Some(said) = work {
-            match serde_json::from_value::<Work>(said.declared.clone()) {
-                Ok(work) if work.format == FORMAT => told.phases = work.phases,
-                Ok(work) => told.complaints.push(format!("the declared rows have format {}, {FORMAT} is read here", work.format)),
-                Err(e) => told.complaints.push(format!("the declared rows cannot be read: {e}")),
-            }
-        }
+        told.rows(&mut rows, models.last().and_then(|m| m.1), !models.is_empty());
         marks.sort_unstable();
+        models.sort_unstable();
         for line in &file.lines {
             if let Record::Window(window) = &line.record {
-                told.window(window, &marks);
+                told.all += add_up(window.counts.values().copied()) as f64;
+                shared(window, &marks, |phase, counted| told.counted.entry((*phase).to_owned()).or_default().add(counted));
+                let of = &mut told.models;
+                shared(window, &models, |model, counted| model.iter().for_each(|m| of[*m].counted.add(counted)));
             }
         }
         told
     }
 
+    /// The place of a model that was declared, of each different one once; none if it cannot be read.
+    fn model(&mut self, said: &Value) -> Option<usize> {
+        let model = match serde_json::from_value::<Declared>(said.clone()) {
+            Ok(model) if model.format == FORMAT => model,
+            Ok(model) => {
+                self.complain(format!("the declared model has format {}, {FORMAT} is read here", model.format));
+                return None;
+            }
+            Err(e) => {
+                self.complain(format!("the declared model cannot be read: {e}"));
+                return None;
+            }
+        };
+        Some(self.place(model))
+    }
+
+    fn place(&mut self, model: Declared) -> usize {
+        self.models.iter().position(|m| m.model == model).unwrap_or_else(|| {
+            self.models.push(Trained { model, phases: Phases::new(), counted: Counted::default() });
+            self.models.len() - 1
+        })
+    }
+
+    /// Gives what the rows grew by to the model that was the declared one. `any`: one had been declared, though it may not have been readable.
+    fn rows(&mut self, rows: &mut Growing<'_>, of: Option<usize>, any: bool) {
+        let Some(said) = rows.last.take() else { return };
+        let phases = match serde_json::from_value::<Work>(said.clone()) {
+            Ok(work) if work.format == FORMAT => work.phases,
+            Ok(work) => return self.complain(format!("the declared rows have format {}, {FORMAT} is read here", work.format)),
+            Err(e) => return self.complain(format!("the declared rows cannot be read: {e}")),
+        };
+        let grown = phases.iter().map(|(name, now)| {
+            let came = rows.before.get(name).and_then(|before| now.less(before));
+            (name.clone(), came.unwrap_or_else(|| now.clone()))
+        });
+        let grown = grown.collect();
+        match of {
+            Some(model) => add_phases(&mut self.models[model].phases, grown),
+            None if any => self.complain("rows that were told after a model that cannot be read are in no line".to_owned()),
+            None => add_phases(&mut self.phases, grown),
+        }
+        rows.before = phases;
+    }
+
+    /// Once, of thousands of ranks.
+    fn complain(&mut self, what: String) {
+        if !self.complaints.contains(&what) {
+            self.complaints.push(what);
+        }
+    }
+
     /// Adds what another process said.
     pub fn add(&mut self, other: Self) {
-        if let (Some(model), Some(other)) = (&self.model, &other.model)
-            && model != other
-        {
-            let said = "processes declared different models: the lines take all rows for the first one's".to_owned();
-            // Once, of thousands of ranks.
-            if !self.complaints.contains(&said) {
-                self.complaints.push(said);
-            }
+        for theirs in other.models {
+            let place = self.place(theirs.model);
+            let ours = &mut self.models[place];
+            add_phases(&mut ours.phases, theirs.phases);
+            ours.counted.add(theirs.counted);
         }
-        self.model = self.model.take().or(other.model);
-        for (phase, rows) in other.phases {
-            self.phases.entry(phase).or_default().add(rows);
-        }
-        for (phase, c) in other.counted {
-            let sum = self.counted.entry(phase).or_default();
-            *sum = Counted { flop: sum.flop + c.flop, seconds: sum.seconds + c.seconds, blurred: sum.blurred + c.blurred };
+        add_phases(&mut self.phases, other.phases);
+        for (phase, counted) in other.counted {
+            self.counted.entry(phase).or_default().add(counted);
         }
         self.all += other.all;
         self.busy = (self.busy.0 + other.busy.0, self.busy.1 + other.busy.1);
-        self.complaints.extend(other.complaints);
+        other.complaints.into_iter().for_each(|c| self.complain(c));
     }
 
     fn looked(&mut self, last: &mut Option<u64>, at: u64, percent: Option<u32>) {
@@ -229,35 +293,103 @@ impl Told {
         self.busy.1 += length;
         *last = Some(at);
     }
+}
 
-    /// Shares a window out among the phases it lies in. The mark does not wait for the boundary: a twentieth on either side belongs to the same cut.
-    fn window(&mut self, w: &Window, marks: &[(u64, &str)]) {
-        let flop = add_up(w.counts.values().copied()) as f64;
-        self.all += flop;
-        let length = w.end_ns.saturating_sub(w.start_ns) as f64;
-        if length <= 0.0 {
-            return;
-        }
-        for (n, (since, phase)) in marks.iter().enumerate() {
-            let until = marks.get(n + 1).map_or(u64::MAX, |m| m.0);
-            let within = w.end_ns.min(until).saturating_sub(w.start_ns.max(*since)) as f64;
-            let share = within / length;
-            if share <= 0.05 {
-                continue;
-            }
-            let counted = self.counted.entry((*phase).to_owned()).or_default();
-            counted.seconds += within / 1e9;
-            if share > 0.95 {
-                counted.flop += flop;
-            } else {
-                counted.flop += flop * share;
-                counted.blurred += within / 1e9;
-            }
+/// Shares a window out among the marks it lies between. The mark does not wait for the boundary: a twentieth on either side belongs to the same cut.
+fn shared<T: PartialEq>(w: &Window, marks: &[(u64, T)], mut give: impl FnMut(&T, Counted)) {
+    let flop = add_up(w.counts.values().copied()) as f64;
+    let length = w.end_ns.saturating_sub(w.start_ns) as f64;
+    if length <= 0.0 {
+        return;
+    }
+    for (n, (since, to)) in marks.iter().enumerate() {
+        let until = marks.get(n + 1).map_or(u64::MAX, |m| m.0);
+        let within = w.end_ns.min(until).saturating_sub(w.start_ns.max(*since)) as f64;
+        let share = within / length;
+        if share > 0.95 {
+            give(to, Counted { flop, seconds: within / 1e9, blurred: 0.0 });
+        } else if share > 0.05 {
+            give(to, Counted { flop: flop * share, seconds: within / 1e9, blurred: within / 1e9 });
         }
     }
 }
 
+/// Rows as they are told again and again.
+#[derive(Default)]
+struct Growing<'a> {
+    /// The newest that nobody has taken.
+    last: Option<&'a Value>,
+    /// Those that are some model's already.
+    before: Phases,
+    /// Rows and batches of the newest.
+    size: u64,
+}
+
+impl Growing<'_> {
+    /// Whether these are fewer than before: the program forgot them and began anew.
+    fn begin_anew(&mut self, said: &Value) -> bool {
+        let phases = said["phases"].as_object();
+        let executed =
+            |rows: &Value| rows["executed"].as_array().into_iter().flatten().filter_map(|row| row[0].as_u64()).fold(0, u64::saturating_add);
+        let size = phases.into_iter().flatten().map(|(_, rows)| executed(rows).saturating_add(rows["batches"].as_u64().unwrap_or(0)));
+        let size = size.fold(0, u64::saturating_add);
+        std::mem::replace(&mut self.size, size) > size
+    }
+}
+
+impl Trained {
+    /// Rows that are this model's too.
+    pub(super) fn add_rows(&mut self, rows: Phases) {
+        add_phases(&mut self.phases, rows);
+    }
+}
+
+fn add_phases(to: &mut Phases, more: Phases) {
+    for (phase, rows) in more {
+        to.entry(phase).or_default().add(rows);
+    }
+}
+
+impl Counted {
+    fn add(&mut self, other: Self) {
+        self.flop += other.flop;
+        self.seconds += other.seconds;
+        self.blurred += other.blurred;
+    }
+
+    /// Most of it lies in windows that are of others too, so that sharing them out by time says little.
+    #[must_use]
+    pub fn is_blurred(&self) -> bool {
+        /// The share of the counted time that may.
+        const BLURRED: f64 = 0.1;
+        self.seconds <= 0.0 || self.blurred > BLURRED * self.seconds
+    }
+}
+
 impl Rows {
+    /// What came since; none where there was more before, so that these are not the same rows grown.
+    fn less(&self, before: &Self) -> Option<Self> {
+        let less = |now: &[[u64; 3]], before: &[[u64; 3]]| {
+            let mut rows: BTreeMap<[u64; 2], u64> = BTreeMap::new();
+            for [n, a, b] in now {
+                let sum = rows.entry([*a, *b]).or_default();
+                *sum = sum.saturating_add(*n);
+            }
+            for [n, a, b] in before {
+                let sum = rows.entry([*a, *b]).or_default();
+                *sum = sum.checked_sub(*n)?;
+            }
+            Some(rows.into_iter().filter(|(_, n)| *n > 0).map(|([a, b], n)| [n, a, b]).collect())
+        };
+        Some(Self {
+            batches: self.batches.checked_sub(before.batches)?,
+            executed: less(&self.executed, &before.executed)?,
+            documents: less(&self.documents, &before.documents)?,
+            masked: less(&self.masked, &before.masked)?,
+            ..self.clone()
+        })
+    }
+
     fn add(&mut self, other: Self) {
         self.batches = self.batches.saturating_add(other.batches);
         self.executed.extend(other.executed);

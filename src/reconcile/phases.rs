@@ -5,7 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{case::Case, declared::Told, lines::Confidence};
+use super::{
+    case::Case,
+    declared::{Phases, Told},
+    lines::Confidence,
+};
 
 /// FLOP outside training.
 pub(super) struct Other {
@@ -15,22 +19,19 @@ pub(super) struct Other {
     pub(super) remarks: Vec<String>,
 }
 
-/// The share of a phase's counted time that may lie in windows across marks.
-const BLURRED: f64 = 0.1;
-
-/// Sums what is not training.
-pub(super) fn other(told: &Told, case: &Case, measured: f64) -> Result<Other, String> {
+/// Sums what is not training, of all models.
+pub(super) fn other(told: &Told, cases: &[(Case, &Phases)], measured: f64) -> Result<Other, String> {
     // What was counted stands for what was measured: interpolated parts are shared out alike.
     let scale = if told.all > 0.0 { measured / told.all } else { 0.0 };
     let mut sum =
         Other { flop: 0.0, source: "no phase but training is marked".to_owned(), confidence: Confidence::Exact, remarks: Vec::new() };
     let mut sources = Vec::new();
-    let names = told.counted.keys().chain(told.phases.keys()).filter(|p| *p != "train").collect::<BTreeSet<_>>();
+    let names = told.counted.keys().chain(cases.iter().flat_map(|(_, p)| p.keys())).filter(|p| *p != "train").collect::<BTreeSet<_>>();
     for name in names {
         let c = told.counted.get(name).copied().unwrap_or_default();
-        let rows = told.phases.get(name).filter(|r| !r.executed.is_empty());
-        let blurred = c.seconds <= 0.0 || c.blurred > BLURRED * c.seconds;
-        if !blurred || rows.is_none() && c.seconds > 0.0 {
+        let rows = || cases.iter().filter_map(|(case, phases)| Some((case, phases.get(name).filter(|r| !r.executed.is_empty())?)));
+        let blurred = c.is_blurred();
+        if !blurred || rows().next().is_none() && c.seconds > 0.0 {
             sum.flop += c.flop * scale;
             sources.push(format!("{name}: windows between its marks, {:.1} s", c.seconds));
             if blurred {
@@ -39,8 +40,8 @@ pub(super) fn other(told: &Told, case: &Case, measured: f64) -> Result<Other, St
             } else if sum.confidence == Confidence::Exact {
                 sum.confidence = Confidence::Counted;
             }
-        } else if let Some(rows) = rows {
-            sum.flop += case.phase(rows)?;
+        } else if rows().next().is_some() {
+            sum.flop += rows().map(|(case, rows)| case.phase(rows)).sum::<Result<f64, String>>()?;
             sum.confidence = Confidence::Assumed;
             sources.push(format!("{name}: formula of its rows"));
         }

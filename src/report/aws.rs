@@ -180,7 +180,9 @@ pub struct Correction {
 pub fn flops_meter(report: &Report, job: &Job) -> FlopsMeter {
     let (n_total, n_trainable) = parameters(report);
     let tokens = report.six_nd.as_ref().map_or(report.tokens, |s| s.tokens.value);
-    let architecture = (4.0 * n_total as f64 + 2.0 * n_trainable as f64) * tokens as f64;
+    let formula = |total: u64, trainable: u64, tokens: u64| (4.0 * total as f64 + 2.0 * trainable as f64) * tokens as f64;
+    let several = report.six_nd.iter().flat_map(|s| &s.models).map(|m| formula(m.parameters, m.trainable, m.tokens));
+    let architecture = several.reduce(|a, b| a + b).unwrap_or_else(|| formula(n_total, n_trainable, tokens));
     let (reported, lower_bound) = verdict::reported(report);
     let threshold = Threshold::of(report, reported as f64);
     let named = report.runs.iter().find(|r| r.named).map(|r| r.name.clone());
@@ -218,7 +220,7 @@ pub fn flops_meter(report: &Report, job: &Job) -> FlopsMeter {
             quantity: verdict::quantity(report),
             tier: super::text::tier(report.tier),
             lower_bound,
-            corrections: corrections(&threshold, architecture),
+            corrections: corrections(&threshold, architecture, report.six_nd.as_ref().is_some_and(|s| !s.models.is_empty())),
         },
     }
 }
@@ -257,12 +259,18 @@ impl Threshold {
     }
 }
 
-fn corrections(threshold: &Threshold, architecture: f64) -> Vec<Correction> {
+fn corrections(threshold: &Threshold, architecture: f64, several_models: bool) -> Vec<Correction> {
     let toolkit_base = threshold.base.filter(|b| *b >= TOOLKIT_GENERAL_PURPOSE);
     let ratio = architecture / toolkit_base.unwrap_or(TOOLKIT_DEFAULT);
     let formula = architecture > 0.0;
     let says = |value: Value| formula.then_some(value);
-    vec![
+    let sizes = several_models.then_some(Correction {
+        key: "N_total",
+        toolkit: None,
+        why: "the program declared several models: these are the largest one's parameters, and Flops_architecture is the sum over all models, each with the tokens \
+              that it was trained on",
+    });
+    let always = [
         Correction {
             key: "Flops_hardware",
             toolkit: None,
@@ -299,5 +307,6 @@ fn corrections(threshold: &Threshold, architecture: f64) -> Vec<Correction> {
             why: "from the first counted window to the last on any node, also of a job that was stopped; the toolkit's is that of one process, and is not \
                   written when the job does not end by itself",
         },
-    ]
+    ];
+    sizes.into_iter().chain(always).collect()
 }

@@ -349,7 +349,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         reconciliation: None,
         assessment: None,
         forms: None,
-        parameters: run.parameters,
+        parameters: run.parameters(),
         tokens: run.tokens,
         steps: run.steps,
         runs: run

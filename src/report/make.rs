@@ -40,6 +40,11 @@ pub enum MakeError {
     /// What was said of the model contradicts the evidence, or itself.
     #[error(transparent)]
     Rule(#[from] rule::Error),
+    /// Tokens were given for several models.
+    #[error(
+        "--tokens: the program declared several models, and nobody says how many of the tokens each saw: leave it out, or give --params too"
+    )]
+    WhoseTokens,
 }
 
 /// Adds up the evidence in folders and files. In a folder a file without evidence is one whose process was killed before its first line was whole: it is named in
@@ -91,6 +96,9 @@ fn total_and_told(runs: &[PathBuf]) -> Result<(RunTotal, Told), ReadError> {
 /// [`MakeError`] when there is no evidence, or what was asked contradicts it.
 pub fn make(runs: &[PathBuf], asked: &Asked) -> Result<Report, MakeError> {
     let (total, told) = total_and_told(runs)?;
+    if asked.tokens.is_some() && asked.parameters.is_none() && reconcile::trained(&total).len() > 1 {
+        return Err(MakeError::WhoseTokens);
+    }
     Ok(made(&total, &told, asked)?)
 }
 

@@ -54,6 +54,13 @@ fn six_nd(out: &mut String, report: &Report) {
         let differs = sourced.evidence_says.map(|e| format!("; the program says {e}")).unwrap_or_default();
         let _ = writeln!(out, "           {name} = {} ({}{differs})", sourced.value, sourced.source);
     }
+    for m in &six.models {
+        let _ = writeln!(
+            out,
+            "           6ND has {} tokens of a model of {} parameters, {} of them trained",
+            m.tokens, m.parameters, m.trainable
+        );
+    }
 }
 
 /// More than one run adds up here: that must not go unsaid.

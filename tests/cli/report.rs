@@ -106,7 +106,7 @@ fn what_was_not_counted_is_estimated_beside_the_total() {
 #[test]
 fn the_formula_stands_beside_the_measurement() {
     let folder = folder();
-    let declared = Some(Declare { parameters: 8_000_000_000, trainable: 8_000_000_000 });
+    let declared = Some(Declare { parameters: 8_000_000_000, trainable: 8_000_000_000, ..Declare::default() });
     Evidence { declared, tokens: 1_000_000, ..Evidence::counted("node", 0, 1, 12) }.write(folder.path());
     let report = json(folder.path(), &[]);
     assert_eq!(report["six_nd"]["six_nd"], "48000000000000000");

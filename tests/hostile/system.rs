@@ -300,7 +300,13 @@ fn records() -> Vec<Record> {
     let fault = |n: usize| Record::Fault(Fault { kind: "disk".to_owned(), device: None, what: "x".repeat(n), remedy: "none".to_owned() });
     let start = Start { format: flopsprof::evidence::record::FORMAT, version: "0".to_owned(), simulated: true, ..Start::default() };
     let end = End { reason: "exit".to_owned(), lines_lost: 0, tokens: 1, steps: 1, meter_cpu_ns: 1 };
-    vec![Record::Start(Box::new(start)), fault(1), Record::Declare(Declare { parameters: 7, trainable: 7 }), fault(33), Record::End(end)]
+    vec![
+        Record::Start(Box::new(start)),
+        fault(1),
+        Record::Declare(Declare { parameters: 7, trainable: 7, ..Declare::default() }),
+        fault(33),
+        Record::End(end),
+    ]
 }
 
 /// Writes the records into a file that may have so many bytes, as far as they go. How many went.

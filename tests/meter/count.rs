@@ -114,7 +114,7 @@ fn tokens_steps_and_parameters_of_the_program_are_kept() {
     let outcome = bench.run("declare", &[]);
     outcome.assert_exact();
     let ledger = outcome.ledger();
-    assert_eq!((ledger.tokens, ledger.steps, ledger.parameters), (30 * 4096, 30, Some((1_000_000, 250_000))));
+    assert_eq!((ledger.tokens, ledger.steps, ledger.parameters()), (30 * 4096, 30, Some((1_000_000, 250_000))));
 }
 
 /// A phase ends the open window, and stands in the evidence with its time; so does what the program declares as JSON.
@@ -144,6 +144,26 @@ fn phases_are_counted_apart_and_declarations_are_kept() {
     };
     assert_eq!(declared("model").map(|d| d["unknown"].clone()), Some(true.into()));
     assert_eq!(declared("work").map(|d| d["tokens"].clone()), Some(122_880.into()));
+}
+
+/// Models that follow each other within one window are both there, in their order, with the tokens and the rows that belong to each.
+#[test]
+fn models_that_a_process_trains_in_turn_are_told_apart() {
+    let outcome = Bench::new().run("two_models", &[]);
+    outcome.assert_exact();
+    let said: Vec<String> = outcome
+        .ended()
+        .lines
+        .iter()
+        .filter_map(|l| match &l.record {
+            Record::Model(d) => d.since_ns.and(d.declared["name"].as_str().map(str::to_owned)),
+            Record::Work(d) => d.since_ns.map(|_| d.declared["rows"].to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, ["first", "7", "second", "10"]);
+    let ledger = outcome.ledger();
+    assert_eq!((ledger.models, ledger.tokens), ([((1000, 1000), 70), ((50, 20), 30)].into(), 100));
 }
 
 /// One process owns a GPU's counters at a time: two take turns, and together with what each interpolates the sum is right.

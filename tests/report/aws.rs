@@ -68,7 +68,7 @@ fn meter(evidence: &[Evidence], options: &[&str], env: &[(&str, &str)]) -> Value
 }
 
 fn trained(simulated: bool) -> Evidence {
-    let declared = Some(Declare { parameters: 3_210_000_000, trainable: 2_290_000 });
+    let declared = Some(Declare { parameters: 3_210_000_000, trainable: 2_290_000, ..Declare::default() });
     let mut evidence = Evidence { declared, tokens: 1_000_000, ..Evidence::counted("node", 0, 1, 6) };
     evidence.start.simulated = simulated;
     evidence

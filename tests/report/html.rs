@@ -74,7 +74,7 @@ fn training(simulated: bool) -> tempfile::TempDir {
             window.counts.insert("sm__ops_path_tensor_op_hgmma_src_fp8".to_owned(), fp8);
         }
         evidence.tokens = 40_000_000;
-        evidence.declared = Some(Declare { parameters: 8_030_261_248, trainable: 8_030_261_248 });
+        evidence.declared = Some(Declare { parameters: 8_030_261_248, trainable: 8_030_261_248, ..Declare::default() });
         if rank == 3 {
             let what = "the counters were busy for 40 s: another program held them".to_owned();
             evidence.faults = vec![Fault { kind: "busy".to_owned(), device: Some(3), what, remedy: "dcgmi profile --pause".to_owned() }];

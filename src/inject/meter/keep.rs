@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Meter, copies::library};
 use crate::{
-    evidence::record::{Declared, Fault, Library, Record},
+    evidence::record::{Fault, Library, Record},
     inject::{api, device::Metered},
 };
 
@@ -69,16 +69,9 @@ impl Meter {
 
     /// What the program has said since the last window, and then these records.
     pub(super) fn with_what_was_said(&mut self, records: Vec<Record>) -> Vec<Record> {
-        let mut all = Vec::new();
-        let declared = api::declared();
-        if declared != self.declared {
-            self.declared = declared.clone();
-            all.push(Record::Declare(declared));
-        }
-        let (model, work) = api::texts();
+        let mut all: Vec<Record> = api::declared().into_iter().map(Record::Declare).collect();
+        all.extend(api::texts());
         self.phases.extend(api::phases());
-        all.extend(model.map(|declared| Record::Model(Declared { declared })));
-        all.extend(work.map(|declared| Record::Work(Declared { declared })));
         all.extend(self.phases.drain(..).map(Record::Phase));
         all.extend(records);
         all
