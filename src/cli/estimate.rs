@@ -1,6 +1,7 @@
 //! `flopsprof estimate`: what a job will execute, before it runs.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ use flopsprof::{
         workload::{self, Filling, Shape, Workload},
     },
     evidence::read,
-    ledger,
+    ledger::{self, arithmetic::add_up},
     report::estimate as form,
     rule::guidelines::CURRENT,
 };
@@ -60,9 +61,9 @@ pub(crate) struct Args {
     /// Tokens of the decoder's rows, for encoder-decoder models
     #[arg(long, value_name = "S", value_parser = count)]
     decoder_length: Option<u64>,
-    /// Epochs over --rows or --lengths
-    #[arg(long, value_name = "E", value_parser = count, default_value = "1", conflicts_with = "tokens")]
-    epochs: u64,
+    /// Epochs over --rows or --lengths; 0.5 is half of the data
+    #[arg(long, value_name = "E", value_parser = epochs, default_value = "1", conflicts_with = "tokens")]
+    epochs: f64,
     /// How rows are filled
     #[arg(long, value_enum, default_value_t = Fill::None)]
     padding: Fill,
@@ -262,7 +263,16 @@ impl Args {
         };
         for shape in &mut documents {
             shape.decoder_length = self.decoder_length.unwrap_or(0);
-            shape.rows = shape.rows.checked_mul(self.epochs).with_context(|| format!("--epochs {}: too many rows", self.epochs))?;
+        }
+        if self.tokens.is_none() {
+            let seen = |documents: &[Shape]| workload::epochs(documents, self.epochs).with_context(|| format!("--epochs {}", self.epochs));
+            documents = match (fixed, self.rows) {
+                // Of an image there is no part: as many are seen as rows of one token would be.
+                (Some(length), Some(rows)) => {
+                    vec![Shape::new(add_up(seen(&[Shape::new(rows, 1)])?.iter().map(|s| s.rows)), length)]
+                }
+                _ => seen(&documents)?,
+            };
         }
         let longest = if matches!(self.padding, Fill::None) { None } else { length };
         Ok(Workload::new(documents, filling, self.batch_size, longest)?)
@@ -270,23 +280,8 @@ impl Args {
 
     /// So many tokens of an encoder and a decoder together; the rest is one shorter row.
     fn of_both(&self, tokens: u64, length: u64, decoder: u64, filling: Filling) -> Result<Workload> {
-        let each = length.checked_add(decoder).context("--sequence-length and --decoder-length are too large together")?;
-        let (mut rows, mut rest) = (tokens / each, tokens % each);
-        if rest == 1 && rows > 0 {
-            // One token is no row: the last one is longer by it.
-            (rows, rest) = (rows - 1, each + 1);
-        }
-        let mut shapes = vec![Shape { rows, length, decoder_length: decoder }];
-        match rest {
-            0 => {}
-            1 => bail!("--tokens 1: a row has a token for the encoder and one for the decoder at least"),
-            rest => {
-                let share = u128::from(rest) * u128::from(length) / u128::from(each);
-                let length = u64::try_from(share).unwrap_or(rest).clamp(1, rest - 1);
-                shapes.push(Shape { rows: 1, length, decoder_length: rest - length });
-            }
-        }
-        Ok(Workload::new(shapes, filling, self.batch_size, None)?)
+        let shape = Shape { rows: 1, length, decoder_length: decoder };
+        Ok(Workload::new(workload::rows_of(tokens, shape).context("--tokens")?, filling, self.batch_size, None)?)
     }
 
     fn how(&self, how: How, model: Option<&Model>) -> Result<Method> {
@@ -294,6 +289,7 @@ impl Args {
             How::Full => Method::Full,
             How::Lora | How::Qlora => Method::Lora {
                 rank: self.lora_rank.unwrap_or(RANK),
+                ranks: BTreeMap::new(),
                 targets: match self.lora_targets.as_slice() {
                     [] => Targets::Names(usual_targets(model)),
                     [all] if all == "all-linear" => Targets::AllLinear,
@@ -353,6 +349,12 @@ impl Source {
     fn name(&self) -> String {
         if self.config.is_some() { self.path.display().to_string() } else { "the estimate".to_owned() }
     }
+}
+
+/// Any positive number: transformers' `num_train_epochs`.
+fn epochs(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|v| *v > 0.0 && v.is_finite());
+    value.ok_or_else(|| format!("`{text}` is not a positive number of epochs (3, 0.5)"))
 }
 
 /// A share: `0.4` or `40%`.

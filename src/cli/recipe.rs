@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use flopsprof::{
     report::{
         aws, file,
@@ -45,11 +45,16 @@ impl Recipe {
             Err(e) => (Origin::NotStated, vec![format!("the base model counts as not stated: {e:#}")]),
         };
         let asked = Asked { parameters: None, tokens: None, origin, parts: Vec::new(), besides: Vec::new(), notes, rules: CURRENT };
-        let report = make(&[evidence.to_owned()], &asked)?;
+        let path = std::env::var_os(OUT).filter(|v| !v.is_empty()).map_or_else(default_path, PathBuf::from);
+        let report = if evidence.exists() { Some(make(&[evidence.to_owned()], &asked)?) } else { None };
+        // A witness leaves evidence where no process was metered, too.
+        let Some(report) = report.filter(|r| !r.processes.is_empty()) else {
+            let there = if path.exists() { "; the one that is there is not of this run's measurement" } else { "" };
+            bail!("nothing was metered, because no process of the command used CUDA: {} is not written{there}", path.display());
+        };
         let mut job = aws::Job::read(Path::new(OPT_ML));
         job.recipe = self.path.display().to_string();
         job.recipe_details = Some(self.details);
-        let path = std::env::var_os(OUT).filter(|v| !v.is_empty()).map_or_else(default_path, PathBuf::from);
         let text = format!("{}\n", serde_json::to_string_pretty(&aws::flops_meter(&report, &job))?);
         file::replace(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
         Ok(path)

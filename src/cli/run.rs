@@ -129,12 +129,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if !args.quiet && metered {
         live.finish(&out);
     }
-    if let Some(recipe) = recipe.filter(|r| r.compute_flops && out.exists()) {
+    if let Some(recipe) = recipe.filter(|r| r.compute_flops) {
         // The command's exit status stands whatever becomes of the file.
         match recipe.finish(&out) {
             Ok(path) if !args.quiet => eprintln!("flopsprof: wrote {}", path.display()),
             Ok(_) => {}
-            Err(e) => eprintln!("flopsprof: flops_meter.json is not written: {e:#}"),
+            Err(e) => eprintln!("flopsprof: no flops_meter.json: {e:#}"),
         }
     }
     Ok(exit_code(status))

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     EstimateError,
+    config::contradiction,
     cost::{self, Costs, Flop, Kernel, Run},
     gpu::Gpu,
     method::Method,
@@ -39,8 +40,8 @@ pub struct Job {
 pub struct Counted {
     /// All, adapters included.
     pub total: u64,
-    /// Trained.
-    pub trainable: u64,
+    /// Trained; none where that depends on modules of an architecture that is not known.
+    pub trainable: Option<u64>,
     /// Those a token meets.
     pub active: u64,
     /// In tables that are only looked up.
@@ -96,8 +97,8 @@ pub struct Estimate {
     pub six_nd: String,
     /// `model_flop` over 6·N·D.
     pub model_to_six_nd: f64,
-    /// `(4 N + 2 N_trained) D`, FLOP: the AWS FLOPs Meter's formula, of true counts.
-    pub four_n_two_t: String,
+    /// `(4 N + 2 N_trained) D`, FLOP: the AWS FLOPs Meter's formula, of true counts; none where it is not known what is trained.
+    pub four_n_two_t: Option<String>,
     /// On a GPU, where one is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
@@ -180,7 +181,8 @@ impl Job {
                 model_type: "(unknown architecture: 6ND needs the number of parameters)".to_owned(),
             })?;
             check(total)?;
-            return Ok(Counted { total, trainable: total, active: total, looked_up: 0, adapters: 0 });
+            let trainable = matches!(self.method, Method::Full).then_some(total);
+            return Ok(Counted { total, trainable, active: total, looked_up: 0, adapters: 0 });
         };
         let base = model.parameters();
         check(base.total)?;
@@ -211,7 +213,7 @@ impl Job {
         check(base.total.saturating_add(adapters))?;
         Ok(Counted {
             total: base.total + adapters,
-            trainable: trainable + adapters,
+            trainable: Some(trainable + adapters),
             active: base.active + adapters,
             looked_up: base.looked_up,
             adapters,
@@ -225,6 +227,7 @@ impl Job {
     pub fn estimate(&self, speed: Option<&Speed>) -> Result<Estimate, EstimateError> {
         if let Some(model) = &self.model {
             self.method.check(model)?;
+            self.fits(model)?;
         }
         let parameters = self.count()?;
         let (tokens, executed_tokens) = (self.workload.real_tokens()?, self.workload.executed_tokens()?);
@@ -244,6 +247,12 @@ impl Job {
                 "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation"
                     .to_owned(),
             );
+            if parameters.trainable.is_none() {
+                notes.push(
+                    "what is trained is not known, since the modules are not: with adapters or frozen weights, less is executed backward"
+                        .to_owned(),
+                );
+            }
             let nd = u128::from(parameters.total) * u128::from(tokens);
             Flop { forward: 2 * nd, backward: 4 * nd, recomputed: 0 }
         };
@@ -266,12 +275,27 @@ impl Job {
             executed_flop_float: flop.executed() as f64,
             six_nd: six_nd.to_string(),
             model_to_six_nd: if six_nd == 0 { f64::NAN } else { flop.model() as f64 / six_nd as f64 },
-            four_n_two_t: (u128::from(tokens) * (4 * u128::from(parameters.total) + 2 * u128::from(parameters.trainable))).to_string(),
+            four_n_two_t: parameters
+                .trainable
+                .map(|trained| (u128::from(tokens) * (4 * u128::from(parameters.total) + 2 * u128::from(trained))).to_string()),
             hardware: speed.map(|s| hardware(s, flop.executed() as f64)),
             parameters,
             notes,
             flop,
         })
+    }
+
+    /// No row is longer than the table of positions that a model learned.
+    fn fits(&self, model: &Model) -> Result<(), EstimateError> {
+        let Some((field, most)) = model.positions.filter(|_| self.lengths_known) else { return Ok(()) };
+        match self.workload.executed.iter().map(|s| s.length).max() {
+            Some(longest) if longest > most => Err(contradiction(
+                ("sequence length", longest),
+                (field, most),
+                "positions are learned, and there are no more: rows must be cut (--sequence-length)",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {

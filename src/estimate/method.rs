@@ -1,6 +1,6 @@
 //! What is trained: all of it, adapters, or a part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex_lite::Regex;
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub enum Method {
     Lora {
         /// Their rank.
         rank: u64,
+        /// Those of another rank, by their modules' names (PEFT's `rank_pattern`).
+        ranks: BTreeMap<String, u64>,
         /// Where they are.
         targets: Targets,
         /// Modules that are trained besides, whole (`modules_to_save`).
@@ -65,12 +67,13 @@ impl Method {
     pub fn name(&self) -> String {
         match self {
             Self::Full => "full".to_owned(),
-            Self::Lora { rank, targets, quantised, .. } => {
+            Self::Lora { rank, ranks, targets, quantised, .. } => {
                 let targets = match targets {
                     Targets::AllLinear => "all-linear".to_owned(),
                     Targets::Names(names) => names.join(","),
                 };
-                format!("{} r={rank} {targets}", if *quantised { "qlora" } else { "lora" })
+                let varied = if ranks.is_empty() { "" } else { " (varied)" };
+                format!("{} r={rank}{varied} {targets}", if *quantised { "qlora" } else { "lora" })
             }
             Self::Unfrozen(patterns) => format!("frozen but {} pattern(s)", patterns.len()),
             Self::FrozenLayers(n) => format!("first {n} layers frozen"),
@@ -97,13 +100,13 @@ impl Method {
     /// The rank of the adapter at a product; none where there is none.
     #[must_use]
     pub fn adapter(&self, layer: &Layer, linear: &Linear) -> Option<u64> {
-        let Self::Lora { rank, targets, .. } = self else { return None };
+        let Self::Lora { rank, ranks, targets, .. } = self else { return None };
         let module = format!("{}{}", layer.name, linear.name);
         let targeted = match targets {
             Targets::AllLinear => linear.module && linear.component != super::model::Component::Head,
             Targets::Names(names) => linear.module && names.iter().any(|name| answers(&module, name)),
         };
-        targeted.then_some(*rank)
+        targeted.then(|| ranks.iter().find(|(name, _)| answers(&module, name)).map_or(*rank, |(_, own)| *own))
     }
 
     /// Checks that every name and pattern is answered by something in the model.

@@ -198,6 +198,8 @@ pub struct Model {
     pub text: bool,
     /// Tokens a row has by construction: an image's patches and its class token.
     pub fixed_length: Option<u64>,
+    /// The field that says how many positions were learned, and the number, where a row cannot be longer. Those that are rotated or relative have no such end.
+    pub positions: Option<(&'static str, u64)>,
     /// What the estimate leaves out or assumes, in words.
     pub notes: Vec<String>,
 }

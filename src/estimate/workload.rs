@@ -116,10 +116,7 @@ impl Workload {
     /// # Errors
     /// As [`Self::new`].
     pub fn of_tokens(tokens: u64, length: u64) -> Result<Self, EstimateError> {
-        let mut shapes = vec![Shape::new(tokens / length.max(1), length)];
-        let rest = tokens % length.max(1);
-        shapes.extend((rest > 0).then(|| Shape::new(1, rest)));
-        Self::new(shapes, Filling::None, 1, None)
+        Self::new(rows_of(tokens, Shape::new(1, length))?, Filling::None, 1, None)
     }
 
     /// Tokens without pads.
@@ -137,6 +134,70 @@ impl Workload {
     pub fn executed_tokens(&self) -> Result<u64, EstimateError> {
         tokens(&self.executed)
     }
+}
+
+/// So many tokens in rows of one shape; the rest is one shorter row.
+///
+/// # Errors
+/// When a row of an encoder and a decoder would have one token.
+pub fn rows_of(tokens: u64, of: Shape) -> Result<Vec<Shape>, EstimateError> {
+    let each = of.length.saturating_add(of.decoder_length).max(1);
+    let (mut rows, mut rest) = (tokens / each, tokens % each);
+    if rest == 1 && rows > 0 && of.decoder_length > 0 {
+        // One token is no row: the last one is longer by it.
+        (rows, rest) = (rows - 1, each + 1);
+    }
+    let mut shapes = vec![Shape { rows, ..of }];
+    if rest > 0 && of.decoder_length == 0 {
+        shapes.push(Shape { rows: 1, length: rest, decoder_length: 0 });
+    } else if rest == 1 {
+        return Err(EstimateError::Wrong {
+            field: "tokens".to_owned(),
+            value: "1".to_owned(),
+            expected: "a token for the encoder and one for the decoder at least".to_owned(),
+        });
+    } else if rest > 0 {
+        let share = u128::from(rest) * u128::from(of.length) / u128::from(each);
+        let length = u64::try_from(share).unwrap_or(rest).clamp(1, rest - 1);
+        shapes.push(Shape { rows: 1, length, decoder_length: rest - length });
+    }
+    shapes.retain(|s| s.rows > 0);
+    Ok(shapes)
+}
+
+/// Documents seen so many times. Of a part of an epoch their tokens are rounded, all together, and each length has its share of them.
+///
+/// # Errors
+/// When there are more rows than a 64-bit integer holds, or not one token.
+pub fn epochs(documents: &[Shape], epochs: f64) -> Result<Vec<Shape>, EstimateError> {
+    let too_many = || EstimateError::TooLarge { field: "epochs".to_owned(), why: "rows x length x epochs must stay below 2^63".to_owned() };
+    if !epochs.is_finite() || epochs >= 9_223_372_036_854_775_808.0 {
+        return Err(too_many());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^63, and negative ones are none")]
+    let (whole, part) = (epochs.trunc() as u64, epochs.fract());
+    let mut seen = Vec::new();
+    let (mut all, mut given) = (0u128, 0u128);
+    for (n, s) in documents.iter().enumerate() {
+        seen.push(Shape { rows: s.rows.checked_mul(whole).ok_or_else(too_many)?, ..*s });
+        let each = u128::from(s.length) + u128::from(s.decoder_length);
+        all += u128::from(s.rows) * each;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a sum that is not negative")]
+        let due = (all as f64 * part).round() as u128 - given;
+        // What is left of a row goes to the next length; of the last one it is a shorter row.
+        let now = if n + 1 == documents.len() { due } else { due - due % each.max(1) };
+        seen.extend(rows_of(u64::try_from(now).map_err(|_| too_many())?, *s)?);
+        given += now;
+    }
+    seen.retain(|s| s.rows > 0);
+    if seen.is_empty() {
+        return Err(EstimateError::Wrong {
+            field: "epochs".to_owned(),
+            value: epochs.to_string(),
+            expected: "one token to train on at least".to_owned(),
+        });
+    }
+    Ok(seen)
 }
 
 /// Reads a distribution of lengths: JSON (`[512, 300, ...]` or `{"512": 7, ...}`), or lines of a length and how often it occurs (`512 7`, `512,7`).
@@ -286,6 +347,20 @@ mod tests {
         ] {
             let error = lengths(text).unwrap_err().to_string();
             assert!(error.contains(at), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_of_an_epoch_has_its_share_of_the_tokens(shapes in documents(), seen in 0.001f64..4.0, decoder_length in 0u64..50) {
+            let shapes: Vec<_> = shapes.into_iter().map(|s| Shape { length: s.length + 1, decoder_length, ..s }).collect();
+            let all = tokens(&shapes).unwrap();
+            // Too few for a row of an encoder and a decoder is an error.
+            prop_assume!(all as f64 * seen.fract() > 10.0);
+            let part = epochs(&shapes, seen).unwrap();
+            prop_assert_eq!(tokens(&part).unwrap(), all * seen.trunc() as u64 + (all as f64 * seen.fract()).round() as u64);
+            let longest = |s: &[Shape]| s.iter().map(|s| s.length).max();
+            prop_assert!(longest(&part) <= longest(&shapes).map(|l| l + 1), "no row is longer, but for one token that is none by itself");
         }
     }
 

@@ -8,7 +8,7 @@
 //!  "method": {"kind": "lora", "rank": 8, "targets": ["q_proj", "v_proj"], "also": [], "quantised": false},
 //!  "gradient_checkpointing": true, "attention": "sdpa"}
 //! ```
-//! `kind` is `full`, `lora` or `frozen`; the last has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
+//! `kind` is `full`, `lora` or `frozen`. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
 //!
 //! `flopsprof_declare_work`, as often as one likes, each time for the whole run of this process:
 //! ```json
@@ -82,6 +82,9 @@ pub struct Kind {
     /// Rank of adapters.
     #[serde(default)]
     pub rank: u64,
+    /// Of those that have another one: their modules' names, and their ranks.
+    #[serde(default)]
+    pub ranks: BTreeMap<String, u64>,
     /// Modules with adapters.
     #[serde(default)]
     pub targets: Value,
@@ -424,6 +427,7 @@ impl Kind {
             "full" => Method::Full,
             "lora" => Method::Lora {
                 rank: self.rank,
+                ranks: self.ranks.clone(),
                 targets: match &self.targets {
                     Value::String(all) if all == "all-linear" => Targets::AllLinear,
                     Value::String(one) => Targets::Names(vec![one.clone()]),

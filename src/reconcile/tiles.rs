@@ -31,8 +31,8 @@ pub(super) fn padded(model: &Model, method: &Method) -> (Model, Method) {
         }
     }
     let mut method = method.clone();
-    if let Method::Lora { rank, .. } = &mut method {
-        *rank = rank.next_multiple_of(SIDE);
+    if let Method::Lora { rank, ranks, .. } = &mut method {
+        ranks.values_mut().chain([rank]).for_each(|r| *r = r.next_multiple_of(SIDE));
     }
     (model, method)
 }

@@ -93,7 +93,7 @@ pub fn text(estimates: &[Assessed]) -> String {
         let _ = writeln!(out, "{name:<24}{cells}");
     };
     row("\nmethod", &|e| e.method.chars().take(22).collect());
-    row("trainable parameters", &|e| grouped(e.parameters.trainable));
+    row("trainable parameters", &|e| e.parameters.trainable.map_or_else(|| "not known".to_owned(), grouped));
     let mut components: Vec<_> = estimates.iter().flat_map(|e| e.components.iter().map(|r| r.component)).collect();
     components.sort_unstable();
     components.dedup();
@@ -116,7 +116,7 @@ pub fn text(estimates: &[Assessed]) -> String {
     row("forward + backward", &|e| scientific(e.flop.model() as f64));
     row("6ND", &|e| scientific(e.six_nd.parse().unwrap_or(f64::NAN)));
     row("  (f. + b.) / 6ND", &|e| format!("{:.4}", e.model_to_six_nd));
-    row("(4N + 2Nt) D", &|e| scientific(e.four_n_two_t.parse().unwrap_or(f64::NAN)));
+    row("(4N + 2Nt) D", &|e| e.four_n_two_t.as_ref().and_then(|f| f.parse().ok()).map_or_else(|| "not known".to_owned(), scientific));
     row("expected verdict", &|e| verdict::word(e.assessment.verdict).to_owned());
     if let Some(h) = &first.hardware {
         row("GPU hours", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.gpu_hours)));
@@ -166,7 +166,7 @@ pub fn measured(run: &RunTotal, name: &str) -> Result<Speed, String> {
 }
 
 fn scientific(x: f64) -> String {
-    format!("{x:.6e}")
+    if x == 0.0 { "0".to_owned() } else { format!("{x:.6e}") }
 }
 
 fn grouped(n: u64) -> String {

@@ -52,8 +52,8 @@ pub fn text(out: &mut String, reconciliation: &Reconciliation, mark: &str) {
         let _ = writeln!(out, "\nfrom 6ND to what was measured{mark}");
         for line in r.lines.iter().filter(|l| l.flop != 0.0 || l.name == "unexplained") {
             let confidence = format!("{:?}", line.confidence).to_lowercase();
-            let _ =
-                writeln!(out, "  {:<24} {:>+14.6e} {:>+8.2} %  {confidence}: {}", line.title(), line.flop, 100.0 * line.share, line.source);
+            let flop = if line.flop == 0.0 { "0".to_owned() } else { format!("{:+.6e}", line.flop) };
+            let _ = writeln!(out, "  {:<24} {flop:>14} {:>+8.2} %  {confidence}: {}", line.title(), 100.0 * line.share, line.source);
         }
         let _ = writeln!(out, "  {:<24} {:>+14.6e} {:>+8.2} %", "measured", r.measured, 100.0);
         for remark in &r.remarks {

@@ -273,7 +273,7 @@ fn quantity(o: &Operations) -> String {
         Some(e) => format!(" +- {e:.2e}"),
         None => " +- unknown".to_owned(),
     };
-    format!("{:.6e}{error} FLOP", o.flop_float)
+    if o.flop_float == 0.0 { format!("0{error} FLOP") } else { format!("{:.6e}{error} FLOP", o.flop_float) }
 }
 
 fn error(o: &Operations) -> String {

@@ -67,6 +67,28 @@ fn a_recipe_that_asks_for_it_gets_flops_meter_json() {
     assert_eq!(meter["recipe_config_details"]["compute_flops"], true);
 }
 
+/// Where nothing was metered there is no such file, and the one that was there before is not passed off as one.
+#[test]
+fn a_recipe_that_asks_for_it_and_gets_nothing_is_told_which_file_is_not_written() {
+    let bench = Bench::new();
+    let recipe = bench.dir.path().join("recipe.yaml");
+    std::fs::write(&recipe, "compute_flops: true\n").expect("a recipe");
+    let file = bench.dir.path().join("flops_meter.json");
+    for (options, before) in [(&["--recipe"][..], false), (&["--quiet", "--recipe"], true)] {
+        if before {
+            std::fs::write(&file, "{}").expect("a file");
+        }
+        let mut command = wrapped(&bench, &[options, &[recipe.to_str().expect("UTF-8")]].concat(), "no_cuda", &[]);
+        let (code, _, stderr) = said(&command.env("FLOPS_METER_OUT", &file).output().expect("the command"));
+        assert_eq!(code, said(&bench.command(false, "no_cuda", &[]).output().expect("the program")).0);
+        let line = stderr.lines().find(|l| l.contains("flops_meter.json")).unwrap_or_else(|| panic!("no word of it: {stderr}"));
+        assert!(line.contains(file.to_str().expect("UTF-8")) && line.contains("is not written"), "{line}");
+        assert!(line.contains("no process of the command used CUDA"), "{line}");
+        assert_eq!((line.contains("the one that is there"), file.exists()), (before, before), "{line}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "{}");
+}
+
 /// On a terminal one line shows the run, again and again, and how old the count is where a window is long.
 #[test]
 fn the_live_line_says_what_is_counted_and_until_when() {

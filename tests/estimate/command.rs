@@ -70,7 +70,92 @@ fn an_unknown_architecture_gets_6nd_and_says_so() {
         let estimate = &said["estimates"][0];
         assert_eq!((estimate["by"].as_str(), estimate["executed_flop"].as_str()), (Some("6ND"), Some("60000")));
         assert!(estimate["notes"][0].as_str().expect("a note").contains("6ND"), "{estimate}");
+        assert_eq!((&estimate["parameters"]["trainable"], &estimate["four_n_two_t"]), (&1000.into(), &"60000".into()));
     }
+    // What is trained depends on modules that nobody knows.
+    for method in [&["lora"][..], &["qlora"], &["frozen", "--freeze-layers", "2"]] {
+        let args = [&["--params", "1000", "--tokens", "10", "--method"], method].concat();
+        let estimate = &json(&args)["estimates"][0];
+        assert!(estimate["parameters"]["trainable"].is_null() && estimate["four_n_two_t"].is_null(), "{estimate}");
+        assert!(estimate["notes"].to_string().contains("what is trained is not known"), "{estimate}");
+        let text = String::from_utf8(flopsprof(&args).stdout).expect("UTF-8");
+        let row = text.lines().find(|l| l.starts_with("trainable parameters")).expect("the row");
+        assert!(row.ends_with("not known"), "{text}");
+        // Nothing is recomputed, and is not written as a measurement of it.
+        let row = text.lines().find(|l| l.starts_with("recomputed")).expect("the row");
+        assert!(row.ends_with(" 0"), "{text}");
+    }
+}
+
+/// As transformers' `num_train_epochs`.
+#[test]
+fn a_part_of_an_epoch_is_a_part_of_the_tokens() {
+    let (_dir, path) = folder(&[("config.json", LLAMA_3B), ("lengths", "1000 3\n100 1\n")]);
+    let (config, lengths) = (path.join("config.json"), path.join("lengths"));
+    let (config, lengths) = (config.to_str().expect("UTF-8"), lengths.to_str().expect("UTF-8"));
+    let rows = ["--rows", "11", "-s", "100"];
+    for (of, epochs, tokens) in [
+        (&rows[..], "0.5", 550u64),
+        (&rows, "1", 1100),
+        (&rows, "1.0", 1100),
+        (&rows, "2.25", 2475),
+        (&rows, "0.0005", 1),
+        (&["--lengths", lengths], "0.5", 1550),
+        (&["--lengths", lengths], "3", 9300),
+    ] {
+        let said = json(&[&[config], of, &["--epochs", epochs]].concat());
+        assert_eq!(said["estimates"][0]["tokens"], tokens, "{of:?} {epochs}");
+    }
+    // Five and a half rows of an encoder and a decoder, six images.
+    let (_dir, t5) = golden("t5");
+    assert_eq!(json(&[&t5, "--rows", "11", "-s", "30", "--decoder-length", "10", "--epochs", "0.5"])["estimates"][0]["tokens"], 220);
+    let (_dir, vit) = golden("vit");
+    assert_eq!(json(&[&vit, "--rows", "11", "--epochs", "0.5"])["estimates"][0]["tokens"], 6 * 65);
+    for (epochs, code, words) in [
+        ("0", 2, "positive number of epochs"),
+        ("-0.5", 2, "positive number of epochs"),
+        ("NaN", 2, "positive number of epochs"),
+        ("inf", 2, "positive number of epochs"),
+        ("half", 2, "positive number of epochs"),
+        ("1e300", 1, "2^63"),
+        ("9e15", 1, "2^63"),
+        ("1e-9", 1, "one token"),
+    ] {
+        let output = flopsprof(&[&[config], &rows[..], &["--epochs", epochs]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{epochs}: {said}");
+        assert!(said.contains(words) && said.contains("epochs") && output.stdout.is_empty(), "{epochs}: {said}");
+    }
+}
+
+/// A table of positions that were learned has an end; rotated and relative ones have none.
+#[test]
+fn rows_longer_than_the_learned_positions_are_refused() {
+    let (lengths, path) = folder(&[("lengths", "100 3\n513 1\n")]);
+    let file = path.join("lengths");
+    let file = file.to_str().expect("UTF-8");
+    for name in ["bert", "bert-classifier"] {
+        let (_dir, bert) = golden(name);
+        for args in [&["--rows", "10", "-s", "513"][..], &["--tokens", "1M", "-s", "2048"], &["--lengths", file]] {
+            let output = flopsprof(&[&[bert.as_str()], args].concat());
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+            assert!(said.contains("max_position_embeddings") && said.contains("512") && output.stdout.is_empty(), "{args:?}: {said}");
+        }
+        for args in [&["--rows", "10", "-s", "512"][..], &["--lengths", file, "-s", "512"], &["--tokens", "1M"]] {
+            assert!(json(&[&[bert.as_str()], args].concat())["estimates"][0]["tokens"].as_u64() > Some(300), "{args:?}");
+        }
+    }
+    drop(lengths);
+    let (_dir, vit) = golden("vit");
+    let output = flopsprof(&[&vit, "--rows", "10", "-s", "66"]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("has 65 tokens"));
+    for name in ["llama", "qwen3", "gemma3", "deepseek-v3"] {
+        let (_dir, rotary) = golden(name);
+        json(&[&rotary, "--rows", "1", "-s", "1M"]);
+    }
+    let (_dir, relative) = golden("t5");
+    json(&[&relative, "--rows", "1", "-s", "1M", "--decoder-length", "10"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod command;
 mod commission;
 mod golden;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use flopsprof::estimate::{
     config::Config,
@@ -38,7 +38,13 @@ fn estimate(job: &Job) -> Estimate {
 }
 
 fn lora(rank: u64, targets: &[&str]) -> Method {
-    Method::Lora { rank, targets: Targets::Names(targets.iter().map(|t| (*t).to_owned()).collect()), also: Vec::new(), quantised: false }
+    Method::Lora {
+        rank,
+        ranks: BTreeMap::new(),
+        targets: Targets::Names(targets.iter().map(|t| (*t).to_owned()).collect()),
+        also: Vec::new(),
+        quantised: false,
+    }
 }
 
 /// A folder with files of these contents.

@@ -1,7 +1,7 @@
 //! Everything that reads what somebody else wrote, as functions of bytes. None may panic, hang or take memory without bound, and what each must hold is
 //! checked in it.
 
-use std::{path::Path, sync::OnceLock};
+use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 
 use ed25519_dalek::SigningKey;
 use flopsprof::{
@@ -173,7 +173,7 @@ fn config(bytes: &[u8]) {
         Workload::new(vec![Shape { rows: 3, length: 100, decoder_length: 50 }], Filling::Longest, 8, None),
         Workload::of_tokens(u64::MAX, 1 << 31),
     ];
-    let lora = Method::Lora { rank: 8, targets: Targets::AllLinear, also: Vec::new(), quantised: false };
+    let lora = Method::Lora { rank: 8, ranks: BTreeMap::new(), targets: Targets::AllLinear, also: Vec::new(), quantised: false };
     let mut estimates = Vec::new();
     for workload in workloads.into_iter().flatten() {
         for method in [Method::Full, lora.clone(), Method::FrozenLayers(1)] {

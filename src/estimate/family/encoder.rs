@@ -60,6 +60,7 @@ fn model(c: Config<'_>, embeddings: Vec<(String, u64)>, layers: Vec<Layer>) -> M
         encoder_decoder: false,
         text: true,
         fixed_length: None,
+        positions: None,
         notes: Vec::new(),
     }
 }
@@ -111,12 +112,14 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
         }
         stack.push(pooled);
     }
+    let positions = ("max_position_embeddings", c.size_or("max_position_embeddings", 512)?);
     let tables = [
         ("bert.embeddings.word_embeddings", vocabulary),
-        ("bert.embeddings.position_embeddings", c.size_or("max_position_embeddings", 512)?),
+        ("bert.embeddings.position_embeddings", positions.1),
         ("bert.embeddings.token_type_embeddings", c.size_or("type_vocab_size", 2)?),
     ];
-    Ok(model(c, tables.iter().map(|(name, rows)| ((*name).to_owned(), rows * hidden)).collect(), stack))
+    let tables = tables.iter().map(|(name, rows)| ((*name).to_owned(), rows * hidden)).collect();
+    Ok(Model { positions: Some(positions), ..model(c, tables, stack) })
 }
 
 /// ViT with its classifier.

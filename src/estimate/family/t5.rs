@@ -82,6 +82,7 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         encoder_decoder: true,
         text: true,
         fixed_length: None,
+        positions: None,
         notes: Vec::new(),
     })
 }
