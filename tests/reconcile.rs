@@ -419,3 +419,28 @@ fn rows_of_a_model_that_cannot_be_read_are_nobodys() {
     let remarks = said["lines"]["remarks"].to_string();
     assert!(remarks.contains("format 9") && remarks.contains("are in no line"), "{remarks}");
 }
+
+/// PEFT's `rank_pattern`: each adapter executes what its own rank makes.
+#[test]
+fn adapters_of_several_ranks_count_each_with_its_own() {
+    let golden: Value = serde_json::from_slice(&fs::read("tests/estimate/golden/llama.json").expect("a golden")).expect("JSON");
+    let lora = |c: &&Value| c["method"] == "lora" && c["targets"] == json!(["q_proj", "v_proj"]);
+    let counted = golden["counted"].as_array().expect("counts").iter().find(lora).expect("adapters");
+    let (said, flop) = of_golden(&golden, counted);
+    let Record::Model(Declared { declared: mut model, .. }) = said[0].clone() else { panic!("no model") };
+    // The one rank is nobody's: each module has its own, which is what PyTorch counted.
+    let layers = golden["config"]["num_hidden_layers"].as_u64().expect("a number");
+    let names = (0..layers).flat_map(|i| ["q_proj", "v_proj"].map(|p| format!("model.layers.{i}.self_attn.{p}")));
+    let ranks: serde_json::Map<String, Value> = names.map(|name| (name, golden["rank"].clone())).collect();
+    let left = |model: Value| {
+        let dir = tempfile::tempdir().expect("a folder");
+        evidence(dir.path(), vec![Record::Model(declared(model)), said[1].clone()], &[flop]);
+        let said = reconciliation(dir.path());
+        let left = line(&said, "unexplained") + line(&said, "tile_padding") + line(&said, "tile_padding_attention");
+        (left / flop as f64).abs()
+    };
+    model["method"]["rank"] = 512.into();
+    assert!(left(model.clone()) > 0.01, "a rank that they do not have");
+    model["method"]["ranks"] = ranks.into();
+    assert!(left(model) < 1e-4);
+}

@@ -101,12 +101,26 @@ def _adapters(model):
         targets = {name.split("language_model.", 1)[-1] for name in named}
     elif isinstance(targets, str) and targets != "all-linear":
         targets = []
-    return {
+    rank = int(getattr(config, "r", 0) or 0)
+    method = {
         "kind": "lora" if kind in ("LORA", "") else kind.lower(),
-        "rank": int(getattr(config, "r", 0) or 0),
+        "rank": rank,
         "targets": targets if isinstance(targets, str) else sorted(targets),
         "also": sorted(getattr(config, "modules_to_save", None) or []),
     }
+    ranks = {name: r for name, r in _ranks(model, active).items() if r != rank}
+    return method | {"ranks": ranks} if ranks else method
+
+
+def _ranks(model, adapter):
+    """Ranks of a model's adapters by module, as PEFT keeps them: `rank_pattern` gives some their own, and what of it matched is what counts. `alpha_pattern` scales, and executes nothing."""
+    modules = getattr(model, "named_modules", None)
+    ranks = {}
+    for name, module in modules() if callable(modules) else ():
+        own = getattr(module, "r", None)
+        if isinstance(own, dict) and adapter in own:
+            ranks[_clean(name).split("language_model.", 1)[-1]] = int(own[adapter])
+    return ranks
 
 
 def _quantised(model):
