@@ -1,5 +1,9 @@
 //! The estimate against what PyTorch counted on the real classes, against the Commission's examples and the AWS meter's formula, and against bad input.
 
+#[path = "../synthetic/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod synthetic;
+
 mod aws;
 mod command;
 mod commission;
