@@ -67,6 +67,7 @@ class State:
 
     def declare(self, model, gradient_checkpointing=None):
         """Declares a model; call it once adapters are in place, and again if they change."""
+        self.tell()  # rows belong to the model that was declared when the library is told of them
         self.model = _model.read(model, gradient_checkpointing)
         sizes = self.model["parameters"]
         self.library.declare_parameters(sizes["total"], sizes["trainable"])
@@ -173,6 +174,11 @@ class State:
             self.settle(wait=force)
             self.library.declare_work(self._work())
 
+    def tell(self):
+        """Brings what the library has not been told yet, if there was anything: before another model, or nothing, stands here."""
+        if self.phases or self._coming:
+            self.sync()
+
     def tokens(self, phase="train"):
         """Tokens so far, without pads and with them."""
         self.settle()
@@ -240,5 +246,6 @@ def sync():
 
 
 def reset():
-    """Forgets everything, for a second training in one process."""
+    """Forgets everything, for a second training in one process. The library keeps what it was told, and is told the rest now."""
+    STATE.tell()
     STATE.__init__(STATE._library)

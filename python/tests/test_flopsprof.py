@@ -166,6 +166,16 @@ class Declarations(unittest.TestCase):
         json.dumps(said, allow_nan=False)
         self.assertEqual(said["config"]["id2label"], {"0": "a"})
 
+    def test_rows_are_told_before_another_model_is_declared(self):
+        state = State(Library())
+        state.declare(Model({"w": Parameter(10)}))
+        for _ in range(3):  # only the first is told at once
+            state.batch(rows=1, length=4, documents=[(4, 0)])
+        state.declare(Model({"w": Parameter(20)}))
+        said = [call for call in state.library.told if call[0] in ("declare_model", "declare_work")]
+        self.assertEqual([call[0] for call in said], ["declare_model", "declare_work", "declare_work", "declare_model"])
+        self.assertEqual(said[2][1]["phases"]["train"]["executed"], [[3, 4, 0]])
+
     def test_without_the_library_it_is_analytic_only(self):
         self.assertFalse(flopsprof.loaded())
         self.assertIsNone(flopsprof.library_version())
