@@ -7,8 +7,10 @@
 //! up to its total to the unit. What no sample saw (a path that was never on in a census, a process without one) is the residual, a row of its own.
 //!
 //! The error of a row is how much the samples disagree about it; with one sample it is not known.
+//!
+//! Groups of counters take turns, so a census may not have looked at a path. What a launch executes of a path, and how fast, is that of the launches in which it was looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hdrhistogram::Histogram;
 
@@ -34,18 +36,50 @@ pub struct KernelTotal {
     pub variance: Option<f64>,
     /// Launches that censuses saw.
     pub launches: u64,
-    /// FLOP that these executed, by path.
-    pub seen: BTreeMap<String, u128>,
-    /// The same launches by grid and block: how many, and their FLOP.
-    pub shapes: BTreeMap<Shape, (u64, u128)>,
+    /// What these executed, by path.
+    pub seen: BTreeMap<String, Seen>,
+    /// The same launches by grid and block: how many, and what they executed by path.
+    pub shapes: BTreeMap<Shape, (u64, BTreeMap<String, Seen>)>,
     /// How long launches took, ns; empty where that was not counted.
     pub durations: Histogram<u64>,
     /// The sum of these, ns.
     pub duration_ns: u128,
     /// Launches in which it was counted what the CUDA cores executed, and that: FLOP by format.
     pub cores: (u64, BTreeMap<&'static str, u128>),
-    /// FLOP of the launches whose duration is known, and the time that they would take at each path's peak, s; none where a peak is not known.
-    pub timed: (u128, Option<f64>),
+}
+
+/// What launches executed of one path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Launches in which the path was looked at.
+    pub launches: u64,
+    /// FLOP of these.
+    pub flop: u128,
+    /// Those of them whose duration is known: FLOP, and ns.
+    pub timed: (u128, u128),
+    /// The time that these would take at the path's peak, s; none where that is not known.
+    pub at_peak_s: Option<f64>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { launches: 0, flop: 0, timed: (0, 0), at_peak_s: Some(0.0) }
+    }
+}
+
+impl Seen {
+    /// FLOP of a launch: the mean.
+    #[must_use]
+    pub fn per_launch(&self) -> f64 {
+        self.flop as f64 / self.launches.max(1) as f64
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.launches.grow(other.launches);
+        self.flop.grow(other.flop);
+        self.timed = (self.timed.0.plus(other.timed.0), self.timed.1.plus(other.timed.1));
+        self.at_peak_s = self.at_peak_s.zip(other.at_peak_s).map(|(a, b)| a + b);
+    }
 }
 
 impl Default for KernelTotal {
@@ -59,7 +93,6 @@ impl Default for KernelTotal {
             durations: Histogram::new(3).expect("three digits are within what it can do"),
             duration_ns: 0,
             cores: (0, BTreeMap::new()),
-            timed: (0, Some(0.0)),
         }
     }
 }
@@ -71,21 +104,33 @@ impl KernelTotal {
         add_up(self.flop.values().copied())
     }
 
+    /// FLOP per second of the launches whose duration is known.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        // A sum of no floats is -0.
+        self.seen.values().map(|s| s.timed.0 as f64 * 1e9 / s.timed.1.max(1) as f64).sum::<f64>() + 0.0
+    }
+
+    /// The same as a share of the peaks of its paths; none where one of these is not known.
+    #[must_use]
+    pub fn peak_share(&self) -> Option<f64> {
+        self.seen.values().map(|s| s.at_peak_s.map(|p| p * 1e9 / s.timed.1.max(1) as f64)).sum::<Option<f64>>().map(|share| share + 0.0)
+    }
+
     fn add(&mut self, other: &Self) {
-        for (into, from) in [(&mut self.flop, &other.flop), (&mut self.seen, &other.seen)] {
-            add_flop(into, from);
-        }
+        add_flop(&mut self.flop, &other.flop);
+        other.seen.iter().for_each(|(path, seen)| self.seen.entry(path.clone()).or_default().add(seen));
         self.variance = self.variance.zip(other.variance).map(|(a, b)| a + b);
         self.launches.grow(other.launches);
-        for (shape, (launches, flop)) in &other.shapes {
+        for (shape, (launches, paths)) in &other.shapes {
             let at = self.shapes.entry(*shape).or_default();
-            *at = (at.0.plus(*launches), at.1.plus(*flop));
+            at.0.grow(*launches);
+            paths.iter().for_each(|(path, seen)| at.1.entry(path.clone()).or_default().add(seen));
         }
         let _ = self.durations.add(&other.durations);
         self.duration_ns.grow(other.duration_ns);
         self.cores.0.grow(other.cores.0);
         other.cores.1.iter().for_each(|(format, n)| self.cores.1.entry(format).or_default().grow(*n));
-        self.timed = (self.timed.0.plus(other.timed.0), self.timed.1.zip(other.timed.1).map(|(a, b)| a + b));
     }
 }
 
@@ -141,7 +186,7 @@ impl KernelTotals {
             if !census.kernels.is_empty() {
                 totals.censuses += 1;
                 totals.whole += u64::from(census.step.is_some());
-                totals.see(census, track);
+                totals.see(census, window, track);
                 censuses.push(Sample::of_census(census, window));
             }
         }
@@ -149,7 +194,7 @@ impl KernelTotals {
         for call in &track.rolls {
             totals.rolls += 1;
             totals.called = (totals.called.0.plus(call.launches), totals.called.1.plus(call.unknown));
-            rolls.push(Sample::of_roll(call, &track.censuses));
+            rolls.push(Sample::of_roll(call, track));
         }
         // One that heard many launches that no census knows says little of their kernels.
         let knowing = |call: &RollCall| call.unknown.saturating_mul(100) <= call.launches;
@@ -165,26 +210,29 @@ impl KernelTotals {
     }
 
     /// Takes down what a census saw.
-    fn see(&mut self, census: &Kernels, track: &Track) {
+    fn see(&mut self, census: &Kernels, window: &Window, track: &Track) {
         let hertz = f64::from(track.device.max_sm_clock_mhz) * 1e6;
+        let paths = looked_at(census, window);
         for kernel in &census.kernels {
             let row = self.rows.entry((kernel.kind, kernel.name.clone())).or_default();
-            let flop = add_up(kernel.counts.values().copied());
             row.launches.grow(kernel.launches);
-            add_flop(&mut row.seen, &kernel.counts);
-            let shape = row.shapes.entry((kernel.grid, kernel.block)).or_default();
-            *shape = (shape.0.plus(kernel.launches), shape.1.plus(flop));
-            if kernel.durations_ns.is_empty() {
-                continue;
-            }
             for ns in &kernel.durations_ns {
                 // It grows as it must.
                 let _ = row.durations.record(*ns);
-                row.duration_ns.grow(u128::from(*ns));
             }
-            let peak = |path: &String| track.device.peak_flop_per_cycle.get(path).map(|p| p * hertz).filter(|p| *p > 0.0);
-            let at_peak = kernel.counts.iter().map(|(path, n)| peak(path).map(|p| *n as f64 / p)).sum::<Option<f64>>();
-            row.timed = (row.timed.0.plus(flop), row.timed.1.zip(at_peak).map(|(a, b)| a + b));
+            let ns = add_up(kernel.durations_ns.iter().map(|ns| u128::from(*ns)));
+            row.duration_ns.grow(ns);
+            let shape = row.shapes.entry((kernel.grid, kernel.block)).or_default();
+            shape.0.grow(kernel.launches);
+            for path in &paths {
+                let flop = kernel.counts.get(*path).copied().unwrap_or(0);
+                let peak = track.device.peak_flop_per_cycle.get(*path).map(|p| p * hertz).filter(|p| *p > 0.0);
+                let timed = if ns > 0 { flop } else { 0 };
+                let at_peak_s = if timed > 0 { peak.map(|p| timed as f64 / p) } else { Some(0.0) };
+                let seen = Seen { launches: kernel.launches, flop, timed: (timed, ns), at_peak_s };
+                row.seen.entry((*path).clone()).or_default().add(&seen);
+                shape.1.entry((*path).clone()).or_default().add(&seen);
+            }
         }
     }
 
@@ -241,14 +289,24 @@ impl<'a> Sample<'a> {
         sample
     }
 
-    fn of_roll(call: &RollCall, censuses: &'a [Kernels]) -> Self {
+    fn of_roll(call: &RollCall, track: &'a Track) -> Self {
         let mut sample = Self { at_ns: middle(call.start_ns, call.end_ns), flop: BTreeMap::new() };
+        // Launches heard whose census looked at a path.
+        let (mut heard, mut looked): (u64, BTreeMap<&str, u64>) = (0, BTreeMap::new());
         for row in &call.rows {
-            let census = censuses.iter().find(|c| c.window == Some(row.window));
-            if let Some(kernel) = census.and_then(|c| c.kernels.get(row.row as usize)) {
+            let census = track.censuses.iter().find(|c| c.window == Some(row.window));
+            let window = track.windows.iter().find(|w| w.index == row.window);
+            if let Some((census, window, kernel)) = census.zip(window).and_then(|(c, w)| Some((c, w, c.kernels.get(row.row as usize)?))) {
                 sample.add(kernel, row.launches as f64 / kernel.launches.max(1) as f64);
+                heard.grow(row.launches);
+                looked_at(census, window).into_iter().for_each(|path| looked.entry(path).or_default().grow(row.launches));
             }
         }
+        // Where more than a few were counted while the path was off, they would be taken for launches without operations, and the others be given theirs.
+        sample.flop.retain(|path, _| {
+            let off = heard.saturating_sub(looked.get(path).copied().unwrap_or(0));
+            off.saturating_mul(100) <= heard
+        });
         sample
     }
 
@@ -262,6 +320,11 @@ impl<'a> Sample<'a> {
     fn flop(&self, path: &str) -> f64 {
         self.flop.get(path).map_or(0.0, |rows| rows.values().sum())
     }
+}
+
+/// The paths that were on in a census.
+fn looked_at<'a>(census: &'a Kernels, window: &'a Window) -> BTreeSet<&'a String> {
+    window.counts.keys().chain(census.kernels.iter().flat_map(|k| k.counts.keys())).collect()
 }
 
 fn middle(start_ns: u64, end_ns: u64) -> u64 {
@@ -413,6 +476,40 @@ mod tests {
         let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
         let one = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
         assert_eq!(one.rows.values().map(|r| r.variance).collect::<Vec<_>>()[0], None);
+    }
+
+    /// Of two groups that take turns each had a census: what a launch executes of a path, and how fast, is what it did when that was looked at.
+    #[test]
+    fn a_census_that_did_not_look_at_a_path_says_nothing_of_it() {
+        let mut track = Track { windows: (0..4).map(|i| window(i, 0)).collect(), ..Track::default() };
+        track.device.max_sm_clock_mhz = 1000;
+        track.device.peak_flop_per_cycle = ["a", "b"].map(|p| (p.to_owned(), 4.0)).into();
+        for (at, path) in [(1, "a"), (2, "b")] {
+            let kernel = |name: &str, flop| Kernel {
+                name: name.to_owned(),
+                grid: [7, 1, 1],
+                launches: 2,
+                counts: [(path.to_owned(), flop)].into(),
+                durations_ns: vec![100, 100],
+                ..Kernel::default()
+            };
+            track.windows[at].counts = [(path.to_owned(), 600)].into();
+            let kernels = vec![kernel("one", 400), kernel("other", 200)];
+            track.censuses.push(Kernels { window: Some(at as u64), kernels, ..Kernels::default() });
+        }
+        // The roll call knows one of them from each census.
+        let called = |window, row| Called { window, row, launches: 50, unsure: false };
+        track.rolls.push(RollCall { end_ns: 9, launches: 100, rows: vec![called(1, 0), called(2, 1)], ..RollCall::default() });
+        let total = || PathTotal { counted: 6000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 2), sparse: None };
+        let kernels = KernelTotals::of(&track, &["a", "b"].map(|p| (p.to_owned(), total())).into());
+        let one = &kernels.rows[&(Kind::Kernel, "one".to_owned())];
+        assert_eq!((one.launches, one.seen["a"].per_launch(), one.seen["b"].per_launch()), (4, 200.0, 200.0));
+        let (launches, paths) = &one.shapes[&([7, 1, 1], [0; 3])];
+        assert_eq!((*launches, paths["a"].per_launch()), (4, 200.0));
+        // 200 FLOP of either path in 100 ns, of 4 FLOP a ns.
+        assert_eq!((one.rate(), one.peak_share()), (4e9, Some(1.0)));
+        assert_eq!(one.flop, ["a", "b"].map(|p| (p.to_owned(), 4000)).into(), "two thirds, as in each census");
+        assert_eq!(kernels.total(), 12_000);
     }
 
     /// A census of two launches, and a roll call that heard one of them nine times as often: the total is apportioned by what was heard.

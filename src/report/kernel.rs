@@ -11,7 +11,7 @@ use crate::{
         self, RunTotal,
         arithmetic::{Amount, add_up},
         category::{Category, demangle},
-        kernel::{KernelTotal, Key},
+        kernel::{KernelTotal, Key, Seen},
     },
 };
 
@@ -78,7 +78,7 @@ pub struct KernelRow {
     pub paths: BTreeMap<String, String>,
     /// Launches that censuses saw.
     pub launches_seen: u64,
-    /// FLOP of one of these launches, by path: the mean.
+    /// FLOP of one of these launches, by path: the mean of those in which the path was looked at.
     pub flop_per_launch: BTreeMap<String, f64>,
     /// FLOP of one launch on the CUDA cores, by format: the mean of those in which it was counted; empty where it was not.
     pub core_flop_per_launch: BTreeMap<String, f64>,
@@ -241,21 +241,19 @@ fn decimal(flop: &BTreeMap<String, u128>) -> BTreeMap<String, String> {
 }
 
 fn row(key: &Key, total: &KernelTotal, share: f64) -> KernelRow {
-    let launches = total.launches.max(1) as f64;
     let mut shapes: Vec<ShapeRow> = total
         .shapes
         .iter()
-        .map(|((grid, block), (n, flop))| ShapeRow {
+        .map(|((grid, block), (launches, paths))| ShapeRow {
             grid: *grid,
             block: *block,
-            launches: *n,
-            flop_per_launch: *flop as f64 / (*n).max(1) as f64,
+            launches: *launches,
+            flop_per_launch: paths.values().map(Seen::per_launch).sum::<f64>() + 0.0,
         })
         .collect();
     shapes.sort_by_key(|s| (std::cmp::Reverse(s.launches), s.grid, s.block));
     let durations = &total.durations;
-    let seconds = total.duration_ns as f64 / 1e9;
-    let timed = seconds > 0.0;
+    let timed = total.duration_ns > 0;
     KernelRow {
         name: name(key.0, &key.1),
         symbol: if key.0 == Kind::Kernel { key.1.clone() } else { String::new() },
@@ -267,7 +265,7 @@ fn row(key: &Key, total: &KernelTotal, share: f64) -> KernelRow {
         share,
         paths: decimal(&total.flop),
         launches_seen: total.launches,
-        flop_per_launch: total.seen.iter().map(|(path, n)| (path.clone(), *n as f64 / launches)).collect(),
+        flop_per_launch: total.seen.iter().filter(|(_, s)| s.flop > 0).map(|(path, s)| (path.clone(), s.per_launch())).collect(),
         core_flop_per_launch: total.cores.1.iter().map(|(f, n)| ((*f).to_owned(), *n as f64 / total.cores.0.max(1) as f64)).collect(),
         shapes,
         duration: timed.then(|| DurationRow {
@@ -277,8 +275,8 @@ fn row(key: &Key, total: &KernelTotal, share: f64) -> KernelRow {
             p99_ns: durations.value_at_quantile(0.99),
             max_ns: durations.max(),
         }),
-        flop_per_s: timed.then(|| total.timed.0 as f64 / seconds),
-        peak_share: total.timed.1.filter(|_| timed).map(|at_peak| at_peak / seconds),
+        flop_per_s: timed.then(|| total.rate()),
+        peak_share: total.peak_share().filter(|_| timed),
     }
 }
 
@@ -382,7 +380,7 @@ fn short(name: &str) -> String {
 /// What writing says.
 pub fn csv(report: &KernelReport, to: impl io::Write) -> io::Result<()> {
     let mut paths: Vec<&str> =
-        report.kernels.iter().flat_map(|k| k.paths.keys()).chain(report.residual.paths.keys()).map(String::as_str).collect();
+        report.kernels.iter().map(|k| &k.paths).chain([&report.rest.paths, &report.residual.paths]).flat_map(BTreeMap::keys).map(String::as_str).collect();
     paths.sort_unstable();
     paths.dedup();
     let mut out = csv::Writer::from_writer(to);
