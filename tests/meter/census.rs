@@ -136,6 +136,25 @@ fn a_graph_is_one_row() {
     assert_eq!(graphs[0].counts, [(BF16.to_owned(), 20 * (132 + 132 + 64) * BLOCK), (FP8.to_owned(), 20 * 132 * BLOCK)].into());
 }
 
+/// A census begins at any of a program's graphs, and each keeps its row: else one graph would have the other's operations.
+#[test]
+fn graphs_keep_their_rows_from_one_census_to_the_next() {
+    let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.2:23:0.05").run("steps", &["2500", "1000", "graphs"]);
+    assert_always_exact(&outcome);
+    let first = |c: &Kernels| c.kernels.iter().find(|k| k.kind == Kind::Graph).map(|k| k.name.clone());
+    let begun: BTreeMap<_, ()> = kernels(&outcome).iter().map(|c| (first(c), ())).collect();
+    assert_eq!(begun.len(), 2, "censuses that begin with either: {begun:?}");
+    let ledger = outcome.ledger().kernels;
+    let graphs: Vec<_> = ledger.rows.iter().filter(|((kind, _), _)| *kind == Kind::Graph).collect();
+    assert_eq!(graphs.len(), 2);
+    let mut of_bf16: Vec<f64> = graphs.iter().map(|(_, row)| row.seen.get(BF16).map_or(0.0, |s| s.per_launch())).collect();
+    of_bf16.sort_by(f64::total_cmp);
+    assert_eq!(of_bf16, [0.0, ((132 + 132 + 64) * BLOCK) as f64], "{graphs:#?}");
+    for (_, row) in graphs {
+        assert_eq!(row.seen[FP8].per_launch(), (132 * BLOCK) as f64);
+    }
+}
+
 /// A launch into a stream that captures runs nothing, and makes no range.
 #[test]
 fn captured_launches_are_not_launches() {

@@ -1,5 +1,6 @@
-/* Trains, in form: the same launches step after step. steps STEPS PAUSE_US [plain|graph|threads|capture|lengths]
- * A step is seven launches: bf16 on 132 blocks twice, on 64 once, fp8, two that count nothing, fp64. `graph` replays the first four as one graph;
+/* Trains, in form: the same launches step after step. steps STEPS PAUSE_US [plain|graph|graphs|threads|capture|lengths]
+ * A step is seven launches: bf16 on 132 blocks twice, on 64 once, fp8, two that count nothing, fp64. `graph` replays the first four as one graph, and `graphs` the fp8 one as
+ * another beside it, which comes first in every other step;
  * `threads` gives each of four threads a kernel or grid of its own; `capture` captures a graph in every step and never launches it; `lengths` trains at other lengths as
  * it goes on: a step's grids follow its length, but for one kernel of one grid that works as long as the length says. */
 #include "zoo.h"
@@ -38,8 +39,12 @@ static void step_of(unsigned length, void *stream) {
     launch(FP64, 8, stream);
 }
 
-/* Captures the step's work: it is executed when the graph is launched. */
-static void *capture(void *stream) {
+static void second(void *stream) {
+    launch(FP8, 132, stream);
+}
+
+/* Captures some work: it is executed when the graph is launched. */
+static void *capture(void (*work)(void *), void *stream) {
     unsigned long long before[KERNELS];
     void *graph, *exec;
     memcpy(before, zoo_flop, sizeof before);
@@ -90,14 +95,20 @@ int main(int argc, char **argv) {
             if (pause_us > 0) usleep((useconds_t)pause_us);
         }
     } else {
-        void *stream, *other, *exec = NULL;
+        void *stream, *other, *exec = NULL, *exec2 = NULL;
         ZOO_CHECK(cuStreamCreate(&stream, 0));
         ZOO_CHECK(cuStreamCreate(&other, 0));
-        if (strcmp(how, "graph") == 0) exec = capture(other);
+        if (strncmp(how, "graph", 5) == 0) exec = capture(work, other);
+        if (strcmp(how, "graphs") == 0) exec2 = capture(second, other);
         for (int i = 0; i < steps; i++) {
-            if (strcmp(how, "capture") == 0) capture(other);
+            if (strcmp(how, "capture") == 0) capture(work, other);
             if (exec != NULL) {
-                replay(exec, stream);
+                if (i % 2 == 0) replay(exec, stream);
+                if (exec2 != NULL) {
+                    ZOO_CHECK(cuGraphLaunch(exec2, stream));
+                    zoo_flop[FP8] += 132 * (THREADS / 32) * FLOP_PER_WARP_ITERATION * ITERATIONS;
+                }
+                if (i % 2 == 1) replay(exec, stream);
             } else {
                 work(stream);
             }

@@ -72,6 +72,8 @@ pub(super) struct Censuses {
     pub(super) no_cores: bool,
     /// Censuses since the CUDA cores were counted.
     since_cores: u32,
+    /// Graphs that censuses saw, in the order of their numbers.
+    pub(super) graphs: Vec<usize>,
     /// The last reason that was told.
     told: String,
 }
@@ -86,7 +88,17 @@ impl Censuses {
             Some(asked) => Some(later(now, asked.after)),
             None => (config.overhead > 0.0).then(|| later(now, WARM_UP)),
         };
-        Self { asked: config.census, next_ns, never, step: None, failures: 0, no_cores: false, since_cores: 0, told: String::new() }
+        Self {
+            asked: config.census,
+            next_ns,
+            never,
+            step: None,
+            failures: 0,
+            no_cores: false,
+            since_cores: 0,
+            graphs: Vec::new(),
+            told: String::new(),
+        }
     }
 
     /// Whether roll calls follow.
@@ -446,7 +458,7 @@ impl Metered {
         opened: Boundary,
     ) -> (Vec<(u64, u32)>, u64, Option<u64>) {
         let dropped: usize = chunks.iter().map(|(c, _)| c.ranges.dropped).sum();
-        let told = Told::of(chunks);
+        let told = Told::of(chunks, &mut self.censuses.graphs);
         let nvml = self.read_nvml();
         let mut window = self.window(start_ns, end_ns, Tier::Counted, String::new(), opened, nvml);
         let mut kernels = Kernels {

@@ -79,7 +79,7 @@ impl Metered {
         let dropped: usize = chunks.iter().map(|c| c.ranges.dropped).sum();
         let keys: Vec<u64> = chunks.iter().flat_map(|c| &c.launches).map(|l| l.place.key()).collect();
         let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
-        let told = counted.collect::<Result<Vec<_>, Error>>().map(Told::of);
+        let told = counted.collect::<Result<Vec<_>, Error>>().map(|chunks| Told::of(chunks, &mut self.censuses.graphs));
         // Launches waited for its Start, and nothing ran.
         let opened = Boundary { gated: true, took_ns: took_before_ns, ..Boundary::default() };
         let tensor = if lost { Err(keys.len()) } else { self.known_operations(&keys, census.0, census.1) };

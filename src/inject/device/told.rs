@@ -29,7 +29,8 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn of(chunks: Vec<(Chunk, Vec<Counts>)>) -> Self {
+    /// `graphs`: those that the process launched in earlier censuses, in the order in which they were first seen. A graph keeps its number from one census to the next.
+    pub(super) fn of(chunks: Vec<(Chunk, Vec<Counts>)>, graphs: &mut Vec<usize>) -> Self {
         let mut told = Self { cycles: Some(0), ..Self::default() };
         let all = || chunks.iter().flat_map(|(_, counts)| counts);
         // A path that one range did not count is not counted at all.
@@ -44,7 +45,7 @@ impl Told {
                 *told.sparse.entry(path.clone()).or_insert(0) += flop;
             }
         }
-        let mut names = Names::default();
+        let mut names = Names { graphs, kernels: Vec::new(), executed: Vec::new(), streams: Vec::new() };
         for (chunk, counts) in chunks {
             told.launches += chunk.launches.len() as u64;
             match meet(&chunk.launches, counts) {
@@ -99,13 +100,12 @@ fn meet(launches: &[Launch], mut ranges: Vec<Counts>) -> Result<Vec<Met<'_>>, (S
 }
 
 /// Launches that are alike, together.
-#[derive(Default)]
-struct Names {
+struct Names<'a> {
     kernels: Vec<Kernel>,
     /// What one launch of each executed.
     executed: Vec<BTreeMap<String, u128>>,
     streams: Vec<usize>,
-    graphs: Vec<usize>,
+    graphs: &'a mut Vec<usize>,
 }
 
 fn number(of: usize, list: &mut Vec<usize>) -> usize {
@@ -115,7 +115,7 @@ fn number(of: usize, list: &mut Vec<usize>) -> usize {
     })
 }
 
-impl Names {
+impl Names<'_> {
     /// Adds a launch; the number of its row.
     fn add(&mut self, launch: Option<&Launch>, counts: Counts, invalid: &[String]) -> u32 {
         let mut row = Kernel { kind: Kind::Unnamed, ..Kernel::default() };
@@ -124,7 +124,7 @@ impl Names {
             row.stream = u32::try_from(number(launch.place.stream, &mut self.streams)).unwrap_or(u32::MAX);
             match &launch.what {
                 What::Kernel(name) => (row.kind, row.name) = (Kind::Kernel, name.clone()),
-                What::Graph => (row.kind, row.name) = (Kind::Graph, number(launch.place.handle, &mut self.graphs).to_string()),
+                What::Graph => (row.kind, row.name) = (Kind::Graph, number(launch.place.handle, self.graphs).to_string()),
                 What::Nameless => {}
             }
         }
