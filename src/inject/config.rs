@@ -26,7 +26,7 @@ pub const DRAIN: &str = "FLOPSPROF_DRAIN";
 /// The share of the wall time that the meter may take, per cent; 0: no censuses.
 pub const OVERHEAD: &str = "FLOPSPROF_OVERHEAD";
 /// For tests and debugging: take censuses at definite moments, whatever they cost and however many processes the job has:
-/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>|:roll|:cores]`, `roll`
+/// `<seconds after the first context>:<launches>[:<seconds between one's end and the next>][:roll|:cores]`, `roll`
 /// for one with roll calls after it, `cores` for one that counts the CUDA cores too.
 pub const CENSUS: &str = "FLOPSPROF_CENSUS";
 /// The name of the run's folder where `OUT` is not set; the first process of a job chooses it, its children inherit it.
@@ -132,9 +132,13 @@ impl Asked {
         let mut parts = text.trim().split(':');
         let after = seconds(parts.next()?)?;
         let launches = parts.next()?.parse().ok().filter(|n| *n > 0)?;
-        let more = parts.next();
+        let mut more = parts.next();
+        let every = more.and_then(seconds);
+        if every.is_some() {
+            more = parts.next();
+        }
         let (rolls, cores) = (more == Some("roll"), more == Some("cores"));
-        let every = more.filter(|_| !rolls && !cores).map(|p| seconds(p).ok_or(())).transpose().ok()?;
+        (more.is_none() || rolls || cores).then_some(())?;
         parts.next().is_none().then_some(Self { after, launches, every, rolls, cores })
     }
 }
@@ -240,7 +244,8 @@ mod tests {
         assert_eq!(Asked::parse("0:1476:30"), asked(0, 1476, Some(30)));
         assert!(Asked::parse("5:200:roll").is_some_and(|a| a.rolls && !a.cores && a.every.is_none()));
         assert!(Asked::parse("5:200:cores").is_some_and(|a| a.cores && !a.rolls && a.every.is_none()));
-        for wrong in ["", "5", "5:", "5:0", "x:5", "-1:5", "1:2:x", "1:2:3:4", "1:-2"] {
+        assert!(Asked::parse("5:200:1:cores").is_some_and(|a| a.cores && a.every == Some(Duration::from_secs(1))));
+        for wrong in ["", "5:200:cores:1", "5:200:1:2", "5", "5:", "5:0", "x:5", "-1:5", "1:2:x", "1:2:3:4", "1:-2"] {
             assert_eq!(Asked::parse(wrong), None, "{wrong}");
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Their counters are patched into the program's code and make it many times slower, so they are on for a census's length now and then. In each of these
 //! the tensor operations of the same launches are known from a census; the ratio of the two, over all of them together, times what the tensor cores executed in the whole run
-//! is the estimate. Its error is that of a ratio, from one burst to the next, and is not known with one burst. A run without tensor operations has no such measure: then only what was
+//! is the estimate. Its error is that of a ratio, from one burst to the next, and that of the tensor operations. It is not known with one burst, nor where they are not of
+//! whole steps: a burst begins where the program pauses, so at the same place in a step, and parts that all begin there agree with each other and not with the whole. A burst knows only the paths of the group of
+//! counters that was on in its census: what it knows of them stands for the others by their shares of the run. A run without tensor operations has no such measure: then only what was
 //! seen is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Paths,
@@ -14,10 +16,13 @@ use super::{
     sum,
     track::Track,
 };
-use crate::{counter::plan::CORES, evidence::record::Kernels};
+use crate::{
+    counter::plan::CORES,
+    evidence::record::{Kernels, Window},
+};
 
 /// One burst: FLOP by format, and the tensor operations of the same launches; none where these are not known.
-type Burst = (BTreeMap<&'static str, u128>, Option<u128>);
+type Burst = (BTreeMap<&'static str, u128>, Option<f64>);
 
 /// What the CUDA cores executed.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +33,7 @@ pub struct Cores {
     pub launches: u64,
     /// FLOP by format (`fp32`, `fp16`, `fp64`) in the bursts.
     pub seen: BTreeMap<&'static str, u128>,
-    /// FLOP of the whole run by format, by the ratio to its tensor operations: the estimate and its variance, FLOP²; none where it is not known.
+    /// FLOP of the whole run by format, by the ratio to its tensor operations: the estimate and its variance, FLOP²; none where that is not known.
     pub total: BTreeMap<&'static str, (f64, Option<f64>)>,
     /// Devices in processes that executed tensor operations and have no such sample: they are missing in `total`.
     pub missing: u64,
@@ -52,7 +57,7 @@ impl Cores {
     #[must_use]
     pub fn of(track: &Track, paths: &Paths) -> Self {
         let mut cores = Self::default();
-        let mut bursts: Vec<Burst> = Vec::new();
+        let (mut bursts, mut whole): (Vec<Burst>, bool) = (Vec::new(), true);
         for burst in &track.cores {
             if !burst.why.is_empty() {
                 *cores.why.entry(burst.why.clone()).or_default() += 1;
@@ -64,11 +69,14 @@ impl Cores {
             cores.launches.grow(burst.launches);
             let flop = formats(burst);
             add(&mut cores.seen, &flop);
-            bursts.push((flop, tensor(track, burst)));
+            let tensor = tensor(track, burst, paths);
+            whole &= burst.step.is_some() || tensor.is_none();
+            bursts.push((flop, tensor));
         }
-        let executed = sum(paths).total() as f64;
+        let total = sum(paths);
+        let executed = total.total() as f64;
         let known: Vec<(BTreeMap<&'static str, u128>, f64)> =
-            bursts.into_iter().filter_map(|(flop, tensor)| Some((flop, tensor.filter(|t| *t > 0)? as f64))).collect();
+            bursts.into_iter().filter_map(|(flop, tensor)| Some((flop, tensor.filter(|t| *t > 0.0)?))).collect();
         if known.is_empty() {
             cores.missing = u64::from(executed > 0.0);
             return cores;
@@ -79,7 +87,8 @@ impl Cores {
             let flop = |burst: &BTreeMap<&'static str, u128>| burst.get(format).copied().unwrap_or(0) as f64;
             let ratio = known.iter().map(|(f, _)| flop(f)).sum::<f64>() / all;
             let squares: f64 = known.iter().map(|(f, t)| (flop(f) - ratio * t).powi(2)).sum();
-            let variance = (n > 1.0).then(|| squares * n / (n - 1.0) * (executed / all).powi(2));
+            let of_bursts = (n > 1.0 && whole).then(|| squares * n / (n - 1.0) * (executed / all).powi(2));
+            let variance = of_bursts.zip(total.variance).map(|(a, b)| a + b * ratio.powi(2));
             cores.total.insert(format, (ratio * executed, variance));
         }
         cores
@@ -114,10 +123,16 @@ fn formats(burst: &Kernels) -> BTreeMap<&'static str, u128> {
     flop
 }
 
-/// What the launches of a burst executed on the tensor cores; none where that is not known.
-fn tensor(track: &Track, burst: &Kernels) -> Option<u128> {
-    let window = track.windows.iter().find(|w| Some(w.index) == burst.window)?;
-    (!window.counts.is_empty()).then(|| add_up(window.counts.values().copied()))
+/// What the launches of a burst executed on the tensor cores, all paths together; none where that is not known.
+fn tensor(track: &Track, burst: &Kernels, paths: &Paths) -> Option<f64> {
+    let window = track.windows.iter().find(|w| Some(w.index) == burst.window).filter(|w| !w.counts.is_empty())?;
+    // Its operations are those of a census, and of the paths that were on in that.
+    let of_census = |w: &&Window| w.index < window.index && track.censuses.iter().any(|c| c.window == Some(w.index));
+    let census = track.windows.iter().filter(of_census).max_by_key(|w| w.index);
+    let on: BTreeSet<&String> = [Some(window), census].into_iter().flatten().flat_map(|w| w.counts.keys()).collect();
+    let executed = |on: &dyn Fn(&String) -> bool| add_up(paths.iter().filter(|(p, _)| on(p)).map(|(_, t)| t.total())) as f64;
+    let (all, of_on) = (executed(&|_| true), executed(&|path| on.contains(path)));
+    (of_on > 0.0).then(|| add_up(window.counts.values().copied()) as f64 * (all / of_on))
 }
 
 fn add(into: &mut BTreeMap<&'static str, u128>, from: &BTreeMap<&'static str, u128>) {
@@ -130,7 +145,7 @@ fn add(into: &mut BTreeMap<&'static str, u128>, from: &BTreeMap<&'static str, u1
 mod tests {
     use super::*;
     use crate::{
-        evidence::record::{Kernel, Tier, Window},
+        evidence::record::{Kernel, Tier},
         ledger::PathTotal,
     };
 
@@ -142,6 +157,7 @@ mod tests {
             let counts = [(CORES[0].0.to_owned(), *core), (CORES[1].0.to_owned(), *core / 2)].into();
             track.cores.push(Kernels {
                 cores: true,
+                step: Some(1),
                 window: Some(index),
                 kernels: vec![Kernel { counts, launches: 1, ..Kernel::default() }],
                 ..Kernels::default()
@@ -166,6 +182,37 @@ mod tests {
         assert_eq!(differ.total["fp32"].0, 100_000.0);
         // Off by 50 each, twice: 1e6 / 3000 * sqrt(2 * (50² + 50²)).
         assert!((differ.total["fp32"].1.unwrap().sqrt() - 33_333.333).abs() < 0.01, "{differ:?}");
+        // Parts of steps may all be the same part.
+        let mut parts = track(&[(100, 1000), (200, 2000)]);
+        parts.cores[1].step = None;
+        assert_eq!(Cores::of(&parts, &paths(1_000_000)).total["fp32"], (150_000.0, None));
+    }
+
+    /// The error of the total is in that of what is scaled to it.
+    #[test]
+    fn the_tensor_operations_own_error_counts_too() {
+        let mut paths = paths(1_000_000);
+        paths.get_mut("p").unwrap().variance = Some(1e8);
+        let cores = Cores::of(&track(&[(100, 1000), (200, 2000)]), &paths);
+        assert!((cores.total["fp32"].1.unwrap().sqrt() - 0.15 * 1e4).abs() < 1e-6, "{cores:?}");
+        paths.get_mut("p").unwrap().variance = None;
+        assert_eq!(Cores::of(&track(&[(100, 1000), (200, 2000)]), &paths).total["fp32"].1, None);
+    }
+
+    /// Of two paths that take turns a burst knows one: a quarter of the run's operations, so of the burst's too.
+    #[test]
+    fn a_path_that_was_off_stands_in_by_its_share() {
+        let mut track = track(&[(100, 1000)]);
+        let mut paths = paths(1_000_000);
+        paths.insert("q".to_owned(), PathTotal { counted: 3_000_000, variance: Some(0.0), ..PathTotal::default() });
+        assert_eq!(Cores::of(&track, &paths).total["fp32"], (150_000.0, None));
+        // Both were on in the census before it, and the launches executed nothing of the second.
+        track.windows[0].index = 1;
+        track.cores[0].window = Some(1);
+        let counts = ["p", "q"].map(|p| (p.to_owned(), 0)).into();
+        track.windows.insert(0, Window { index: 0, counts, ..Window::default() });
+        track.censuses.push(Kernels { window: Some(0), ..Kernels::default() });
+        assert_eq!(Cores::of(&track, &paths).total["fp32"], (600_000.0, None));
     }
 
     #[test]

@@ -28,9 +28,9 @@ pub struct FormatRow {
     pub format: String,
     /// FLOP in the censuses, decimal.
     pub seen: String,
-    /// FLOP of the whole run, as the ratio to the tensor operations of the same launches gives them; null where there were none.
+    /// FLOP of the whole run, as the ratio to the tensor operations of the same launches gives them; null where there were none, or they are not known.
     pub flop: Option<f64>,
-    /// Standard error of `flop`; null when it is not known: with one census.
+    /// Standard error of `flop`; null when it is not known: with one census, or some that are not of whole steps.
     pub standard_error: Option<f64>,
 }
 
@@ -58,6 +58,8 @@ pub fn cuda_cores(run: &RunTotal) -> Option<CudaCores> {
 
 /// Its lines for a terminal.
 pub fn text(out: &mut String, cores: &CudaCores, total: f64, mark: &str) {
+    // Of what all devices executed it is no share while some are missing.
+    let total = if cores.devices_missing > 0 { 0.0 } else { total };
     let formats: Vec<String> = cores.formats.iter().map(|row| words(row, total, mark)).collect();
     if !formats.is_empty() {
         let _ = writeln!(
@@ -78,7 +80,10 @@ pub fn text(out: &mut String, cores: &CudaCores, total: f64, mark: &str) {
 
 fn words(row: &FormatRow, total: f64, mark: &str) -> String {
     let Some(flop) = row.flop else {
-        return format!("{}: {}{mark} FLOP seen, the whole run's are not known without tensor operations", row.format, row.seen);
+        return format!(
+            "{}: {}{mark} FLOP seen; the whole run's are not known: what the tensor cores executed in the same launches is not",
+            row.format, row.seen
+        );
     };
     let error = row.standard_error.map_or_else(|| "standard error unknown".to_owned(), |e| format!("± {e:.1e}"));
     let share = if total > 0.0 { format!(", {:.2} % of the tensor cores'", 100.0 * flop / total) } else { String::new() };

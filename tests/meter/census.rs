@@ -242,6 +242,23 @@ fn what_the_cuda_cores_execute_is_sampled_beside_the_total() {
     assert_eq!(outcome.faults(), vec![]);
 }
 
+/// Bursts that are not of whole steps begin at the same place in a step, where the program pauses: they agree with each other better than with the whole. So no error is
+/// claimed.
+#[test]
+fn bursts_of_parts_of_steps_give_the_cuda_cores_no_error() {
+    let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.2:30:0.05:cores").run("steps", &["1500", "1000"]);
+    let bursts = kernels(&outcome).iter().filter(|k| k.cores).count();
+    assert!(bursts >= 4, "{bursts}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.command(&["report", "--json"])).expect("JSON");
+    let formats = report["cuda_cores"]["formats"].as_array().expect("formats");
+    let fp32 = formats.iter().find(|f| f["format"] == "fp32").expect("fp32");
+    let flop = fp32["flop"].as_f64().expect("FLOP");
+    // Two launches of a step, a fused multiply-add of each of 2048 threads, 100 times. Four steps and two launches of thirty: what is missing is at most their part.
+    let truth = 1500.0 * 2.0 * 2.0 * 2048.0 * 100.0;
+    assert!((flop / truth - 1.0).abs() < 0.2 && fp32["standard_error"].is_null(), "{fp32} of {truth}");
+    assert!(outcome.command(&["report"]).contains("standard error unknown"));
+}
+
 #[test]
 fn a_burst_that_the_programs_end_cuts_short_is_kept() {
     let outcome = Bench::new().env("FLOPSPROF_CENSUS", "0.2:100000").run("steps", &["300", "1000"]);
