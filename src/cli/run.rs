@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use flopsprof::{
-    evidence::{follow::Follow, record::Record},
+    evidence::{
+        follow::Follow,
+        record::{Record, Tier},
+    },
     inject::config,
     report::top::Top,
     window::clock::unix_ns,
@@ -236,7 +239,8 @@ impl Live {
                 Record::Fault(fault) if !self.faults.contains(&fault.what) => self.faults.push(fault.what),
                 Record::Window(window) => {
                     let flop: u128 = window.counts.values().sum();
-                    self.flop += flop;
+                    // Of launches in which the CUDA cores were counted instead, it is known from a census.
+                    self.flop += if window.tier == Tier::Counted { flop } else { 0 };
                     self.windows += 1;
                     let power_mw = window.nvml.as_ref().and_then(|n| n.power_mw);
                     let ns = window.end_ns.saturating_sub(window.start_ns);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    evidence::record::{Kernel, Kernels, Kind, Line, Record, Spent, Window},
+    evidence::record::{Kernel, Kernels, Kind, Line, Record, Spent, Tier, Window},
     ledger::arithmetic::{Amount, add_up},
 };
 
@@ -18,6 +18,10 @@ use crate::{
 struct Process {
     simulated: bool,
     flop: u128,
+    /// FLOP of windows that were not counted themselves: the CUDA cores were, and these are of the same launches in a census.
+    sampled: u128,
+    /// The budget is 0: there will be no census.
+    no_budget: bool,
     last: Option<Window>,
     census: Option<Kernels>,
     /// When the last one was written, ns, and the newest line.
@@ -38,7 +42,9 @@ impl Top {
         match &line.record {
             Record::Start(start) => process.simulated = start.simulated,
             Record::Window(window) => {
-                process.flop.grow(add_up(window.counts.values().copied()));
+                let flop = add_up(window.counts.values().copied());
+                if window.tier == Tier::Counted { &mut process.flop } else { &mut process.sampled }.grow(flop);
+                process.no_budget = window.spent.as_ref().map_or(process.no_budget, |s| s.share <= 0.0);
                 process.last = Some((**window).clone());
             }
             Record::Kernels(kernels) if kernels.cores => {}
@@ -76,7 +82,8 @@ impl Top {
             let mark = if process.simulated { " simulated" } else { "" };
             let state = if process.ended { "ended" } else { "running" };
             let file = file.file_name().unwrap_or_default().to_string_lossy();
-            let _ = writeln!(out, "{file}: {state}, {:.6e}{mark} FLOP counted", process.flop as f64);
+            let sampled = if process.sampled > 0 { format!(", {:.4e} sampled", process.sampled as f64) } else { String::new() };
+            let _ = writeln!(out, "{file}: {state}, {:.6e}{mark} FLOP counted{sampled}", process.flop as f64);
             if let Some(window) = &process.last {
                 let seconds = window.end_ns.saturating_sub(window.start_ns) as f64 / 1e9;
                 let rate = if seconds > 0.0 { add_up(window.counts.values().copied()) as f64 / seconds / 1e12 } else { 0.0 };
@@ -85,7 +92,14 @@ impl Top {
                 let _ = writeln!(out, "  last window: {rate:.2}{mark} TFLOP/s over {seconds:.1} s{}", spent.unwrap_or_default());
             }
             let Some(census) = &process.census else {
-                let why = if process.why.is_empty() { "none yet: the first comes when the budget pays for it" } else { &process.why };
+                let why = match process.why.as_str() {
+                    "" if process.no_budget => "none: the budget is 0 (FLOPSPROF_OVERHEAD, flopsprof run --overhead)",
+                    "" if process.ended => {
+                        "none: the run was too short, or its budget too small (FLOPSPROF_OVERHEAD, flopsprof run --overhead)"
+                    }
+                    "" => "none yet: the first comes when the budget pays for it",
+                    why => why,
+                };
                 let _ = writeln!(out, "  census: {why}");
                 continue;
             };

@@ -155,6 +155,43 @@ fn csv_has_a_line_a_kernel_and_adds_up_too() {
     }
 }
 
+/// A path that only kernels below the listed ones used has its column all the same.
+#[test]
+fn csv_has_a_column_for_each_path_of_the_rest() {
+    let mut evidence = run();
+    evidence.windows[0].counts.remove(FP64);
+    evidence.windows[1].counts.insert(FP64.to_owned(), 7);
+    evidence.censuses[0].kernels[3].counts.insert(FP64.to_owned(), 7);
+    let text = printed(&evidence, &["--kernels=1", "--csv"]);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let at = reader.headers().expect("a head").iter().position(|h| h == FP64).unwrap_or_else(|| panic!("{text}"));
+    let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("CSV");
+    assert_eq!(rows.iter().map(|r| &r[at]).collect::<Vec<_>>(), ["0", "7", "0"], "{text}");
+}
+
+/// `flopsprof top` calls counted what was counted, and does not promise a census that will not come.
+#[test]
+fn top_says_what_was_counted_and_why_there_is_no_census() {
+    let top = |evidence: &Evidence| {
+        let folder = tempfile::tempdir().expect("a folder");
+        evidence.write(folder.path());
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_flopsprof")).args(["top", "--once"]).arg(folder.path()).output();
+        String::from_utf8(output.expect("the command").stdout).expect("UTF-8")
+    };
+    let mut evidence = Evidence::counted("node", 0, 1, 2);
+    let one: u128 = evidence.windows[0].counts.values().sum();
+    evidence.windows[1].tier = flopsprof::evidence::record::Tier::Sampled;
+    let text = top(&evidence);
+    assert!(text.contains(&format!("{:.6e} simulated FLOP counted, {:.4e} sampled", one as f64, one as f64)), "{text}");
+    assert!(text.contains("none: the run was too short, or its budget too small"), "{text}");
+    evidence.windows[1].spent = Some(Spent::default());
+    let text = top(&evidence);
+    assert!(text.contains("none: the budget is 0"), "{text}");
+    // Of a run that goes on, the first may still come.
+    let text = top(&Evidence { ended: false, ..Evidence::counted("node", 0, 1, 2) });
+    assert!(text.contains("none yet"), "{text}");
+}
+
 #[test]
 fn without_a_census_the_table_says_why() {
     let text = printed(&Evidence::counted("node", 0, 1, 3), &["--kernels"]);
