@@ -64,10 +64,10 @@ const WORDS: [(Category, &[&str]); 8] = [
 ];
 
 /// Words that say nothing and hold another that does: C++ has lambdas in the names of most elementwise kernels, and LAMB is an optimizer.
-const IDLE: [(&str, &str); 3] = [("lambda", ""), ("convert_", "cast_"), ("conversion", "cast")];
+const IDLE: [(&str, &str); 3] = [("lambda", ""), ("convert", "cast"), ("conversion", "cast")];
 
 /// Words that make an attention kernel one of the backward pass.
-const BACKWARD: [&str; 5] = ["bwd", "backward", "bprop", "dot_do_o", "cast_dq"];
+const BACKWARD: [&str; 6] = ["bwd", "backward", "bprop", "dot_do_o", "cast_dq", "fmha_cutlassb"];
 
 impl Category {
     /// The category of a demangled name.
@@ -124,7 +124,8 @@ mod tests {
                 AttentionForward,
             ),
             ("void pytorch_flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<...>(pytorch_flash::Flash_bwd_params)", AttentionBackward),
-            ("fmha_cutlassB_bf16_aligned_64x64_k64_sm80(...)", AttentionForward),
+            ("fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel<...>::Params)", AttentionForward),
+            ("fmha_cutlassB_bf16_aligned_64x64_k64_sm80(...)", AttentionBackward),
             ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_7_64x128x64_4x1x1_kernel0_0", AttentionBackward),
             ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<..., FusedAdamMathFunctor<float, 4, ...>>", Optimizer),
             ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, std::array<char*, 3ul> >", Elementwise),
@@ -140,6 +141,7 @@ mod tests {
             ("void cudnn::fusion::convert_dq_to_16bits<true>(void const*)", AttentionBackward),
             ("void cudnn::fusion::compute_dot_do_o_specialized<true, 64>(void const*)", AttentionBackward),
             ("void convert_fp8_kernel<float>(float const*)", Other),
+            ("void convertTensor_kernel<float, __half, float>(float, float const*, float, __half*)", Other),
             ("lamb_cuda_kernel_part1", Optimizer),
             ("_causal_conv1d_fwd_kernel", Convolution),
             ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, ...>>", Other),
