@@ -379,8 +379,14 @@ fn short(name: &str) -> String {
 /// # Errors
 /// What writing says.
 pub fn csv(report: &KernelReport, to: impl io::Write) -> io::Result<()> {
-    let mut paths: Vec<&str> =
-        report.kernels.iter().map(|k| &k.paths).chain([&report.rest.paths, &report.residual.paths]).flat_map(BTreeMap::keys).map(String::as_str).collect();
+    let mut paths: Vec<&str> = report
+        .kernels
+        .iter()
+        .map(|k| &k.paths)
+        .chain([&report.rest.paths, &report.residual.paths])
+        .flat_map(BTreeMap::keys)
+        .map(String::as_str)
+        .collect();
     paths.sort_unstable();
     paths.dedup();
     let mut out = csv::Writer::from_writer(to);

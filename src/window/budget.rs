@@ -215,7 +215,7 @@ mod tests {
             }
             let spent = budget.spent().total_ns() as f64 / 3.6e12;
             // The first burst's price was not known.
-            assert!(spent <= share * (1.0 - KEPT) * if real > 1.0 { 1.5 } else { 1.0 }, "{share} {real}: {spent} after {bursts}");
+            assert!(spent <= share * if real > 1.0 { 1.0 } else { 1.0 - KEPT }, "{share} {real}: {spent} after {bursts}");
             assert!(bursts > 0 || share < 0.005, "{share} {real}: no burst");
         }
     }
