@@ -223,7 +223,11 @@ fn files_and_clocks_that_hang_for_ten_seconds_cost_no_more_than_the_deadlines() 
         (race::output(&mut command(&Bench::new(), false)), began.elapsed())
     };
     let called = called();
-    let functions = ["open64", "write", "close", "read", "mkdir", "flock", "statx", "fchmod", "pthread_create", "clock"];
+    let functions = [
+        ["open64", "write", "close", "read", "mkdir", "flock", "statx", "fchmod", "pthread_create", "clock"].as_slice(),
+        &["access", "dlopen", "fcntl", "fstat", "open", "poll", "readlink", "realpath", "syscall", "waitpid"],
+    ]
+    .concat();
     assert!(functions.iter().all(|f| called.iter().any(|c| c == f)), "{called:?}");
     let faults: Vec<String> = functions.iter().flat_map(|f| ["@1", "@2", "@9"].map(|n| format!("{f}=hang:10000{n}"))).collect();
     let count = race::many(faults.len(), &faults, Clone::clone, |fault| {
