@@ -385,7 +385,8 @@ impl Group {
 const MOST: f64 = 1e23;
 
 /// A counter's value as an integer. CUPTI hands out doubles: exact up to 2^53, and beyond that still the nearest double to the true count.
+/// What is too small to be one and not nothing is no count.
 fn whole(value: f64) -> Option<u128> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: finite, not negative, and far below 2^128")]
-    (value.is_finite() && (0.0..MOST).contains(&value)).then(|| value.round() as u128)
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: a number, not negative, and far below 2^128")]
+    (value == 0.0 || (0.5..MOST).contains(&value)).then(|| value.round() as u128)
 }

@@ -376,7 +376,20 @@ impl Metered {
     /// Loads what NVML knows. After the first window is open: it takes its time.
     pub(super) fn meet(&mut self, witness: Option<Witness>) {
         let uuid = self.driver.uuid(self.handle);
-        self.witness = witness.and_then(|w| w.device(&uuid).ok());
+        self.witness = match witness.map(|w| w.device(&uuid)).transpose() {
+            Ok(witness) => witness,
+            Err(e) => {
+                self.out.push(Record::Fault(Fault {
+                    kind: "nvml".to_owned(),
+                    device: Some(self.ordinal),
+                    what: format!("no energy, power or clocks: NVML does not know the device ({e})"),
+                    remedy:
+                        "the driver and libnvidia-ml.so.1 must be of the same version: restart the machine or the container after an update"
+                            .to_owned(),
+                }));
+                None
+            }
+        };
         let identity = self.witness.as_ref().map(DeviceWitness::identity).unwrap_or_default();
         if let Some(witness) = &mut self.witness {
             // The first reading is where GPM counts from.

@@ -19,12 +19,26 @@ const MINOR: c_int = 76;
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
 const CAPTURE_RELAXED: c_uint = 2;
 
+/// `CUDA_ERROR_NOT_INITIALIZED`.
+const NOT_INITIALIZED: c_int = 3;
+/// `CUDA_ERROR_DEINITIALIZED`.
+const DEINITIALIZED: c_int = 4;
+/// `CUDA_ERROR_INVALID_DEVICE`.
+const INVALID_DEVICE: c_int = 101;
+
 /// A context handle.
 pub(super) type Context = *mut c_void;
 
 /// A driver call that failed: its name and the `CUresult`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DriverError(pub(super) &'static str, pub(super) c_int);
+
+impl DriverError {
+    /// Whether it says no more than that there is nothing: CUDA is not started yet, or has ended; or no such device.
+    pub(super) fn is_of_nothing(self) -> bool {
+        matches!(self, Self(_, NOT_INITIALIZED | DEINITIALIZED) | Self("cuDeviceGet", INVALID_DEVICE))
+    }
+}
 
 impl std::fmt::Display for DriverError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,12 +123,17 @@ impl Driver {
         Ok(u32::try_from(count).unwrap_or(0).min(MOST_DEVICES))
     }
 
-    /// Whether the primary context of a device is active. Does not make one.
-    pub(super) fn primary_active(&self, device: c_int) -> bool {
+    /// Whether the primary context of a device is active, if the driver says. Does not make one.
+    pub(super) fn primary_state(&self, device: c_int) -> Result<bool, DriverError> {
         let (mut flags, mut active) = (0, 0);
         // SAFETY: the pointers are to integers of ours.
-        let result = unsafe { (self.primary_state)(device, &raw mut flags, &raw mut active) };
-        result == 0 && active != 0
+        check("cuDevicePrimaryCtxGetState", unsafe { (self.primary_state)(device, &raw mut flags, &raw mut active) })?;
+        Ok(active != 0)
+    }
+
+    /// Whether it is active for certain.
+    pub(super) fn primary_active(&self, device: c_int) -> bool {
+        self.primary_state(device) == Ok(true)
     }
 
     /// Takes a reference to the primary context, which must be active: else this would make one.

@@ -8,7 +8,7 @@ mod keep;
 mod life;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
@@ -22,7 +22,7 @@ use super::{
     api,
     config::Config,
     device::Metered,
-    driver::Driver,
+    driver::{Driver, DriverError},
     entry, gate,
     journal::Journal,
     left,
@@ -42,6 +42,8 @@ const LOOK_EAGERLY: Duration = Duration::from_micros(100);
 const EAGER: Duration = Duration::from_secs(5);
 /// How often after that, and for the contexts of further devices.
 const LOOK: Duration = Duration::from_millis(2);
+/// How long a context may be kept from the meter before that is said: it may be gone again, or not ready.
+const DENIED: Duration = Duration::from_secs(1);
 /// When to listen for launches in contexts that are not primary: first after this, then at doubling intervals.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
 /// How long to listen.
@@ -68,6 +70,10 @@ struct Meter {
     reporter: Apart<Option<Reporter>>,
     /// How often each device's context was lost, and until when the next is let alone.
     resets: Vec<(u32, u64)>,
+    /// Since when and with what answer the driver keeps each device's context from the meter.
+    denied: Vec<Option<(u64, DriverError)>>,
+    /// Devices of which that was said.
+    told_denied: BTreeSet<u32>,
     /// When it is looked next whether the program has left.
     left_ns: u64,
     /// The exit handler is registered.
@@ -94,6 +100,8 @@ impl Meter {
             journal: Apart::new(move || Journal::new(&settings, simulated)),
             reporter: Apart::new(move || reporter),
             resets: vec![(0, 0); devices as usize],
+            denied: vec![None; devices as usize],
+            told_denied: BTreeSet::new(),
             left_ns: now + nanos(left::LOOK),
             at_exit: false,
             driver,
@@ -153,9 +161,13 @@ impl Meter {
     fn look(&mut self) {
         for ordinal in 0..u32::try_from(self.devices.len()).unwrap_or(0) {
             let slot = ordinal as usize;
-            let let_alone = self.resets[slot].1 > monotonic_ns();
-            if self.devices[slot].is_none() && !let_alone && self.driver.device(ordinal).is_ok_and(|d| self.driver.primary_active(d)) {
-                self.attach(ordinal);
+            if self.devices[slot].is_some() || self.resets[slot].1 > monotonic_ns() {
+                continue;
+            }
+            match self.driver.device(ordinal).and_then(|d| self.driver.primary_state(d)) {
+                Ok(true) => self.attach(ordinal),
+                Ok(false) => self.denied[slot] = None,
+                Err(error) => self.deny(ordinal, error),
             }
         }
     }
@@ -165,8 +177,9 @@ impl Meter {
         let mut metered = match Metered::attach(self.driver, ordinal, self.resets[ordinal as usize].0 > 0, &self.config) {
             Ok(metered) => metered,
             // Gone again, or not ready: looked at again at the next turn.
-            Err(_) => return,
+            Err(error) => return self.deny(ordinal, error),
         };
+        self.denied[ordinal as usize] = None;
         let gate = self.copy().map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
         self.drain_at_exit();
         self.await_plan(ordinal);
@@ -193,6 +206,37 @@ impl Meter {
         metered.meet(witness);
         self.devices[ordinal as usize] = Some(metered);
         self.collect();
+    }
+
+    /// The driver does not let the meter have a device's context, or does not say whether there is one.
+    fn deny(&mut self, ordinal: u32, error: DriverError) {
+        if error.is_of_nothing() {
+            return;
+        }
+        let now = monotonic_ns();
+        let (since_ns, _) = *self.denied[ordinal as usize].get_or_insert((now, error));
+        self.drain_at_exit();
+        if now - since_ns > nanos(DENIED) {
+            self.tell_denied(ordinal);
+        }
+    }
+
+    /// Says of a device that it is not metered, once.
+    fn tell_denied(&mut self, ordinal: u32) {
+        let Some((_, error)) = self.denied[ordinal as usize] else { return };
+        if !self.told_denied.insert(ordinal) {
+            return;
+        }
+        if !self.begun() {
+            self.introduce();
+        }
+        self.add(Record::Fault(Fault {
+            kind: "no-context".to_owned(),
+            device: Some(ordinal),
+            what: format!("what runs on it is not metered: the driver does not give its context ({error})"),
+            remedy: "report it with the output of `flopsprof doctor`".to_owned(),
+        }));
+        self.journal.with(|journal| journal.flush());
     }
 
     /// Sees to it that the program's end waits for the evidence, once there is something to be written.
@@ -288,6 +332,8 @@ impl Meter {
 
     /// Closes every window and the evidence.
     fn finish(mut self) {
+        // Of a program that was too short to try for long.
+        (0..u32::try_from(self.denied.len()).unwrap_or(0)).for_each(|ordinal| self.tell_denied(ordinal));
         for slot in 0..self.devices.len() {
             let Some(metered) = &mut self.devices[slot] else { continue };
             if metered.alive() {

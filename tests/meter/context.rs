@@ -20,6 +20,29 @@ fn beside_one_that_is_not_primary_the_primary_one_is_counted() {
     assert_eq!(outcome.counted(), [(BF16.to_owned(), outcome.truth()[BF16])].into());
 }
 
+/// The driver keeps the context from the meter, or does not say whether there is one: of a short program too it is said that it was not metered.
+#[test]
+fn a_context_that_the_driver_does_not_give_is_named_as_not_metered() {
+    for call in ["cuDeviceGet", "cuDevicePrimaryCtxGetState", "cuDevicePrimaryCtxRetain"] {
+        let bench = Bench::new().env("FLOPSPROF_SIM_FAULT_OURS", "1").fault(&format!("{call}=999"));
+        let outcome = bench.run("plain", &["300", "1000"]);
+        let fault = outcome.assert_fault("no-context");
+        assert!(fault.device == Some(0) && fault.what.contains(call), "{fault:?}");
+        assert_eq!(outcome.counted(), [].into());
+    }
+}
+
+/// For a moment at the start alone: then it is metered, and nothing is said.
+#[test]
+fn a_context_that_the_driver_gives_a_little_later_is_metered() {
+    for call in ["cuDeviceGet", "cuDevicePrimaryCtxGetState", "cuDevicePrimaryCtxRetain"] {
+        let bench = Bench::new().env("FLOPSPROF_SIM_FAULT_OURS", "1").fault(&format!("{call}=999@1"));
+        let outcome = bench.run("plain", &["300", "1000"]);
+        assert_eq!((outcome.faults(), outcome.said.len()), (Vec::new(), 0), "{:?}", outcome.said);
+        assert!(!outcome.counted().is_empty(), "{}", outcome.course());
+    }
+}
+
 /// The window that is open when a program resets its device is lost with the context; before it everything is counted, after it CUPTI refuses to: the witness stands in, and
 /// it is said.
 #[test]

@@ -3,7 +3,9 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::{
-    INVALID_CONTEXT, INVALID_VALUE, OK, capture, cuda, hooks,
+    INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, OK, capture, cuda,
+    device::exists,
+    hooks,
     state::{CURRENT, Context, State, current, wait_for, with},
 };
 
@@ -68,6 +70,7 @@ cuda! {
         OK
     }
     fn cuDevicePrimaryCtxGetState(device: c_int, flags: *mut c_uint, active: *mut c_int) {
+        if !exists(device) { return INVALID_DEVICE; }
         *flags = 0;
         *active = c_int::from(with(|s| s.primary.contains_key(&usize::try_from(device).unwrap_or(0))));
         OK

@@ -14,7 +14,7 @@ unsafe fn put(to: *mut c_char, len: c_int, text: &str) {
     }
 }
 
-fn exists(device: c_int) -> bool {
+pub(crate) fn exists(device: c_int) -> bool {
     usize::try_from(device).is_ok_and(|d| d < devices())
 }
 
