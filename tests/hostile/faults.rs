@@ -232,7 +232,7 @@ fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
     let faults: Vec<String> =
         called().iter().flat_map(|f| [1, 2].map(|n| format!("{f}=hang:{}@{n}", HANG.as_millis()))).filter(|f| f.contains(&only)).collect();
     let longest = Mutex::new((Duration::ZERO, String::new()));
-    let count = race::many(28, &faults, Clone::clone, |fault| {
+    let count = race::many(16, &faults, Clone::clone, |fault| {
         let bench = bench().fault(fault);
         let began = Instant::now();
         let metered = race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1));
