@@ -219,14 +219,17 @@ fn every_call_may_fail_lie_and_answer_garbage() {
     }
 }
 
-/// Any call may not come back for ten seconds, the first time or later, with the deadlines that users have: a launch is held for 5 s at the most, and so is the end.
+/// Any call may not come back for ten seconds, the first time or later, with the deadlines that users have: a launch is held for 5 s at the most, and so is the end. What is called while
+/// CUDA starts is waited for. None costs more than the longer of these once.
 #[test]
 fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
     const HANG: Duration = Duration::from_secs(10);
     /// What a busy machine of two cores adds when so many run at a time.
     const BUSY: Duration = Duration::from_secs(5);
-    let began = Instant::now();
+    // What is built for it first takes no part.
     bare();
+    let began = Instant::now();
+    race::output(&mut bench().command(false, PROGRAM.0, PROGRAM.1));
     let alone = began.elapsed();
     let only = std::env::var("HOSTILE").unwrap_or_default();
     let faults: Vec<String> =
@@ -238,7 +241,7 @@ fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
         let metered = race::output(&mut bench.command(true, PROGRAM.0, PROGRAM.1));
         let took = began.elapsed();
         let outcome = bench.compare(bare(), metered);
-        assert!(took < alone + 2 * Duration::from_secs(5) + BUSY, "{took:?}, and {alone:?} alone");
+        assert!(took < alone + HANG + BUSY, "{took:?}, and {alone:?} alone");
         if bench.out().exists() {
             let (truth, counted) = (outcome.truth(), outcome.counted());
             assert!(counted.iter().all(|(path, flop)| flop <= &truth[path]), "{counted:?} of {truth:?}");
