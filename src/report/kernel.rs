@@ -348,6 +348,9 @@ pub fn text(report: &KernelReport) -> String {
     if report.censuses == 0 && report.doubts.is_empty() {
         out += "\nno census was taken: the run was too short, or its budget too small (FLOPSPROF_OVERHEAD, flopsprof run --overhead)\n";
     }
+    if !report.doubts.is_empty() {
+        out += "\ncensuses that were not taken, or not whole:\n";
+    }
     for (why, times) in &report.doubts {
         let _ = writeln!(out, "  - {why}{}", if *times > 1 { format!(" ({times} times)") } else { String::new() });
     }

@@ -266,6 +266,8 @@ fn a_burst_that_the_programs_end_cuts_short_is_kept() {
     let census = census(&outcome);
     assert!(census.launches > 0 && census.launches == census.ranges, "{census:#?}");
     assert!(census.why.contains("ended"), "{}", census.why);
+    let table = outcome.command(&["report", "--kernels"]);
+    assert!(table.contains("censuses that were not taken, or not whole:\n  - the program ended in it"), "{table}");
     assert!(outcome.ended().ended);
 }
 
