@@ -3,23 +3,28 @@
 //! Their counters are patched into the program's code and make it many times slower, so they are on for a census's length now and then. In each of these
 //! the tensor operations of the same launches are known from a census; the ratio of the two, over all of them together, times what the tensor cores executed in the whole run
 //! is the estimate. Its error is that of a ratio, from one burst to the next, and that of the tensor operations. It is not known with one burst, nor where they are not of
-//! whole steps: a burst begins where the program pauses, so at the same place in a step, and parts that all begin there agree with each other and not with the whole. A burst knows only the paths of the group of
+//! whole steps: a burst begins where the program pauses, so at the same place in a step, and parts that all begin there agree with each other and not with the whole. There, and where
+//! the tensor operations of a burst are not known (steps of many lengths), the ratio is that of roll calls, if there are any: what a launch of each kernel executed in the bursts, times
+//! how often it came. A burst knows only the paths of the group of
 //! counters that was on in its census: what it knows of them stands for the others by their shares of the run. A run without tensor operations has no such measure: then only what was
 //! seen is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Paths,
+    PathTotal, Paths,
     arithmetic::{Amount, add_up},
-    kernel::KernelTotals,
+    kernel::{KernelTotals, looked_at},
     sum,
     track::Track,
 };
 use crate::{
     counter::plan::CORES,
-    evidence::record::{Kernels, Window},
+    evidence::record::{Kernel, Kernels, Window},
 };
+
+/// Formats of the CUDA cores.
+const FORMATS: [&str; 3] = ["fp32", "fp16", "fp64"];
 
 /// One burst: FLOP by format, and the tensor operations of the same launches; none where these are not known.
 type Burst = (BTreeMap<&'static str, u128>, Option<f64>);
@@ -77,13 +82,18 @@ impl Cores {
         let executed = total.total() as f64;
         let known: Vec<(BTreeMap<&'static str, u128>, f64)> =
             bursts.into_iter().filter_map(|(flop, tensor)| Some((flop, tensor.filter(|t| *t > 0.0)?))).collect();
+        let heard = if known.is_empty() || !whole { by_roll_calls(track, paths) } else { None };
+        if let Some(ratios) = heard {
+            cores.total = ratios.into_iter().map(|(format, ratio)| (format, (ratio * executed, None))).collect();
+            return cores;
+        }
         if known.is_empty() {
             cores.missing = u64::from(executed > 0.0);
             return cores;
         }
         let n = known.len() as f64;
         let all: f64 = known.iter().map(|(_, t)| t).sum();
-        for format in ["fp32", "fp16", "fp64"] {
+        for format in FORMATS {
             let flop = |burst: &BTreeMap<&'static str, u128>| burst.get(format).copied().unwrap_or(0) as f64;
             let ratio = known.iter().map(|(f, _)| flop(f)).sum::<f64>() / all;
             let squares: f64 = known.iter().map(|(f, t)| (flop(f) - ratio * t).powi(2)).sum();
@@ -126,13 +136,73 @@ fn formats(burst: &Kernels) -> BTreeMap<&'static str, u128> {
 /// What the launches of a burst executed on the tensor cores, all paths together; none where that is not known.
 fn tensor(track: &Track, burst: &Kernels, paths: &Paths) -> Option<f64> {
     let window = track.windows.iter().find(|w| Some(w.index) == burst.window).filter(|w| !w.counts.is_empty())?;
-    // Its operations are those of a census, and of the paths that were on in that.
+    // Its operations are those of a census, of the paths that were on in that.
     let of_census = |w: &&Window| w.index < window.index && track.censuses.iter().any(|c| c.window == Some(w.index));
     let census = track.windows.iter().filter(of_census).max_by_key(|w| w.index);
     let on: BTreeSet<&String> = [Some(window), census].into_iter().flatten().flat_map(|w| w.counts.keys()).collect();
-    let executed = |on: &dyn Fn(&String) -> bool| add_up(paths.iter().filter(|(p, _)| on(p)).map(|(_, t)| t.total())) as f64;
-    let (all, of_on) = (executed(&|_| true), executed(&|path| on.contains(path)));
-    (of_on > 0.0).then(|| add_up(window.counts.values().copied()) as f64 * (all / of_on))
+    all_paths(add_up(window.counts.values().copied()) as f64, &on, paths)
+}
+
+/// Operations of all paths, of those of the paths that were on: the others have their shares of the run.
+fn all_paths(flop: f64, on: &BTreeSet<&String>, paths: &Paths) -> Option<f64> {
+    let all = add_up(paths.values().map(PathTotal::total)) as f64;
+    let of_on = add_up(paths.iter().filter(|(path, _)| on.contains(path)).map(|(_, t)| t.total())) as f64;
+    (of_on > 0.0).then(|| flop * (all / of_on))
+}
+
+/// What the CUDA cores executed for each operation of the tensor cores, by the launches that were heard; none if they do not tell.
+fn by_roll_calls(track: &Track, paths: &Paths) -> Option<BTreeMap<&'static str, f64>> {
+    let blocks = |kernel: &Kernel| kernel.launches as f64 * kernel.grid.iter().map(|n| f64::from(*n).max(1.0)).product::<f64>();
+    // By kernel, grid and block: FLOP and launches; and by kernel alone: FLOP and blocks, for grids that no burst saw.
+    let (mut alike, mut named): (BTreeMap<_, Executed>, BTreeMap<_, Executed>) = Default::default();
+    for kernel in track.cores.iter().flat_map(|burst| &burst.kernels) {
+        let flop = by_format(&kernel.counts);
+        alike.entry((kernel.kind, &kernel.name, kernel.grid, kernel.block)).or_default().add(&flop, kernel.launches as f64);
+        named.entry((kernel.kind, &kernel.name)).or_default().add(&flop, blocks(kernel));
+    }
+    let (mut heard, mut known, mut cores) = (0.0, 0.0, Executed::default());
+    let (mut looked, mut tensor): (BTreeMap<&String, f64>, BTreeMap<&String, f64>) = Default::default();
+    for row in track.rolls.iter().flat_map(|call| &call.rows) {
+        let census = track.censuses.iter().find(|c| c.window == Some(row.window));
+        let window = track.windows.iter().find(|w| w.index == row.window);
+        let Some((census, window)) = census.zip(window) else { continue };
+        let Some(kernel) = census.kernels.get(row.row as usize).filter(|k| k.launches > 0) else { continue };
+        let times = row.launches as f64 / kernel.launches as f64;
+        heard += row.launches as f64;
+        for path in looked_at(census, window) {
+            *looked.entry(path).or_default() += row.launches as f64;
+            *tensor.entry(path).or_default() += times * kernel.counts.get(path).copied().unwrap_or(0) as f64;
+        }
+        let executed = match alike.get(&(kernel.kind, &kernel.name, kernel.grid, kernel.block)) {
+            Some(executed) => Some((executed, row.launches as f64)),
+            None => named.get(&(kernel.kind, &kernel.name)).map(|executed| (executed, times * blocks(kernel))),
+        };
+        if let Some((executed, n)) = executed.filter(|(executed, _)| executed.of > 0.0) {
+            known += row.launches as f64;
+            executed.flop.iter().for_each(|(format, flop)| *cores.flop.entry(format).or_default() += flop / executed.of * n);
+        }
+    }
+    // A kernel that no burst saw would be taken for one that executes nothing.
+    if heard == 0.0 || known < 0.99 * heard {
+        return None;
+    }
+    let on: BTreeSet<&String> = looked.into_iter().filter(|(_, n)| *n >= 0.99 * heard).map(|(path, _)| path).collect();
+    let tensor = all_paths(tensor.iter().filter(|(path, _)| on.contains(*path)).map(|(_, flop)| flop).sum(), &on, paths)?;
+    (tensor > 0.0).then(|| FORMATS.map(|format| (format, cores.flop.get(format).copied().unwrap_or(0.0) / tensor)).into())
+}
+
+/// FLOP by format of so many launches, or blocks.
+#[derive(Default)]
+struct Executed {
+    flop: BTreeMap<&'static str, f64>,
+    of: f64,
+}
+
+impl Executed {
+    fn add(&mut self, flop: &BTreeMap<&'static str, u128>, of: f64) {
+        flop.iter().for_each(|(format, n)| *self.flop.entry(format).or_default() += *n as f64);
+        self.of += of;
+    }
 }
 
 fn add(into: &mut BTreeMap<&'static str, u128>, from: &BTreeMap<&'static str, u128>) {
@@ -144,10 +214,7 @@ fn add(into: &mut BTreeMap<&'static str, u128>, from: &BTreeMap<&'static str, u1
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        evidence::record::{Kernel, Tier},
-        ledger::PathTotal,
-    };
+    use crate::evidence::record::{Called, RollCall, Tier};
 
     fn track(bursts: &[(u128, u128)]) -> Track {
         let mut track = Track::default();
@@ -213,6 +280,35 @@ mod tests {
         track.windows.insert(0, Window { index: 0, counts, ..Window::default() });
         track.censuses.push(Kernels { window: Some(0), ..Kernels::default() });
         assert_eq!(Cores::of(&track, &paths).total["fp32"], (600_000.0, None));
+    }
+
+    /// Of bursts whose tensor operations are not known, each kernel's are taken as often as a roll call heard it; one of another grid by its blocks.
+    #[test]
+    fn roll_calls_say_how_often_what_bursts_saw_came() {
+        let mut track = track(&[]);
+        let kernel = |name: &str, blocks, path: &str, flop| Kernel {
+            name: name.to_owned(),
+            grid: [blocks, 1, 1],
+            launches: 2,
+            counts: [(path.to_owned(), flop)].into(),
+            ..Kernel::default()
+        };
+        track.windows.push(Window { counts: [("p".to_owned(), 2000)].into(), ..Window::default() });
+        track.windows.push(Window { index: 1, tier: Tier::Utilization, ..Window::default() });
+        let kernels = vec![kernel("product", 1, "p", 2000), kernel("sum", 4, "p", 0), kernel("sum", 8, "p", 0)];
+        track.censuses.push(Kernels { window: Some(0), kernels, ..Kernels::default() });
+        // 50 FLOP a launch, none in the product.
+        let kernels = vec![kernel("product", 1, CORES[0].0, 0), kernel("sum", 4, CORES[0].0, 100)];
+        track.cores.push(Kernels { cores: true, window: Some(1), kernels, ..Kernels::default() });
+        let called = |row, launches| Called { window: 0, row, launches, unsure: false };
+        track.rolls.push(RollCall { rows: vec![called(0, 10), called(1, 20), called(2, 30)], ..RollCall::default() });
+        // 20 of 50 and 30 of 100, for 10 products of 1000; the run has a hundred times these.
+        let cores = Cores::of(&track, &paths(1_000_000));
+        assert_eq!((cores.total["fp32"], cores.missing), ((400_000.0, None), 0));
+        // A kernel that no burst saw is not one that executes nothing.
+        track.cores[0].kernels.remove(1);
+        let cores = Cores::of(&track, &paths(1_000_000));
+        assert!(cores.total.is_empty() && cores.missing == 1, "{cores:?}");
     }
 
     #[test]

@@ -323,7 +323,7 @@ impl<'a> Sample<'a> {
 }
 
 /// The paths that were on in a census.
-fn looked_at<'a>(census: &'a Kernels, window: &'a Window) -> BTreeSet<&'a String> {
+pub(super) fn looked_at<'a>(census: &'a Kernels, window: &'a Window) -> BTreeSet<&'a String> {
     window.counts.keys().chain(census.kernels.iter().flat_map(|k| k.counts.keys())).collect()
 }
 
