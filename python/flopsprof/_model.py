@@ -106,10 +106,19 @@ def _adapters(model):
         "kind": "lora" if kind in ("LORA", "") else kind.lower(),
         "rank": rank,
         "targets": targets if isinstance(targets, str) else sorted(targets),
-        "also": sorted(getattr(config, "modules_to_save", None) or []),
+        "also": _also(model, getattr(config, "modules_to_save", None) or []),
     }
     ranks = {name: r for name, r in _ranks(model, active).items() if r != rank}
     return method | {"ranks": ranks} if ranks else method
+
+
+def _also(model, names):
+    """Modules that are trained whole. PEFT adds names of its own for a classifier, `classifier` and `score`, of which a model has one."""
+    modules = getattr(model, "named_modules", None)
+    if not callable(modules):
+        return sorted(names)
+    there = {_clean(name).rsplit(".", 1)[-1]: None for name, _ in modules()} | {_clean(name): None for name, _ in modules()}
+    return sorted(name for name in names if name in there)
 
 
 def _ranks(model, adapter):
@@ -121,6 +130,17 @@ def _ranks(model, adapter):
         if isinstance(own, dict) and adapter in own:
             ranks[_clean(name).split("language_model.", 1)[-1]] = int(own[adapter])
     return ranks
+
+
+def _class(model, said):
+    """Name of the class that runs. `architectures` in a configuration is of who saved it: of a language model that now classifies it still names the language model, whose head is another one."""
+    base = getattr(model, "get_base_model", None)
+    base = base() if callable(base) else model
+    for kind in type(base).__mro__:
+        # FSDP makes a class of its own below it, and so do people.
+        if kind.__module__.startswith("transformers.models."):
+            return [kind.__name__]
+    return said or [type(base).__name__]
 
 
 def _quantised(model):
@@ -160,9 +180,8 @@ def read(model, gradient_checkpointing=None):
     config = getattr(model, "config", None)
     as_dict = getattr(config, "to_dict", None)
     as_dict = as_dict() if callable(as_dict) else dict(config) if isinstance(config, dict) else {}
-    if as_dict and not as_dict.get("architectures"):
-        base = getattr(model, "get_base_model", None)
-        as_dict["architectures"] = [type(base() if callable(base) else model).__name__]
+    if as_dict:
+        as_dict["architectures"] = _class(model, as_dict.get("architectures"))
     total, trainable = parameters(model, whole)
     method = _adapters(model)
     if method is None:

@@ -161,6 +161,23 @@ class Declarations(unittest.TestCase):
         model.targeted_module_names = ["model.layers.1.self_attn.q_proj"]
         self.assertEqual(read(model)["method"]["targets"], ["q_proj", "v_proj"])
 
+    def test_the_class_that_runs_is_declared_and_not_the_one_that_was_saved(self):
+        """`from_pretrained` of a language model's weights as a classifier leaves `architectures` as the language model's, whose head is a vocabulary wide."""
+        saved = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        runs = type("LlamaForSequenceClassification", (Model,), {"__module__": "transformers.models.llama.modeling_llama"})
+        sharded = type("FSDPLlamaForSequenceClassification", (runs,), {"__module__": "torch.distributed.fsdp"})
+        for kind in (runs, sharded):
+            for model in (kind({"w": Parameter(1)}, saved), Model({"w": Parameter(1)}, saved, get_base_model=lambda kind=kind: kind({}))):
+                self.assertEqual(read(model)["config"]["architectures"], ["LlamaForSequenceClassification"])
+        self.assertEqual(read(Model({"w": Parameter(1)}, saved))["config"]["architectures"], ["LlamaForCausalLM"], "of other people's classes nothing is known")
+
+    def test_of_the_heads_that_peft_names_the_one_there_is_is_declared(self):
+        """For `SEQ_CLS` it adds `classifier` and `score` to what is trained whole; a name that no module has makes the estimate refuse the model."""
+        model = adapted(Model({"w": Parameter(10)}), modules_to_save=["classifier", "score"])
+        names = ["base_model.model.model.layers.0", "base_model.model.score", "base_model.model.score.modules_to_save.default"]
+        model.named_modules = lambda: iter([(name, types.SimpleNamespace()) for name in names])
+        self.assertEqual(read(model)["method"]["also"], ["score"])
+
     def test_what_json_cannot_carry_is_made_plain(self):
         said = read(Model({"w": Parameter(1)}, {"model_type": "x", "dtype": object, "eps": float("inf"), "id2label": {0: "a"}}))
         json.dumps(said, allow_nan=False)
