@@ -5,6 +5,7 @@ model's forward is given, by a hook that reads shapes and masks and changes noth
 """
 
 import os
+import sys
 import warnings
 
 from . import _batch, _model, _resume, _state
@@ -54,6 +55,12 @@ def _rank_and_world():
     except ImportError:
         return 0, 1
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def _gradients():
+    """Whether what is computed now has a backward pass. Without one it trains nothing: preference training asks the same model for its reference, with adapters switched off."""
+    enabled = getattr(sys.modules.get("torch"), "is_grad_enabled", None)
+    return enabled is None or enabled()
 
 
 def _checkpoint(output_dir, step):
@@ -248,9 +255,12 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             if args and "input_ids" not in inputs:
                 inputs["input_ids"] = args[0]
             training = getattr(module, "training", True) and not self._evaluating
-            name = "train" if training else "evaluate"
+            name = ("train" if _gradients() else "inference") if training else "evaluate"
             if not training:
                 self.account.enter("evaluate")
+            elif self._training and self.account.phase == "evaluate":
+                # A program that generates between two steps calls eval() and train() by itself.
+                self.account.enter("train")
             if any(inputs.get(k) is not None for k in ("input_ids", "inputs_embeds")):
                 self.account.look(inputs, self._attention, self._encoder_decoder, name, fresh=True)
             else:

@@ -278,6 +278,30 @@ class Callback(unittest.TestCase):
         callback.detach()
         self.assertEqual(model.hooks, [])
 
+    def test_passes_without_gradients_train_nothing(self):
+        """Preference training with adapters asks the same model for its reference, with the adapters off: half of its passes."""
+        model, grad = Model({"w": Parameter(100)}), [True]
+        callback = FlopsProfCallback(self.account)
+        self.begin(callback, model)
+        with unittest.mock.patch.dict(sys.modules, {"torch": types.SimpleNamespace(is_grad_enabled=lambda: grad[0], Tensor=())}):
+            for grad[0] in (False, True):
+                model(input_ids=[[1] * 4] * 2)
+        self.assertEqual(callback.tokens(), (8, 8))
+        self.assertEqual(self.names("add_tokens"), [8])
+        phases = self.account.work()["phases"]
+        self.assertEqual((phases["train"]["batches"], phases["inference"]["executed"]), (1, [[2, 4, 0]]))
+        self.assertFalse(phases["inference"]["backward"])
+        self.assertEqual(self.names("mark_phase"), ["train"], "a window is not cut for it")
+
+    def test_training_goes_on_after_the_program_has_generated(self):
+        model = Model({"w": Parameter(100)})
+        callback = FlopsProfCallback(self.account)
+        self.begin(callback, model)
+        for model.training in (False, False, True):
+            model(input_ids=[[1] * 4])
+        self.assertEqual(self.names("mark_phase"), ["train", "evaluate", "train"])
+        self.assertEqual(callback.tokens(), (4, 4))
+
     def test_a_batch_that_cannot_be_read_never_ends_the_training(self):
         model = Model({"w": Parameter(1)})
         self.begin(FlopsProfCallback(self.account), model)
