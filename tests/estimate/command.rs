@@ -265,6 +265,18 @@ fn images_are_rows_of_a_length_of_their_own() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--lengths"));
 }
 
+/// Where an answer begins and ends is two numbers a token, no vocabulary. FlopCounterMode gave these of transformers' class, and 512 more for its table of rotations.
+#[test]
+fn a_head_that_marks_answers_is_no_vocabulary_wide() {
+    let config = r#"{"architectures": ["LlamaForQuestionAnswering"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 1280}"#;
+    let (_dir, path) = folder(&[("config.json", config)]);
+    let said = json(&[path.to_str().expect("UTF-8"), "--rows", "2", "-s", "32", "--attention", "full"]);
+    let estimate = &said["estimates"][0];
+    assert_eq!(estimate["parameters"]["total"], 164_290, "{estimate}");
+    assert_eq!(estimate["forward"], "11550720", "{estimate}");
+}
+
 /// As google/gemma-3-4b-it publishes it: what the language model is, stands in a part of its own, and what is usual is left out.
 #[test]
 fn a_model_that_also_sees_is_read_by_its_text() {

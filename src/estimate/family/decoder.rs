@@ -179,6 +179,9 @@ fn head(c: Config<'_>, style: &Style, stack: &mut Vec<Layer>, hidden: u64, vocab
     if c.class().ends_with("ForSequenceClassification") || c.class().ends_with("ForTokenClassification") {
         // transformers computes the scores of all tokens and takes the last one's.
         layer.linear(normed, "score", Head, hidden, c.labels()?, false);
+    } else if c.class().ends_with("ForQuestionAnswering") {
+        // Where an answer begins, and where it ends.
+        layer.linear(normed, "qa_outputs", Head, hidden, 2, true);
     } else if !c.class().ends_with("Model") || c.class().ends_with("LMHeadModel") {
         layer.product(
             normed,
