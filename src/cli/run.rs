@@ -82,14 +82,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
     };
     let metered = recipe.as_ref().is_none_or(|r| r.compute_flops);
-    let library = library::path()?;
     let out = args.out.or_else(|| std::env::var_os(config::OUT).map(PathBuf::from)).unwrap_or_else(default_folder);
     // The command may change its directory; the evidence must not follow it.
     let out = std::path::absolute(&out).with_context(|| format!("the evidence folder {}", out.display()))?;
     let mut command = Command::new(&args.command[0]);
     command.args(&args.command[1..]);
     if metered {
-        load(&library, &mut command);
+        load(&library::path()?, &mut command);
         command.env(config::OUT, &out);
     } else if !args.quiet {
         eprintln!("flopsprof: not metered: the recipe does not say compute_flops: true");
