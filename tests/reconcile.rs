@@ -234,6 +234,28 @@ fn pads_and_evaluation_have_lines_of_their_own() {
     }
 }
 
+/// Rows that no mark tells when they ran, between those that train: a reference that is asked of the same model.
+#[test]
+fn rows_without_gradients_are_counted_by_their_formula() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let work = json!({"format": 1, "phases": {
+        "train": {"batches": 10, "executed": [[80, 2048, 0]], "documents": [[80, 2048, 0]], "backward": true},
+        "inference": {"batches": 10, "executed": [[80, 2048, 0]], "documents": [[80, 2048, 0]], "backward": false},
+    }});
+    let mark = Record::Phase(Phase { phase: "train".to_owned(), since_ns: 1 });
+    // A third of what is executed forward and backward is executed forward.
+    let forward = executed("80", "2048", "causal") / 3.0;
+    let all = executed("80", "2048", "flash") + forward;
+    evidence(dir.path(), vec![model(), Record::Work(declared(work)), mark], &[all.round() as u128]);
+    let said = reconciliation(dir.path());
+    assert!((line(&said, "other_phases") / forward - 1.0).abs() < 1e-9, "{said:#}");
+    assert_eq!(said["lines"]["tokens"], 80 * 2048, "tokens are those of the training alone");
+    let left = line(&said, "unexplained") + line(&said, "tile_padding") + line(&said, "tile_padding_attention");
+    assert!((left / all).abs() < 1e-9, "{said:#}");
+    let other = said["lines"]["lines"].as_array().expect("lines").iter().find(|l| l["name"] == "other_phases").expect("a line");
+    assert_eq!((&other["confidence"], &other["source"]), (&json!("assumed"), &json!("inference: formula of its rows")), "{other}");
+}
+
 /// A declaration that makes no sense costs its lines, not the report.
 #[test]
 fn what_cannot_be_reconciled_is_said() {
