@@ -277,6 +277,21 @@ fn a_head_that_marks_answers_is_no_vocabulary_wide() {
     assert_eq!(estimate["forward"], "11550720", "{estimate}");
 }
 
+/// Hidden states, or labels, are no words.
+#[test]
+fn an_encoder_with_a_decoder_that_says_no_words_has_no_head_for_them() {
+    let file = format!("{}/tests/estimate/golden/t5.json", env!("CARGO_MANIFEST_DIR"));
+    let golden: Value = serde_json::from_slice(&std::fs::read(file).expect("a golden")).expect("JSON");
+    for (class, words) in [("T5ForConditionalGeneration", true), ("T5Model", false), ("T5ForSequenceClassification", false)] {
+        let mut config = golden["config"].clone();
+        config["architectures"] = serde_json::json!([class]);
+        let (_dir, path) = folder(&[("config.json", &config.to_string())]);
+        let said = json(&[path.to_str().expect("UTF-8"), "--rows", "10", "-s", "64", "--decoder-length", "8"]);
+        let components = said["estimates"][0]["components"].as_array().expect("components");
+        assert_eq!(components.iter().any(|c| c["component"] == "head"), words, "{class}: {components:?}");
+    }
+}
+
 /// As google/gemma-3-4b-it publishes it: what the language model is, stands in a part of its own, and what is usual is left out.
 #[test]
 fn a_model_that_also_sees_is_read_by_its_text() {

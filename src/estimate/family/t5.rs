@@ -57,23 +57,28 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         last.elementwise(&[INPUT], "final_layer_norm", sizes.hidden);
         stack.push(last);
     }
-    let mut head = Layer::new("", Side::Main);
-    head.product(
-        INPUT,
-        Linear {
-            name: "lm_head".to_owned(),
-            component: Head,
-            side: Side::Main,
-            inputs: sizes.hidden,
-            outputs: vocabulary,
-            bias: false,
-            stored: 1,
-            met: 1,
-            module: true,
-            tied: c.flag_or("tie_word_embeddings", true)?,
-        },
-    );
-    stack.push(head);
+    let class = c.class();
+    let language = !class.ends_with("Model") || class.ends_with("LMHeadModel");
+    let small = ["SequenceClassification", "TokenClassification", "QuestionAnswering"].iter().any(|end| class.ends_with(end));
+    if language && !small {
+        let mut head = Layer::new("", Side::Main);
+        head.product(
+            INPUT,
+            Linear {
+                name: "lm_head".to_owned(),
+                component: Head,
+                side: Side::Main,
+                inputs: sizes.hidden,
+                outputs: vocabulary,
+                bias: false,
+                stored: 1,
+                met: 1,
+                module: true,
+                tied: c.flag_or("tie_word_embeddings", true)?,
+            },
+        );
+        stack.push(head);
+    }
     Ok(Model {
         model_type: c.model_type().to_owned(),
         class: String::new(),
@@ -83,7 +88,7 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         text: true,
         fixed_length: None,
         positions: None,
-        notes: Vec::new(),
+        notes: if small { vec![format!("the head of {class} is left out: a few numbers a row or a token")] } else { Vec::new() },
     })
 }
 
