@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     PathTotal, Paths,
     arithmetic::{Amount, add_up},
-    kernel::{KernelTotals, looked_at},
+    kernel::{KernelTotals, called, looked_at},
     sum,
     track::Track,
 };
@@ -163,10 +163,7 @@ fn by_roll_calls(track: &Track, paths: &Paths) -> Option<BTreeMap<&'static str, 
     let (mut heard, mut known, mut cores) = (0.0, 0.0, Executed::default());
     let (mut looked, mut tensor): (BTreeMap<&String, f64>, BTreeMap<&String, f64>) = Default::default();
     for row in track.rolls.iter().flat_map(|call| &call.rows) {
-        let census = track.censuses.iter().find(|c| c.window == Some(row.window));
-        let window = track.windows.iter().find(|w| w.index == row.window);
-        let Some((census, window)) = census.zip(window) else { continue };
-        let Some(kernel) = census.kernels.get(row.row as usize).filter(|k| k.launches > 0) else { continue };
+        let Some((census, window, kernel)) = called(track, row).filter(|(_, _, k)| k.launches > 0) else { continue };
         let times = row.launches as f64 / kernel.launches as f64;
         heard += row.launches as f64;
         for path in looked_at(census, window) {

@@ -20,7 +20,7 @@ use super::{
     cores,
     track::Track,
 };
-use crate::evidence::record::{Kernel, Kernels, Kind, RollCall, Window};
+use crate::evidence::record::{Called, Kernel, Kernels, Kind, RollCall, Window};
 
 /// What a row is of.
 pub type Key = (Kind, String);
@@ -294,9 +294,7 @@ impl<'a> Sample<'a> {
         // Launches heard whose census looked at a path.
         let (mut heard, mut looked): (u64, BTreeMap<&str, u64>) = (0, BTreeMap::new());
         for row in &call.rows {
-            let census = track.censuses.iter().find(|c| c.window == Some(row.window));
-            let window = track.windows.iter().find(|w| w.index == row.window);
-            if let Some((census, window, kernel)) = census.zip(window).and_then(|(c, w)| Some((c, w, c.kernels.get(row.row as usize)?))) {
+            if let Some((census, window, kernel)) = called(track, row) {
                 sample.add(kernel, row.launches as f64 / kernel.launches.max(1) as f64);
                 heard.grow(row.launches);
                 looked_at(census, window).into_iter().for_each(|path| looked.entry(path).or_default().grow(row.launches));
@@ -320,6 +318,13 @@ impl<'a> Sample<'a> {
     fn flop(&self, path: &str) -> f64 {
         self.flop.get(path).map_or(0.0, |rows| rows.values().sum())
     }
+}
+
+/// What a row of a roll call is of: the census, the window that it was taken in, and its kernel.
+pub(super) fn called<'a>(track: &'a Track, row: &Called) -> Option<(&'a Kernels, &'a Window, &'a Kernel)> {
+    let census = track.censuses.iter().find(|c| c.window == Some(row.window))?;
+    let window = track.windows.iter().find(|w| w.index == row.window)?;
+    Some((census, window, census.kernels.get(row.row as usize)?))
 }
 
 /// The paths that were on in a census.
@@ -407,7 +412,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::evidence::record::{Called, Tier};
+    use crate::evidence::record::Tier;
 
     fn window(index: u64, flop: u128) -> Window {
         Window {
