@@ -13,8 +13,8 @@ use crate::evidence::record::Spent;
 pub const DEFAULT: f64 = 0.005;
 /// The launches of a burst that has no step to go by.
 const USUAL: usize = 512;
-/// The fewest launches of a burst: fewer are not worth a Start.
-const LEAST: usize = 256;
+/// The fewest launches of a burst: for fewer, half of its time would be Start and the changes of profiler around it, whatever the step.
+const LEAST: usize = 128;
 /// The longest step that is counted whole.
 const LONGEST_STEP: usize = 4096;
 /// Launches between two Starts, at the most: 1.4 s of Start, in which launches wait.
@@ -32,6 +32,9 @@ const CORE_LAUNCH: Duration = Duration::from_millis(10);
 /// The part of the budget that is never spent: for what CUPTI takes of the program between kernels, which cannot be measured from here. 0.3 us a launch on an H100
 /// (tests/gpu/launch_cost.txt), so a thousandth of the time where kernels take 0.3 ms.
 const KEPT: f64 = 0.2;
+
+/// From then on the budget holds at every moment.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What time was spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +89,16 @@ impl Budget {
         }
     }
 
-    /// What is left when the run is so old.
+    /// What is left when the run is so old. Changes of group are paid for over the first hour: the survey's come at once, and a run would be a quarter of an hour old
+    /// before it had earned anything else. What that hour earns is never exceeded.
     #[must_use]
     pub fn left(&self, age: Duration) -> Duration {
-        let earned = age.as_secs_f64() * self.share * (1.0 - KEPT);
-        Duration::from_secs_f64((earned - self.spent.total_ns() as f64 / 1e9).max(0.0))
+        let earned = |age: Duration| age.as_secs_f64() * self.share * (1.0 - KEPT);
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let rotation = seconds(self.spent.rotation_ns) * (age.as_secs_f64() / HOUR.as_secs_f64()).min(1.0);
+        let now = earned(age) - rotation - seconds(self.spent.windows_ns + self.spent.census_ns);
+        let in_all = earned(age.max(HOUR)) - seconds(self.spent.total_ns());
+        Duration::from_secs_f64(now.min(in_all).max(0.0))
     }
 
     /// The shortest window that half of the budget pays the boundary of. Not more than an hour: a kill must not cost a day.
@@ -106,7 +114,7 @@ impl Budget {
     /// once, or are of no use.
     #[must_use]
     pub fn pays_change(&self, age: Duration) -> bool {
-        self.share <= 0.0 || self.left(age.max(Duration::from_secs(3600))) >= 2 * self.last[1]
+        self.share <= 0.0 || self.left(age.max(HOUR)) >= 2 * self.last[1]
     }
 
     /// The same for a probe, which can wait: what a run of this age has earned.
@@ -123,6 +131,12 @@ impl Budget {
             None => USUAL,
         };
         (launches, self.cost(launches))
+    }
+
+    /// What a burst is thought to cost at the least, while nobody has listened for a step: less than this is not worth listening for.
+    #[must_use]
+    pub fn cheapest(&self) -> (usize, Duration) {
+        (LEAST, self.cost(LEAST))
     }
 
     /// What one for the CUDA cores is thought to cost beside it.
@@ -171,8 +185,6 @@ fn cost(launches: usize) -> Duration {
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
-
     #[test]
     fn a_burst_must_be_earned() {
         let budget = Budget::new(DEFAULT);
@@ -185,11 +197,30 @@ mod tests {
         assert_eq!(Budget::new(0.0).left(HOUR), Duration::ZERO);
     }
 
+    /// A survey of ten changes, as on an H200: the first burst comes within minutes, probes before it or not, and the hour stays within the budget.
+    #[test]
+    fn a_survey_is_paid_for_over_an_hour() {
+        let mut budget = Budget::new(DEFAULT);
+        (0..10).for_each(|_| budget.spend(Cost::Rotation, 190_000_000));
+        let (launches, cost) = budget.burst(Some(240));
+        assert_eq!(launches, 240);
+        assert!(budget.left(HOUR / 20) < cost && budget.left(HOUR / 9) >= cost);
+        for (minute, ns) in [(3, 380_000_000), (5, 380_000_000)] {
+            assert!(budget.pays_probe(HOUR / 60 * minute), "{minute}");
+            budget.spend(Cost::Rotation, ns);
+        }
+        assert!(budget.left(HOUR / 9) >= cost);
+        // No more than the hour earns, at any age.
+        budget.spend(Cost::Rotation, 12_000_000_000);
+        assert_eq!(budget.left(HOUR / 9), Duration::ZERO);
+        assert!(!budget.pays_change(Duration::ZERO) && budget.left(HOUR).is_zero() && !budget.left(2 * HOUR).is_zero());
+    }
+
     #[test]
     fn a_step_is_counted_whole_and_a_short_one_often_enough() {
         let budget = Budget::new(DEFAULT);
         assert_eq!(budget.burst(Some(1476)).0, 1476);
-        assert_eq!(budget.burst(Some(100)).0, 300);
+        assert_eq!(budget.burst(Some(100)).0, 200);
         assert_eq!(budget.burst(Some(1)).0, LEAST);
         assert_eq!(budget.burst(Some(1_000_000)).0, USUAL);
     }

@@ -152,15 +152,15 @@ def kineto(path, at, seconds):
 class Run:
     """A program of this file, under the meter or bare, and what came of it."""
 
-    def __init__(self, c, name, mode, *arguments, metered=True, **env):
+    def __init__(self, c, name, mode, *arguments, metered=True, timeout=560, **env):
         self.c, self.name, self.truth = c, name, os.path.join(c.args.out, "truth.json")
         command = [sys.executable, os.path.abspath(__file__), mode, self.truth, *map(str, arguments)]
         if os.path.exists(self.truth):
             os.remove(self.truth)
         if metered:
-            self.status, _, _ = c.metered(name, command, timeout=560, **env)
+            self.status, _, _ = c.metered(name, command, timeout=timeout, **env)
         else:
-            self.status = subprocess.run(command, env=c.env, timeout=560).returncode
+            self.status = subprocess.run(command, env=c.env, timeout=timeout).returncode
         self.said = json.load(open(self.truth)) if self.status == 0 else None
 
     def records(self, kind):
@@ -403,7 +403,7 @@ def paired(c, name, seconds, bare_s, overhead):
     """What a whole metered run lost against bare ones just before and just after it, over the rest of its time: from the first step to the last, the meter's survey and bursts
     in it. A bare run of as many steps is made of the bare runs: their own time, and for the steps that they have fewer the time of one after their first five seconds."""
     before = Run(c, f"{name}-bare", "train", bare_s, "big", "one", 5, 10, metered=False).said
-    run = Run(c, name, "train", seconds, "big", "one", 5, 10, **({"FLOPSPROF_OVERHEAD": overhead} if overhead else {}))
+    run = Run(c, name, "train", seconds, "big", "one", 5, 10, timeout=seconds + 90, **({"FLOPSPROF_OVERHEAD": overhead} if overhead else {}))
     after = Run(c, f"{name}-bare", "train", bare_s, "big", "one", 5, 10, metered=False).said
     bare = statistics.mean(b["all_s"] + (run.said["steps"] - b["steps"]) * b["late_s"] / b["late_steps"] for b in (before, after))
     steady = [b["late_s"] / b["late_steps"] for b in (before, run.said, after)]
@@ -426,13 +426,15 @@ def budget(c):
 
 
 def default(c):
-    """The default budget: a whole run of eight minutes against bare runs before and after it."""
+    """The default budget: a whole run, long enough to pay for a burst, against bare runs before and after it."""
     if c.args.stand_in:
         return
-    run, ratio, more = paired(c, "default", c.args.default_seconds, 20, None)
+    run, ratio, more = paired(c, "default", c.args.default_seconds, 12, None)
     told = c.report("default")["overhead"]
     power = [w["nvml"].get("power_mw") for w in run.records("window") if w.get("nvml")]
-    c.row("budget.default", ratio, 1.005, "<=", told=told, censuses=len(run.censuses()), power_w=statistics.median(power) / 1e3, **more)
+    c.row("budget.default", ratio, 1.005, "<=", told=told, power_w=statistics.median(power) / 1e3, **more)
+    came = [(k["at_ns"], k["launches"], k.get("step")) for k in run.censuses()]
+    c.row("budget.default_censuses", len(came), 1, ">=", came=came, why=[k["why"] for k in run.records("kernels") if k.get("why")], rolls=len(run.records("roll_call")))
     # Without boundaries, survey and probes: what CUPTI takes all the time.
     bare, between, bare_after = more["medians_s"]
     c.row("budget.default_between", 2 * between / (bare + bare_after), None, "-")

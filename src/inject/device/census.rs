@@ -164,7 +164,8 @@ impl Metered {
             self.skip("no census: torch.profiler could not be let in while it lasts; load the library by LD_PRELOAD".to_owned());
             return;
         }
-        if !self.paid(now) {
+        let least = self.censuses.step.map_or_else(|| self.budget.cheapest(), |step| self.budget.burst(Some(step)));
+        if !self.paid(now, least) {
             return;
         }
         self.pause_roll();
@@ -172,17 +173,16 @@ impl Metered {
             Ok(step) => self.censuses.step = step,
             Err(why) => return self.skip(format!("no census: {why}")),
         }
-        if self.paid(now) {
-            let (launches, _) = self.budget.burst(self.censuses.step);
+        let (launches, cost) = self.budget.burst(self.censuses.step);
+        if self.paid(now, (launches, cost)) {
             let step = self.censuses.step.filter(|s| launches % s == 0);
             self.census(cupti, launches, step, None, keep);
         }
     }
 
-    /// Whether the budget pays for the next census; if not, it is looked at again when it will.
-    fn paid(&mut self, now: u64) -> bool {
+    /// Whether the budget pays for a census of so many launches and so much; if not, it is looked at again when it will.
+    fn paid(&mut self, now: u64, (launches, mut cost): (usize, Duration)) -> bool {
         let age = self.age(now);
-        let (launches, mut cost) = self.budget.burst(self.censuses.step);
         if self.cores_due() {
             cost += self.budget.cores_cost(launches);
         }
