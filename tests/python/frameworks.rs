@@ -38,9 +38,9 @@ const NAMES: [&str; 3] = ["cu", "nccl", "nvshmem"];
 pub(crate) fn python() -> Command {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(made);
-    let mut command = Command::new("python3");
+    let mut command = Command::new(folder.join("bin/python"));
     command
-        .env("PYTHONPATH", folder.join("packages"))
+        .env_remove("PYTHONPATH")
         .env("LD_LIBRARY_PATH", folder.join("cuda"))
         // Compiled once, in a folder that git does not see.
         .env("PYTHONPYCACHEPREFIX", folder.join("compiled"))
@@ -61,7 +61,10 @@ fn made() -> PathBuf {
     if folder.exists() {
         fs::remove_dir_all(&folder).expect("removing half of it");
     }
-    let (packages, cuda) = (folder.join("packages"), folder.join("cuda"));
+    // An environment of its own and no folder on a path: dill, for one, takes packages anywhere else for a program's own.
+    run(Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&folder));
+    let packages = run(Command::new(folder.join("bin/python")).args(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]));
+    let (packages, cuda) = (PathBuf::from(packages.trim()), folder.join("cuda"));
     let pip = [
         "-m",
         "pip",

@@ -13,7 +13,7 @@ fn the_python_packages_tests_pass() {
 
 #[test]
 fn they_pass_with_the_real_transformers() {
-    passes(&mut frameworks::python(), "tests/real", 12);
+    passes(&mut frameworks::python(), "tests/real", 16);
 }
 
 /// Runs the tests of a folder, of which there are at least so many.
