@@ -235,7 +235,8 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         cut = getattr(args, "parallelism_config", None)
         if any((getattr(cut, size, None) or 1) > 1 for size in ("cp_size", "sp_size")):
             warnings.warn("flopsprof: rows are cut between ranks, and each tells its part: tokens add up, the estimate's attention is that of the parts, too low", stacklevel=4)
-        checkpointing = getattr(args, "gradient_checkpointing", None)
+        # The first is its newer name; a model that is checkpointed without the arguments' saying so is looked at.
+        checkpointing = any(getattr(args, name, None) for name in ("activation_checkpointing", "gradient_checkpointing"))
         said = self.account.declare(wrapped, True if checkpointing else None)
         self.account.counts_here = _tells(model)
         self._attention = said["attention"]

@@ -153,8 +153,7 @@ def _quantised(model):
 
 
 def _checkpointed(model):
-    if getattr(model, "is_gradient_checkpointing", False):
-        return True
+    # Not by the model's own `is_gradient_checkpointing`, which transformers 5.24 warns of and 6 will not have: this is what it looks at.
     modules = getattr(model, "modules", None)
     return callable(modules) and any(getattr(m, "gradient_checkpointing", False) is True for m in modules())
 

@@ -1,17 +1,23 @@
 //! A declared job, costed several ways, so that each line is the difference of two.
 
 use super::{
+    census::Census,
     declared::{Declared, Rows, shapes},
-    tiles,
+    lines::Confidence,
+    products,
+    tiles::{self, Padding},
 };
-use crate::estimate::{
-    EstimateError,
-    config::Config,
-    cost::{Costs, Flop, Kernel, Run, cost, sum},
-    family,
-    job::Job,
-    model::{Component, Model},
-    workload::{Shape, Workload},
+use crate::{
+    estimate::{
+        EstimateError,
+        config::Config,
+        cost::{Costs, Flop, Kernel, Run, cost, sum},
+        family,
+        job::Job,
+        model::{Component, Model},
+        workload::{Shape, Workload},
+    },
+    ledger::arithmetic::add_up,
 };
 
 /// A declared job.
@@ -138,20 +144,54 @@ impl Case {
         Ok(dense - scores(rows, self.train.attention_by_document, self.skipping())?)
     }
 
-    /// What is computed because products are cut into tiles: weights, and attention.
-    pub(super) fn tiles(&self) -> Result<(f64, f64), String> {
+    /// What is computed because products are cut into tiles: as censuses counted it, or else by rule.
+    pub(super) fn tiles(&self, censuses: &[Census]) -> Result<Padding, String> {
+        let uncounted = match self.counted(censuses)? {
+            Ok(padding) => return Ok(padding),
+            Err(why) => why,
+        };
         let exact = self.rows()?;
         let (model, method) = tiles::padded(&self.model, &self.job.method);
         let job = Job { method, ..self.job.clone() };
         let rounded = self.cost(&model, &job, &self.train, self.skipping(), false)?;
         let experts = tiles::experts(&self.model, &self.job.method, &self.train, self.batches, self.job.checkpointing);
-        let products = (rounded.products.executed() - exact.products.executed()) as f64 + experts;
+        let flop = (rounded.products.executed() - exact.products.executed()) as f64 + experts;
+        Ok(Padding {
+            flop,
+            source: format!("sides of matrices rounded up to {}: {uncounted}", tiles::SIDE),
+            confidence: Confidence::Assumed,
+        })
+    }
+
+    /// Tile padding by the censuses whose launches are the products of this model; else why none is.
+    fn counted(&self, censuses: &[Census]) -> Result<Result<Padding, String>, String> {
+        /// Of more lengths than this nobody finds the batch that a census saw.
+        const MOST_LENGTHS: usize = 64;
+        if censuses.is_empty() {
+            return Ok(Err("no census of training was taken".to_owned()));
+        }
+        if self.train.executed.len() > MOST_LENGTHS {
+            return Ok(Err(format!("batches have {} lengths, and which of them a census saw is not known", self.train.executed.len())));
+        }
+        let rows = add_up(self.train.executed.iter().map(|s| s.rows));
+        let batch = rows.div_ceil(self.batches);
+        let mut lengths = tiles::Lengths::default();
+        for shape in &self.train.executed {
+            let products =
+                products::of(&self.model, &self.job, Shape { rows: batch, ..*shape }).map_err(|e: EstimateError| e.to_string())?;
+            lengths.add(products, shape.rows as f64 / batch.max(1) as f64);
+        }
+        Ok(lengths.padding(censuses))
+    }
+
+    /// The same of attention, by rule.
+    pub(super) fn attention_tiles(&self) -> Result<f64, String> {
         if !self.job.kernel.fused || !self.masked.is_empty() {
-            return Ok((products, 0.0));
+            return Ok(0.0);
         }
         let blocks = Kernel { block: tiles::ATTENTION, ..self.job.kernel };
         let blocked = self.cost(&self.model, &self.job, &self.train, blocks, false)?;
-        Ok((products, blocked.scores.executed() as f64 - exact.scores.executed() as f64))
+        Ok(blocked.scores.executed() as f64 - self.rows()?.scores.executed() as f64)
     }
 
     /// Rows of another phase.

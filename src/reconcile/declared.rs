@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::census::{self, Census};
 use crate::{
     estimate::{
         method::{Method, Targets},
@@ -152,6 +153,8 @@ pub struct Trained {
     pub phases: Phases,
     /// What windows counted meanwhile: blurred are those that lie across another model's time.
     pub counted: Counted,
+    /// Censuses of its training, each different one once.
+    pub(super) censuses: Vec<Census>,
 }
 
 /// Everything that was said, of one process or of all.
@@ -218,6 +221,7 @@ impl Told {
                 shared(window, &models, |model, counted| model.iter().for_each(|m| of[*m].counted.add(counted)));
             }
         }
+        census::taken(file, &marks, &models).into_iter().for_each(|(model, census)| told.models[model].add_census(census));
         told
     }
 
@@ -239,7 +243,7 @@ impl Told {
 
     fn place(&mut self, model: Declared) -> usize {
         self.models.iter().position(|m| m.model == model).unwrap_or_else(|| {
-            self.models.push(Trained { model, phases: Phases::new(), counted: Counted::default() });
+            self.models.push(Trained { model, phases: Phases::new(), counted: Counted::default(), censuses: Vec::new() });
             self.models.len() - 1
         })
     }
@@ -279,6 +283,7 @@ impl Told {
             let ours = &mut self.models[place];
             add_phases(&mut ours.phases, theirs.phases);
             ours.counted.add(theirs.counted);
+            theirs.censuses.into_iter().for_each(|census| ours.add_census(census));
         }
         add_phases(&mut self.phases, other.phases);
         for (phase, counted) in other.counted {
@@ -344,6 +349,14 @@ impl Trained {
     /// Rows that are this model's too.
     pub(super) fn add_rows(&mut self, rows: Phases) {
         add_phases(&mut self.phases, rows);
+    }
+
+    fn add_census(&mut self, census: Census) {
+        /// Of thousands of ranks a few say it all.
+        const MOST: usize = 64;
+        if self.censuses.len() < MOST && !self.censuses.contains(&census) {
+            self.censuses.push(census);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     case::Case,
+    census::Census,
     declared::{Rows, Told, Trained},
     phases,
 };
@@ -117,7 +118,7 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     let (mut cases, mut lines, mut models, mut model_flop) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
     for trained in &with_rows {
         let case = Case::new(&trained.model, trained.phases.get("train").unwrap_or(&Rows::default()))?;
-        let own = training(&case)?;
+        let own = training(&case, &trained.censuses)?;
         let six_nd = 6.0 * case.parameters as f64 * case.tokens as f64;
         let by_formula = own.iter().map(|l| l.flop).sum();
         // What was counted stands for what was measured: interpolated parts are shared out alike.
@@ -179,7 +180,7 @@ fn line(name: &'static str, flop: f64, source: &str, confidence: Confidence) -> 
 }
 
 /// The lines of a model's training, by formula.
-fn training(case: &Case) -> Result<Vec<Line>, String> {
+fn training(case: &Case, censuses: &[Census]) -> Result<Vec<Line>, String> {
     let (documents, rows) = (case.documents()?, case.rows()?);
     let tokens = case.tokens as f64;
     let (total, active) = case.configured;
@@ -188,7 +189,7 @@ fn training(case: &Case) -> Result<Vec<Line>, String> {
     let all = 2.0 * (documents.products.forward + documents.scores.forward) as f64;
     let checkpointed =
         if case.checkpointing() { "checkpointed layers, and scores in fused attention" } else { "scores in fused attention" };
-    let (products, attention) = case.tiles()?;
+    let tiles = case.tiles(censuses)?;
     Ok(vec![
         // What 6ND should have been for the tokens trained on.
         line("six_nd", 6.0 * case.parameters as f64 * tokens, "declared parameters, tokens without pads", Confidence::Exact),
@@ -210,8 +211,8 @@ fn training(case: &Case) -> Result<Vec<Line>, String> {
             "attention with an explicit mask, or eager, computes what it throws away",
             Confidence::Assumed,
         ),
-        line("tile_padding", products, "sides of matrices rounded up to 64", Confidence::Assumed),
-        line("tile_padding_attention", attention, "attention in blocks of 128 positions", Confidence::Assumed),
+        line("tile_padding", tiles.flop, &tiles.source, tiles.confidence),
+        line("tile_padding_attention", case.attention_tiles()?, "attention in blocks of 128 positions", Confidence::Assumed),
     ])
 }
 
@@ -223,6 +224,9 @@ fn add_lines(sum: &mut Vec<Line>, more: Vec<Line>) {
     }
     for (line, more) in sum.iter_mut().zip(more) {
         line.flop += more.flop;
+        if more.confidence == Confidence::Assumed {
+            line.confidence = more.confidence;
+        }
         if !line.source.contains(&more.source) {
             line.source = format!("{}; {}", line.source, more.source);
         }

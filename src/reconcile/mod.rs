@@ -4,11 +4,13 @@
 //! 6·N·D to the measurement, and [`rates`] sets the three numbers that are called utilisation beside each other. [`completeness`] says how much of what the devices did was metered, and whose the rest was.
 
 mod case;
+mod census;
 pub mod completeness;
 pub mod compute;
 pub mod declared;
 pub mod lines;
 mod phases;
+mod products;
 pub mod rates;
 mod tiles;
 

@@ -27,6 +27,11 @@ EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": N
 METHODS = ["full", "full-ckpt", "lora", "lora-ckpt", "moe"]
 LENGTHS = [2048, 8192]
 FILLS = ["padded", "packed", "whole"]
+#: Method, and how rows are filled, of trainings whose products are matched with a census: sides that are no multiple of any tile, adapters, experts, layers computed again, rows that are
+#: added up before a step.
+TILES = [("full", "whole"), ("odd", "whole"), ("odd-ckpt", "padded"), ("lora", "padded"), ("moe", "whole"), ("full-accumulated", "whole")]
+#: Sides of the odd one.
+ODD = {"intermediate_size": 5600, "vocab_size": 32003}
 #: Tokens of a micro-batch.
 TOKENS = 16384
 
@@ -38,6 +43,12 @@ def cases():
             for fill in FILLS:
                 if fill != "whole" or method in ("full", "moe"):
                     yield f"{method}-{length}-{fill}", method, length, fill
+
+
+def tiles():
+    """Those that a census is taken of."""
+    for method, fill in TILES:
+        yield f"{method}-2048-{fill}", method, 2048, fill
 
 
 def rows(length, fill, count, vocabulary):
@@ -154,7 +165,7 @@ def train(out, method, length, fill, seconds, tiny, callbacks=None):
 
     transformers.logging.set_verbosity_error()
     device = "cpu" if tiny else "cuda"
-    shape = (TINY if tiny else MOE if method == "moe" else LLAMA) | {"max_position_embeddings": length, "bos_token_id": 1, "eos_token_id": 2}
+    shape = (TINY if tiny else MOE if method == "moe" else LLAMA | ODD if method.startswith("odd") else LLAMA) | {"max_position_embeddings": length, "bos_token_id": 1, "eos_token_id": 2}
     if method == "moe":
         config, kind = transformers.MixtralConfig(**shape, **EXPERTS), transformers.MixtralForCausalLM
     else:
@@ -172,7 +183,7 @@ def train(out, method, length, fill, seconds, tiny, callbacks=None):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 1:
                 self.began = time.monotonic()
-            control.should_training_stop = time.monotonic() - self.began > seconds
+            control.should_training_stop |= time.monotonic() - self.began > seconds
             return control
 
     batch = max(TOKENS // length, 1)
@@ -183,6 +194,7 @@ def train(out, method, length, fill, seconds, tiny, callbacks=None):
         bf16=not tiny,
         use_cpu=tiny,
         gradient_checkpointing=method.endswith("-ckpt"),
+        gradient_accumulation_steps=2 if method.endswith("-accumulated") else 1,
         optim="adamw_torch" if tiny else "adamw_torch_fused",
         logging_strategy="no",
         save_strategy="no",
@@ -199,8 +211,40 @@ def train(out, method, length, fill, seconds, tiny, callbacks=None):
     return {"steps": trainer.state.global_step}
 
 
-def one(folder, name, method, length, fill, seconds, tiny):
+def launches(folder, name, method, length, fill, tiny):
+    """Writes down how many kernels a step launches, by torch.profiler: a census of so many is one of a whole step, wherever it begins."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+    from transformers import TrainerCallback
+
+    from flopsprof import FlopsProfCallback
+
+    os.environ["FLOPSPROF_DISABLE"] = "1"
+    profiler = profile(activities=[ProfilerActivity.CPU if tiny else ProfilerActivity.CUDA])
+
+    class Profile(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if not tiny:
+                torch.cuda.synchronize()
+            if state.global_step == 3:
+                profiler.start()
+            elif state.global_step == 4:
+                profiler.stop()
+                control.should_training_stop = True
+            return control
+
+    train(os.path.join(folder, "trainer"), method, length, fill, 60, tiny, [FlopsProfCallback(), Profile()])
+    kernels = [e for e in profiler.events() if tiny or str(e.device_type).endswith("CUDA") and not e.name.lower().startswith(("memcpy", "memset"))]
+    with open(os.path.join(folder, f"{name}.launches"), "w") as f:
+        f.write(str(len(kernels)))
+    print(f"  {name}: {len(kernels)} kernels a step", flush=True)
+
+
+def one(folder, name, method, length, fill, seconds, tiny, tiles=False):
     os.environ["FLOPSPROF_OUT"] = os.path.join(folder, name)
+    if tiles:
+        with open(os.path.join(folder, f"{name}.launches")) as f:
+            os.environ["FLOPSPROF_CENSUS"] = f"4:{f.read()}"
     began = time.monotonic()
     said = train(os.path.join(folder, "trainer"), method, length, fill, seconds, tiny)
     print(f"  {name}: {said['steps']} steps in {time.monotonic() - began:.0f} s", flush=True)
@@ -216,6 +260,7 @@ def main():
     parser.add_argument("--only", default=",".join(METHODS))
     parser.add_argument("--fills", default=",".join(FILLS))
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--tiles", action="store_true", help="trainings of which a census is taken, instead")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--callback")
     args = parser.parse_args()
@@ -229,23 +274,30 @@ def main():
         timed(os.path.join(args.folder, "trainer"), args.callback, 64 if args.tiny else 2048, args.seconds, args.tiny)
         return
     failed = 0
-    for name, method, length, fill in cases():
-        if method not in args.only.split(",") or fill not in args.fills.split(","):
+    for name, method, length, fill in tiles() if args.tiles else cases():
+        if not args.tiles and (method not in args.only.split(",") or fill not in args.fills.split(",")):
             continue
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                one(args.folder, name, method, 64 if args.tiny else length, fill, args.seconds, args.tiny)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+        case = (args.folder, name, method, 64 if args.tiny else length, fill)
+        failed += args.tiles and forked(launches, *case, args.tiny) != 0
+        failed += forked(one, *case, args.seconds, args.tiny, args.tiles) != 0
     sys.exit(1 if failed else 0)
+
+
+def forked(program, *arguments):
+    """Runs it in a process of its own; returns its status."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            program(*arguments)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
