@@ -26,7 +26,7 @@ use flopsprof::{
     rule::guidelines::CURRENT,
 };
 
-use super::{base::BaseArgs, report::count};
+use super::{base::BaseArgs, count::count};
 
 /// Estimate what a job will execute, from its model's configuration and its tokens. No GPU and no network are needed.
 ///
