@@ -85,6 +85,7 @@ impl Case {
             method: model.method.method()?,
             checkpointing: model.gradient_checkpointing,
             kernel: Kernel { skips_masked: fused, fused, block: 1 },
+            batches: train.batches,
         };
         let counted = job.count().map_err(|e| e.to_string())?;
         Ok(Self {
@@ -101,7 +102,7 @@ impl Case {
     }
 
     fn cost(&self, model: &Model, job: &Job, workload: &Workload, kernel: Kernel, forward_only: bool) -> Result<Split, String> {
-        let run = Run { checkpointing: self.job.checkpointing, kernel, forward_only };
+        let run = Run { checkpointing: self.job.checkpointing, kernel, forward_only, batches: job.batches };
         Ok(Split::of(&cost(model, &job.method, workload, run).map_err(|e: EstimateError| e.to_string())?))
     }
 
@@ -156,7 +157,8 @@ impl Case {
 
     /// Rows of another phase.
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
-        self.cost(&self.model, &self.job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
+        let job = Job { batches: rows.batches, ..self.job.clone() };
+        self.cost(&self.model, &job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
     }
 
     /// Layers are computed again.

@@ -8,7 +8,8 @@
 //!  "method": {"kind": "lora", "rank": 8, "targets": ["q_proj", "v_proj"], "also": [], "quantised": false},
 //!  "gradient_checkpointing": true, "attention": "sdpa"}
 //! ```
-//! `kind` is `full`, `lora` or `frozen`. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
+//! `kind` is `full`, `lora` or `frozen`. Adapters of stacked experts and other parameters stand in `parameters` (`["model.layers.0.mlp.experts.down_proj"]`), `dora` is true where what is
+//! trained is scaled by a magnitude of its own, and `dropout` the share of the adapters' input that is dropped; `not_estimated` names what else they do. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
 //!
 //! `flopsprof_declare_work`, as often as one likes, each time for the whole run of this process:
 //! ```json
@@ -27,7 +28,7 @@ use serde_json::Value;
 
 use crate::{
     estimate::{
-        method::{Method, Targets},
+        method::{Dora, Method, Targets},
         workload::Shape,
     },
     evidence::{
@@ -88,6 +89,18 @@ pub struct Kind {
     /// Modules with adapters.
     #[serde(default)]
     pub targets: Value,
+    /// Parameters with adapters, where they are no modules.
+    #[serde(default)]
+    pub parameters: Vec<String>,
+    /// Weight-decomposed adapters.
+    #[serde(default)]
+    pub dora: bool,
+    /// Share of the adapters' input that is dropped.
+    #[serde(default)]
+    pub dropout: f64,
+    /// What else adapters do, by PEFT's names.
+    #[serde(default)]
+    pub not_estimated: Vec<String>,
     /// Modules trained whole.
     #[serde(default)]
     pub also: Vec<String>,
@@ -433,6 +446,8 @@ impl Kind {
                     Value::String(one) => Targets::Names(vec![one.clone()]),
                     list => Targets::Names(serde_json::from_value(list.clone()).map_err(|e| format!("method.targets: {e}"))?),
                 },
+                parameters: self.parameters.clone(),
+                dora: self.dora.then_some(Dora { dropout: self.dropout > 0.0 }),
                 also: self.also.clone(),
                 quantised: self.quantised,
             },

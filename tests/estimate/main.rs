@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod synthetic;
 
+mod adapters;
 mod aws;
 mod command;
 mod commission;
@@ -34,6 +35,7 @@ fn job(config: &str, documents: Vec<Shape>, filling: Filling, batch: u64, method
         method,
         checkpointing: false,
         kernel: Kernel::FLASH,
+        batches: 1,
     }
 }
 
@@ -46,6 +48,8 @@ fn lora(rank: u64, targets: &[&str]) -> Method {
         rank,
         ranks: BTreeMap::new(),
         targets: Targets::Names(targets.iter().map(|t| (*t).to_owned()).collect()),
+        parameters: Vec::new(),
+        dora: None,
         also: Vec::new(),
         quantised: false,
     }

@@ -78,6 +78,11 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
     let class = c.class();
     if class.ends_with("ForMaskedLM") || class.ends_with("ForPreTraining") || class.ends_with("LMHeadModel") {
         let mut head = Layer::new("cls.predictions.", Side::Main);
+        let tied = c.flag_or("tie_word_embeddings", true)?;
+        if !tied {
+            // transformers 5 shares it with the decoder's bias where it shares matrices; else it is there, and nobody adds it.
+            head.elementwise(&[], "bias", vocabulary);
+        }
         let dense = head.linear(INPUT, "transform.dense", Head, hidden, hidden, true);
         let normed = head.elementwise(&[dense], "transform.LayerNorm", 2 * hidden);
         head.product(
@@ -92,7 +97,7 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
                 stored: 1,
                 met: 1,
                 module: true,
-                tied: c.flag_or("tie_word_embeddings", true)?,
+                tied,
             },
         );
         stack.push(head);
