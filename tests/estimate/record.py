@@ -15,10 +15,14 @@ import copy
 import json
 import os
 import platform
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
 
 import peft
 import torch
 import transformers
+from flopsprof import _model
 from torch.utils.flop_counter import FlopCounterMode
 
 ROWS, LENGTH, DECODER_LENGTH = 2, 96, 40
@@ -248,6 +252,8 @@ def count(c, method, checkpointing, device, adapters=None):
         "targets": adapters["target_modules"] if method == "lora" else None,
         "trained": c["trained"] if method == "frozen" else None,
     } | {name: adapters[field] for name, field in more.items() if field in (adapters or {})} | {
+        # As the callback tells it, for tests/reconcile.rs.
+        "declared": _model.read(model)["method"] if adapters else None,
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "forward": forward,
