@@ -29,6 +29,10 @@ pub(super) struct Case {
     pub(super) configured: (u64, u64),
     /// Tokens without pads.
     pub(super) tokens: u64,
+    /// Trained parameters: as the program counted them, and as its method makes them.
+    trained: (u64, u64),
+    /// What its adapters do that is not estimated.
+    not_estimated: Vec<String>,
 }
 
 /// FLOP of attention's scores, and of everything else.
@@ -97,6 +101,8 @@ impl Case {
             train: workload,
             masked: said(&Rows { executed: train.masked.clone(), ..Rows::default() })?.executed,
             batches: train.batches.max(1),
+            trained: (model.parameters.trainable, counted.trainable.unwrap_or(0)),
+            not_estimated: model.method.not_estimated.clone(),
             job,
         })
     }
@@ -159,6 +165,27 @@ impl Case {
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
         let job = Job { batches: rows.batches, ..self.job.clone() };
         self.cost(&self.model, &job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
+    }
+
+    /// Where what the program said of itself is not what is estimated.
+    pub(super) fn differs(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let (said, made) = (self.parameters, self.configured.0);
+        if said.abs_diff(made) > made / 50 {
+            remarks.push(format!(
+                "the program counts {said} parameters and its configuration makes {made}: a part of the model is not in the configuration, or is packed"
+            ));
+        }
+        let (said, made) = self.trained;
+        if said > 0 && said.abs_diff(made) > said / 50 {
+            remarks.push(format!(
+                "the program trains {said} parameters and what it says of its method makes {made}: adapters or weights that are not known here are in no line"
+            ));
+        }
+        if !self.not_estimated.is_empty() {
+            remarks.push(format!("not estimated, so that it is in no line: {} of its adapters", self.not_estimated.join(", ")));
+        }
+        remarks
     }
 
     /// Layers are computed again.

@@ -21,7 +21,7 @@
 //! What they grew by since a model was declared are that model's rows, so they are told once more before the next one is. Rows that begin anew do not replace
 //! those before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,7 +35,10 @@ use crate::{
         read::ProcessEvidence,
         record::{Record, Window},
     },
-    ledger::arithmetic::add_up,
+    ledger::{
+        arithmetic::add_up,
+        job::{Key, Place},
+    },
 };
 
 /// The format read here.
@@ -163,6 +166,8 @@ pub struct Trained {
     pub model: Declared,
     /// Its rows.
     pub phases: Phases,
+    /// Runs in which it was declared.
+    pub runs: BTreeSet<Key>,
     /// What windows counted meanwhile: blurred are those that lie across another model's time.
     pub counted: Counted,
 }
@@ -172,8 +177,8 @@ pub struct Trained {
 pub struct Told {
     /// Models, each different one once.
     pub models: Vec<Trained>,
-    /// Rows of processes that declared no model.
-    pub phases: Phases,
+    /// Rows of processes that declared no model, by run.
+    pub undeclared: BTreeMap<Key, Phases>,
     /// What was counted by phase, where phases were marked.
     pub counted: BTreeMap<String, Counted>,
     /// What was counted at all, FLOP.
@@ -182,13 +187,15 @@ pub struct Told {
     pub busy: (f64, f64),
     /// What could not be understood, in words.
     pub complaints: Vec<String>,
+    /// Of one process: its run.
+    run: Key,
 }
 
 impl Told {
     /// What one process said.
     #[must_use]
     pub fn of(file: &ProcessEvidence) -> Self {
-        let mut told = Self::default();
+        let mut told = Self { run: Place::of(&file.start).key(), ..Self::default() };
         let mut marks: Vec<(u64, &str)> = Vec::new();
         // Since when which model: none where what was declared cannot be read.
         let mut models: Vec<(u64, Option<usize>)> = Vec::new();
@@ -221,6 +228,7 @@ impl Told {
             }
         }
         told.rows(&mut rows, models.last().and_then(|m| m.1), !models.is_empty());
+        told.models.iter_mut().for_each(|model| model.runs = BTreeSet::from([told.run.clone()]));
         marks.sort_unstable();
         models.sort_unstable();
         for line in &file.lines {
@@ -252,7 +260,7 @@ impl Told {
 
     fn place(&mut self, model: Declared) -> usize {
         self.models.iter().position(|m| m.model == model).unwrap_or_else(|| {
-            self.models.push(Trained { model, phases: Phases::new(), counted: Counted::default() });
+            self.models.push(Trained { model, phases: Phases::new(), runs: BTreeSet::new(), counted: Counted::default() });
             self.models.len() - 1
         })
     }
@@ -273,7 +281,7 @@ impl Told {
         match of {
             Some(model) => add_phases(&mut self.models[model].phases, grown),
             None if any => self.complain("rows that were told after a model that cannot be read are in no line".to_owned()),
-            None => add_phases(&mut self.phases, grown),
+            None => add_phases(self.undeclared.entry(self.run.clone()).or_default(), grown),
         }
         rows.before = phases;
     }
@@ -291,9 +299,12 @@ impl Told {
             let place = self.place(theirs.model);
             let ours = &mut self.models[place];
             add_phases(&mut ours.phases, theirs.phases);
+            ours.runs.extend(theirs.runs);
             ours.counted.add(theirs.counted);
         }
-        add_phases(&mut self.phases, other.phases);
+        for (run, phases) in other.undeclared {
+            add_phases(self.undeclared.entry(run).or_default(), phases);
+        }
         for (phase, counted) in other.counted {
             self.counted.entry(phase).or_default().add(counted);
         }

@@ -135,7 +135,9 @@ fn report(bytes: &[u8]) {
 
 fn added<'a>(files: impl Iterator<Item = &'a ProcessEvidence>) -> RunTotal {
     let mut ledger = Ledger::default();
-    files.map(FileTotal::of).for_each(|file| ledger.add(file));
+    for file in files.map(FileTotal::of) {
+        ledger.add(file);
+    }
     ledger.total()
 }
 
