@@ -262,6 +262,43 @@ fn rows_without_gradients_are_counted_by_their_formula() {
     assert_eq!((&other["confidence"], &other["source"]), (&json!("assumed"), &json!("inference: formula of its rows")), "{other}");
 }
 
+/// A frozen reference beside the trained model: of another size, it has its own formula; of an architecture that is not known, the rest keeps its lines.
+#[test]
+fn rows_of_another_model_are_counted_by_its_own_formula() {
+    let mut other: Value = serde_json::from_str(LLAMA).expect("JSON");
+    let run = |config: Option<Value>, flop: f64| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut work = json!({"format": 1, "phases": {
+            "train": {"batches": 10, "executed": [[80, 2048, 0]], "documents": [[80, 2048, 0]], "backward": true},
+            "reference": {"batches": 10, "executed": [[80, 2048, 0]], "documents": [[80, 2048, 0]], "backward": false},
+        }});
+        if let Some(config) = config {
+            work["phases"]["reference"]["config"] = config;
+        }
+        let mark = Record::Phase(Phase { phase: "train".to_owned(), since_ns: 1 });
+        evidence(dir.path(), vec![model(), Record::Work(declared(work)), mark], &[flop.round() as u128]);
+        reconciliation(dir.path())
+    };
+    let training = executed("80", "2048", "flash");
+    let forward = executed("80", "2048", "causal") / 3.0;
+    let said = run(None, training + forward);
+    assert!((line(&said, "other_phases") / forward - 1.0).abs() < 1e-9, "{said:#}");
+    // Half of the layers, and the head as it is.
+    other["num_hidden_layers"] = 11.into();
+    let head = 2.0 * 80.0 * 2048.0 * 2048.0 * 32000.0;
+    let half = head + (forward - head) / 2.0;
+    let said = run(Some(other.clone()), training + half);
+    assert!((line(&said, "other_phases") / half - 1.0).abs() < 1e-9, "{said:#}");
+    let left = line(&said, "unexplained") + line(&said, "tile_padding") + line(&said, "tile_padding_attention");
+    assert!((left / training).abs() < 1e-9 && said["lines"]["tokens"] == 80 * 2048, "{said:#}");
+    other["model_type"] = "hyena".into();
+    let said = run(Some(other), training + half);
+    let left = line(&said, "unexplained") + line(&said, "tile_padding") + line(&said, "tile_padding_attention");
+    assert!(near(left, half) && line(&said, "other_phases") == 0.0, "{said:#}");
+    let remarks = said["lines"]["remarks"].to_string();
+    assert!(remarks.contains("reference: its rows are in no line") && remarks.contains("hyena"), "{remarks}");
+}
+
 /// A declaration that makes no sense costs its lines, not the report.
 #[test]
 fn what_cannot_be_reconciled_is_said() {

@@ -226,3 +226,17 @@ def read(model, gradient_checkpointing=None):
         "gradient_checkpointing": bool(gradient_checkpointing),
         "attention": str(getattr(config, "_attn_implementation", None) or "sdpa"),
     }
+
+
+#: Fields of a configuration that say nothing of what is executed: how weights are kept, what text is made of them, what labels are called.
+_ASIDE = re.compile(
+    r"_name_or_path|.*dtype|transformers_version|use_cache|id2label|label2id|problem_type|.*_token_id|generation_config|quantization_config|initializer_.*|output_.*|return_.*"
+    r"|(max|min)_length|do_sample|early_stopping|num_beams|num_beam_groups|num_return_sequences|temperature|top_[kp]|typical_p|.*_penalty|.*no_repeat_ngram_size|remove_invalid_values"
+    r"|tf_legacy_loss|torchscript|pruned_heads|use_bfloat16"
+)
+
+
+def shape(said):
+    """What of a configuration, as `read` tells it, decides on the products of a model."""
+    labels = {"num_labels": len(said["config"]["id2label"])} if said["config"].get("id2label") else {}
+    return {field: value for field, value in said["config"].items() if value is not None and not _ASIDE.fullmatch(field)} | labels

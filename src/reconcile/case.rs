@@ -10,6 +10,7 @@ use crate::estimate::{
     cost::{Costs, Flop, Kernel, Run, cost, sum},
     family,
     job::Job,
+    method::Method,
     model::{Component, Model},
     workload::{Shape, Workload},
 };
@@ -75,10 +76,7 @@ impl Split {
 impl Case {
     pub(super) fn new(model: &Declared, train: &Rows) -> Result<Self, String> {
         let config = Config::new(&model.config).map_err(|e| e.to_string())?;
-        let built = family::model(config).map_err(|e| e.to_string())?;
-        let built = built.ok_or_else(|| {
-            format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type())
-        })?;
+        let built = built(config)?;
         let fused = model.attention != "eager";
         let workload = said(train)?;
         let job = Job {
@@ -161,10 +159,16 @@ impl Case {
         Ok((products, blocked.scores.executed() as f64 - exact.scores.executed() as f64))
     }
 
-    /// Rows of another phase.
+    /// Rows of another phase, which may be another model's: a frozen one then.
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
-        let job = Job { batches: rows.batches, ..self.job.clone() };
-        self.cost(&self.model, &job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
+        let mut job = Job { batches: rows.batches, ..self.job.clone() };
+        let model = if rows.config.is_null() {
+            self.model.clone()
+        } else {
+            job.method = Method::Full;
+            built(Config::new(&rows.config).map_err(|e| e.to_string())?)?
+        };
+        self.cost(&model, &job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
     }
 
     /// Where what the program said of itself is not what is estimated.
@@ -192,6 +196,11 @@ impl Case {
     pub(super) fn checkpointing(&self) -> bool {
         self.job.checkpointing
     }
+}
+
+fn built(config: Config<'_>) -> Result<Model, String> {
+    let model = family::model(config).map_err(|e| e.to_string())?;
+    model.ok_or_else(|| format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type()))
 }
 
 /// Rows as the estimate takes them.

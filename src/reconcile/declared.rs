@@ -17,7 +17,7 @@
 //!  "masked": [], "by_document": false, "backward": true}, "evaluate": {"...": 0}}}
 //! ```
 //! Each row is `[how many, length, the decoder's length]`. `executed` has pads in it, `documents` has not. `masked` are rows of `executed` that went
-//! through attention with an explicit mask, which a kernel does not skip by. Of ranks that share their tokens (tensor, pipeline parallelism) one says them.
+//! through attention with an explicit mask, which a kernel does not skip by. Rows of another model than the declared one, as of a frozen reference, have its `config`. Of ranks that share their tokens (tensor, pipeline parallelism) one says them.
 //! What they grew by since a model was declared are that model's rows, so they are told once more before the next one is. Rows that begin anew do not replace
 //! those before them.
 
@@ -136,6 +136,9 @@ pub struct Rows {
     /// There was a backward pass.
     #[serde(default)]
     pub backward: bool,
+    /// `config.json` of the model that they went through, where it is another one than the declared.
+    #[serde(default)]
+    pub config: Value,
 }
 
 #[derive(Deserialize)]
@@ -424,6 +427,9 @@ impl Rows {
         self.masked.extend(other.masked);
         self.by_document |= other.by_document;
         self.backward |= other.backward;
+        if self.config.is_null() {
+            self.config = other.config;
+        }
     }
 }
 

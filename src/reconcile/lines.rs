@@ -151,7 +151,7 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     models.extend(others);
     // A line of nothing that most models cannot have.
     lines.retain(|l| l.name != "experts_not_met" || l.flop != 0.0);
-    let other = phases::other(told, &cases, measured)?;
+    let other = phases::other(told, &cases, measured);
     remarks.extend(other.remarks);
     lines.push(Line { name: "other_phases", flop: other.flop, share: 0.0, source: other.source, confidence: other.confidence });
     lines.push(line(
