@@ -121,8 +121,11 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     # transformers calls these.
 
     def on_init_end(self, args, state, control, **kwargs):
-        # transformers reads the checkpoint before it calls a callback again, and what it says of a broken one names neither field nor remedy.
+        # transformers reads the checkpoint before it calls a callback again, and what it says of a broken one names neither field nor remedy. What `train` alone is given is not
+        # known here: only a trainer of ours (flops_meter) can refuse that, and to put another `train` into other people's trainers is not for a meter to do.
         folder = getattr(args, "resume_from_checkpoint", None)
+        if folder is True:
+            folder = _resume.last(getattr(args, "output_dir", None))
         if isinstance(folder, str) and os.path.isdir(folder) and _rank_and_world()[0] == 0:
             try:
                 _resume.check(folder, [type(self).__name__])
