@@ -234,10 +234,14 @@ fn wrong_usage_is_named() {
     }
 }
 
-pub(super) fn golden(name: &str) -> (tempfile::TempDir, String) {
+pub(super) fn golden_config(name: &str) -> Value {
     let file = format!("{}/tests/estimate/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let golden: Value = serde_json::from_slice(&std::fs::read(file).expect("a golden")).expect("JSON");
-    let (dir, path) = folder(&[("config.json", &golden["config"].to_string())]);
+    golden["config"].clone()
+}
+
+pub(super) fn golden(name: &str) -> (tempfile::TempDir, String) {
+    let (dir, path) = folder(&[("config.json", &golden_config(name).to_string())]);
     (dir, path.to_str().expect("UTF-8").to_owned())
 }
 

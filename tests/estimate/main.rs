@@ -9,6 +9,7 @@ mod aws;
 mod command;
 mod commission;
 mod golden;
+mod published;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
