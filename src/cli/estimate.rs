@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// How rows are filled
     #[arg(long, value_enum, default_value_t = Fill::None)]
     padding: Fill,
-    /// Rows of a batch: for padding to the longest of it, and for what some adapters take once a batch
+    /// Rows that a GPU takes at once: for padding to the longest of them, and for what some adapters take once a batch
     #[arg(long, value_name = "B", value_parser = count, default_value = "8")]
     batch_size: u64,
     /// How it is trained; several stand side by side

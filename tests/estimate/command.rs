@@ -172,6 +172,7 @@ fn what_is_wrong_is_named_and_nothing_is_printed() {
         (with("\"num_attention_heads\": 24", "\"num_attention_heads\": \"24\""), "num_attention_heads"),
         (with("\"head_dim\": 128, ", "\"head_dim\": 9999999999999, "), "head_dim"),
         (with("true", "\"yes\""), "tie_word_embeddings"),
+        (with("[\"LlamaForCausalLM\"]", "\"LlamaForCausalLM\""), "`architectures` is \"LlamaForCausalLM\": a list of words"),
         (with("\"model_type\": \"llama\", ", ""), "no `model_type`, which names the architecture: add it"),
         (moe.to_owned(), "num_experts_per_tok"),
         ("[1, 2]".to_owned(), "config.json"),
@@ -299,6 +300,17 @@ fn a_head_that_marks_answers_is_no_vocabulary_wide() {
     let estimate = &said["estimates"][0];
     assert_eq!(estimate["parameters"]["total"], 164_290, "{estimate}");
     assert_eq!(estimate["forward"], "11550720", "{estimate}");
+}
+
+/// A class of somebody's own is taken for the usual one, and not without a word.
+#[test]
+fn a_class_that_is_not_known_is_said() {
+    let (_dir, path) = folder(&[("config.json", &LLAMA_3B.replace("LlamaForCausalLM", "LlamaForRewards"))]);
+    let said = json(&[path.to_str().expect("UTF-8"), "--tokens", "1M", "-s", "2048"]);
+    let notes = &said["estimates"][0]["notes"];
+    assert!(notes[0].as_str().is_some_and(|n| n.contains("LlamaForRewards is not known")), "{notes}");
+    let (_dir, path) = folder(&[("config.json", LLAMA_3B)]);
+    assert_eq!(json(&[path.to_str().expect("UTF-8"), "--tokens", "1M", "-s", "2048"])["estimates"][0]["notes"], serde_json::json!([]));
 }
 
 /// Hidden states, or labels, are no words. FlopCounterMode and `numel` gave the numbers of transformers' classes.
