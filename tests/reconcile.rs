@@ -551,6 +551,35 @@ fn an_unknown_model_among_several_leaves_the_others_their_lines() {
     assert!(said["lines"].is_null() && said["why_not"].as_str().is_some_and(|w| w.contains("hyena") && w.contains("mamba")), "{said}");
 }
 
+/// DoRA's are LoRA's lines and one more: 1 batch of products of both matrices, and for dropout the frozen product once more, backward where its input has a gradient.
+#[test]
+fn what_adapters_take_besides_has_a_line_of_its_own() {
+    let golden: Value = serde_json::from_slice(&fs::read("tests/estimate/golden/llama.json").expect("a golden")).expect("JSON");
+    let lines = |dora: bool, dropout: bool| {
+        let is = |c: &&Value| {
+            c["declared"]["kind"] == "lora"
+                && c["checkpointing"] == false
+                && c["declared"]["parameters"].is_null()
+                && ((c["dora"] == true), c["dropout"].is_number()) == (dora, dropout)
+        };
+        let counted = golden["counted"].as_array().expect("counts").iter().find(is).expect("a count");
+        let (said, flop) = of_golden(&golden, counted);
+        let dir = tempfile::tempdir().expect("a folder");
+        evidence(dir.path(), said, &[flop]);
+        let said = reconciliation(dir.path());
+        ["adapter_products", "frozen_gradients", "embedding_and_head"].map(|name| line(&said, name))
+    };
+    let (lora, dora, dropped) = (lines(false, false), lines(true, false), lines(true, true));
+    // 3 layers; queries of 256 x 256, values of 256 x 64, rank 8; 2 rows of 96 tokens.
+    let once = f64::from(3 * (2 * 256 * 8 * 512 + 2 * 256 * 8 * 320));
+    let again = f64::from((3 + 2) * 2 * 192 * 256 * 320);
+    assert_eq!((lora[0], dora[0], dropped[0]), (0.0, once, once + again));
+    for dora in [dora, dropped] {
+        let magnitudes = f64::from(3 * 320 * 6 * 192);
+        assert_eq!((dora[1], dora[2]), (lora[1], lora[2] - magnitudes), "they are looked up in no product");
+    }
+}
+
 /// What adapters do that nobody estimates is said, whether the program names it or its numbers show it.
 #[test]
 fn adapters_that_are_not_estimated_are_said() {

@@ -117,8 +117,21 @@ impl Case {
 
     /// Documents alone: what training on these tokens takes.
     pub(super) fn documents(&self) -> Result<Split, String> {
+        self.of_documents(&self.job)
+    }
+
+    /// The same with adapters through which tokens go, and no more.
+    pub(super) fn plain_documents(&self) -> Result<Split, String> {
+        let mut job = Job { batches: 0, ..self.job.clone() };
+        if let Method::Lora { dora, .. } = &mut job.method {
+            *dora = None;
+        }
+        self.of_documents(&job)
+    }
+
+    fn of_documents(&self, job: &Job) -> Result<Split, String> {
         let workload = Workload { executed: self.train.documents.clone(), documents: Vec::new(), attention_by_document: false };
-        self.cost(&self.model, &self.job, &workload, self.skipping(), false)
+        self.cost(&self.model, job, &workload, self.skipping(), false)
     }
 
     /// Rows with their pads.

@@ -1,7 +1,7 @@
 //! From 6·N·D to what was measured, line by line.
 //!
 //! ```text
-//! measured = 6ND + attention + experts not met + looked-up parameters + gradients not needed
+//! measured = 6ND + attention + experts not met + looked-up parameters + gradients not needed + adapters' products
 //!          + recomputation + pads + masked positions + tile padding + other phases + unexplained
 //! ```
 //! Every line but the last is made without the training's measurement, so the last one tells what is not understood. It is never folded into another.
@@ -149,8 +149,8 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
         model_flop += other.six_nd;
     }
     models.extend(others);
-    // A line of nothing that most models cannot have.
-    lines.retain(|l| l.name != "experts_not_met" || l.flop != 0.0);
+    // Lines of nothing that most models cannot have.
+    lines.retain(|l| !["experts_not_met", "adapter_products"].contains(&l.name) || l.flop != 0.0);
     let other = phases::other(told, &cases, measured);
     remarks.extend(other.remarks);
     lines.push(Line { name: "other_phases", flop: other.flop, share: 0.0, source: other.source, confidence: other.confidence });
@@ -217,12 +217,12 @@ fn line(name: &'static str, flop: f64, source: &str, confidence: Confidence) -> 
 
 /// The lines of a model's training, by formula.
 fn training(case: &Case) -> Result<Vec<Line>, String> {
-    let (documents, rows) = (case.documents()?, case.rows()?);
+    let (documents, plain, rows) = (case.documents()?, case.plain_documents()?, case.rows()?);
     let tokens = case.tokens as f64;
     let (total, active) = case.configured;
     let unmet = (total - active) as f64;
-    let needed = (documents.products.backward + documents.scores.backward) as f64;
-    let all = 2.0 * (documents.products.forward + documents.scores.forward) as f64;
+    let needed = (plain.products.backward + plain.scores.backward) as f64;
+    let all = 2.0 * (plain.products.forward + plain.scores.forward) as f64;
     let checkpointed =
         if case.checkpointing() { "checkpointed layers, and scores in fused attention" } else { "scores in fused attention" };
     let (products, attention) = case.tiles()?;
@@ -233,11 +233,17 @@ fn training(case: &Case) -> Result<Vec<Line>, String> {
         line("experts_not_met", -6.0 * unmet * tokens, "configuration: experts a token is not sent to", Confidence::Exact),
         line(
             "embedding_and_head",
-            3.0 * documents.products.forward as f64 - 6.0 * (case.parameters as f64 - unmet) * tokens,
+            3.0 * plain.products.forward as f64 - 6.0 * (case.parameters as f64 - unmet) * tokens,
             "configuration: parameters that are looked up or element-wise, and tied ones that are used twice",
             Confidence::Exact,
         ),
         line("frozen_gradients", needed - all, "what is trained: gradients that nobody needs", Confidence::Exact),
+        line(
+            "adapter_products",
+            documents.model() - plain.model(),
+            "adapters: their matrices multiplied with each other once a batch, and frozen products made twice for dropout",
+            Confidence::Exact,
+        ),
         // What is executed besides.
         line("recomputation", rows.recomputed(), checkpointed, Confidence::Exact),
         line("pad_tokens", rows.model() - documents.model(), "rows as executed, less their documents", Confidence::Exact),
