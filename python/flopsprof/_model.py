@@ -127,8 +127,10 @@ def _adapters(model):
     method |= {"ranks": ranks} if ranks else {}
     if getattr(config, "use_dora", False):
         method |= {"dora": True, "dropout": float(getattr(config, "lora_dropout", 0) or 0)}
-    parameters = sorted(name for name, module in _adapted(model, active) if getattr(module, "parameter_name", None))
-    method |= {"parameters": parameters} if parameters else {}
+    parameters = {name: module for name, module in _adapted(model, active) if getattr(module, "parameter_name", None)}
+    if parameters:
+        # Where PEFT hands both matrices to a parametrization, it is their product that PyTorch tries when it is put on; before, it was a sum.
+        method |= {"parameters": sorted(parameters), "tried": any(hasattr(module, "get_delta_factors") for module in parameters.values())}
     others = [field for field in NOT_ESTIMATED if getattr(config, field, None)]
     return method | {"not_estimated": others} if others else method
 

@@ -50,6 +50,9 @@ class Kinds(unittest.TestCase):
         method = read(model)["method"]
         self.assertEqual(method["parameters"], ["model.layers.3.mlp.experts.down_proj", "model.layers.3.mlp.experts.gate_up_proj"])
         self.assertEqual(method["ranks"], {"model.layers.3.mlp.experts.gate_up_proj": 16})
+        self.assertFalse(method["tried"])
+        modules[at].get_delta_factors = lambda adapter: None
+        self.assertTrue(read(model)["method"]["tried"], "as PEFT 0.21 has them")
 
     def test_what_is_not_estimated_is_named(self):
         model = adapted(Model({"w": Parameter(100)}), use_qalora=True, layer_replication=[(0, 2)], lora_bias=False, kasa_config=None)

@@ -319,6 +319,7 @@ impl Args {
                         names => Targets::Names(names.to_vec()),
                     },
                     parameters: self.lora_parameters.clone(),
+                    tried: true,
                     dora: (how == How::Dora).then(|| Dora { dropout: self.lora_dropout.unwrap_or(0.0) > 0.0 }),
                     also: self.modules_to_save.clone(),
                     quantised: how == How::Qlora,

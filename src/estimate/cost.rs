@@ -264,7 +264,7 @@ impl Pass<'_> {
             Part::Scores => return (Forward::default(), needs),
         }
         // What is added to a frozen matrix has that one's gradient.
-        let weight = weight || adapter.is_some_and(|a| a.kind == AdapterKind::Parameter);
+        let weight = weight || adapter.is_some_and(|a| matches!(a.kind, AdapterKind::Parameter { .. }));
         let tokens = self.tokens(linear.side) * u128::from(linear.met);
         let product = |a: u64, b: u64| 2 * tokens * u128::from(a) * u128::from(b);
         let flop = product(linear.inputs, linear.outputs);
@@ -294,7 +294,7 @@ impl Pass<'_> {
         (forward, needs)
     }
 
-    /// What an adapter takes once a batch, as PEFT 0.21 executes it.
+    /// What an adapter takes once a batch, as PEFT executes it.
     fn once(&mut self, adapter: Adapter, linear: &Linear) -> Forward {
         let [inputs, outputs, rank, stored] = [linear.inputs, linear.outputs, adapter.rank, linear.stored].map(u128::from);
         let delta = 2 * stored * rank * inputs * outputs;
@@ -302,8 +302,7 @@ impl Pass<'_> {
             AdapterKind::Module => return Forward::default(),
             // The product goes by way of a unit matrix, and has no gradient.
             AdapterKind::Decomposed(_) => (2 * inputs * rank * inputs + delta, 0),
-            // PyTorch tries a parametrization where it is put on, and that of stacked matrices is a product.
-            AdapterKind::Parameter => (delta * if stored > 1 { 2 } else { 1 }, 2 * delta),
+            AdapterKind::Parameter { tried } => (delta * if tried && stored > 1 { 2 } else { 1 }, 2 * delta),
         };
         let cost = self.costs.entry(Component::Adapters).or_default();
         cost.forward += forward;

@@ -307,7 +307,7 @@ impl Job {
             .filter_map(|kind| match kind {
                 AdapterKind::Module => None,
                 AdapterKind::Decomposed(_) => Some("DoRA multiplies both matrices of an adapter with each other"),
-                AdapterKind::Parameter => {
+                AdapterKind::Parameter { .. } => {
                     Some("adapters of parameters (PEFT's target_parameters) are multiplied out, and the whole gradient of what they adapt is computed")
                 }
             })

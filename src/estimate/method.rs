@@ -44,7 +44,10 @@ pub enum AdapterKind {
     /// The same; and once a batch both are multiplied, for the norm of what they make of the frozen matrix.
     Decomposed(Dora),
     /// Once a batch both of its matrices are multiplied and added to the frozen one, of which the whole gradient is computed then.
-    Parameter,
+    Parameter {
+        /// Of stacked matrices twice: see [`Method::Lora`].
+        tried: bool,
+    },
 }
 
 impl Adapter {
@@ -55,7 +58,7 @@ impl Adapter {
         match self.kind {
             AdapterKind::Module => low,
             AdapterKind::Decomposed(_) => low.saturating_add(linear.outputs),
-            AdapterKind::Parameter => low.saturating_mul(linear.stored),
+            AdapterKind::Parameter { .. } => low.saturating_mul(linear.stored),
         }
     }
 }
@@ -75,6 +78,8 @@ pub enum Method {
         targets: Targets,
         /// Parameters with adapters, where they are no modules: stacked experts (PEFT's `target_parameters`).
         parameters: Vec<String>,
+        /// PyTorch tries what PEFT makes of stacked ones before it uses it, and that is a product (PEFT 0.21; it was a sum in 0.17).
+        tried: bool,
         /// What was trained low-rank is scaled by a magnitude of its own.
         dora: Option<Dora>,
         /// Modules that are trained besides, whole (`modules_to_save`).
@@ -152,7 +157,7 @@ impl Method {
     /// The adapter at a product; none where there is none.
     #[must_use]
     pub fn adapter(&self, layer: &Layer, linear: &Linear) -> Option<Adapter> {
-        let Self::Lora { rank, ranks, targets, parameters, dora, .. } = self else { return None };
+        let Self::Lora { rank, ranks, targets, parameters, tried, dora, .. } = self else { return None };
         let module = format!("{}{}", layer.name, linear.name);
         let targeted = match targets {
             Targets::AllLinear => linear.module && linear.component != super::model::Component::Head,
@@ -161,7 +166,7 @@ impl Method {
         let (name, kind) = if targeted {
             (module, dora.map_or(AdapterKind::Module, AdapterKind::Decomposed))
         } else {
-            (linear.parameter(layer), AdapterKind::Parameter)
+            (linear.parameter(layer), AdapterKind::Parameter { tried: *tried })
         };
         let adapted = targeted || parameters.iter().any(|p| answers(&name, p));
         let rank = ranks.iter().find(|(of, _)| answers(&name, of)).map_or(*rank, |(_, own)| *own);

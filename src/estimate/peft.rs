@@ -33,9 +33,9 @@ fn renamed(model_type: &str) -> Option<Renamed> {
 /// # Errors
 /// When gate and up are not both among the targets: PEFT refuses one alone.
 pub fn converted(method: Method, model: &Model) -> Result<Method, EstimateError> {
-    let Method::Lora { rank, mut ranks, targets, mut parameters, dora, also, quantised } = method else { return Ok(method) };
+    let Method::Lora { rank, mut ranks, targets, mut parameters, tried, dora, also, quantised } = method else { return Ok(method) };
     let Some(old) = renamed(&model.model_type) else {
-        return Ok(Method::Lora { rank, ranks, targets, parameters, dora, also, quantised });
+        return Ok(Method::Lora { rank, ranks, targets, parameters, tried, dora, also, quantised });
     };
     let all = targets == Targets::AllLinear;
     let mut names = match targets {
@@ -71,7 +71,7 @@ pub fn converted(method: Method, model: &Model) -> Result<Method, EstimateError>
             parameters.push(parameter.to_owned());
         }
     }
-    Ok(Method::Lora { rank, ranks, targets: Targets::Names(names), parameters, dora, also, quantised })
+    Ok(Method::Lora { rank, ranks, targets: Targets::Names(names), parameters, tried, dora, also, quantised })
 }
 
 /// Last names of all `nn.Linear` but the head: PEFT keeps these of `all-linear`.

@@ -8,7 +8,7 @@
 //!  "method": {"kind": "lora", "rank": 8, "targets": ["q_proj", "v_proj"], "also": [], "quantised": false},
 //!  "gradient_checkpointing": true, "attention": "sdpa"}
 //! ```
-//! `kind` is `full`, `lora` or `frozen`. Adapters of stacked experts and other parameters stand in `parameters` (`["model.layers.0.mlp.experts.down_proj"]`), `dora` is true where what is
+//! `kind` is `full`, `lora` or `frozen`. Adapters of stacked experts and other parameters stand in `parameters` (`["model.layers.0.mlp.experts.down_proj"]`; `tried` is true where PEFT's parametrization of them is a product, which PyTorch makes once more), `dora` is true where what is
 //! trained is scaled by a magnitude of its own, and `dropout` the share of the adapters' input that is dropped; `not_estimated` names what else they do. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
 //!
 //! `flopsprof_declare_work`, as often as one likes, each time for the whole run of this process:
@@ -95,6 +95,9 @@ pub struct Kind {
     /// Parameters with adapters, where they are no modules.
     #[serde(default)]
     pub parameters: Vec<String>,
+    /// PyTorch tries what PEFT makes of these.
+    #[serde(default)]
+    pub tried: bool,
     /// Weight-decomposed adapters.
     #[serde(default)]
     pub dora: bool,
@@ -464,6 +467,7 @@ impl Kind {
                     list => Targets::Names(serde_json::from_value(list.clone()).map_err(|e| format!("method.targets: {e}"))?),
                 },
                 parameters: self.parameters.clone(),
+                tried: self.tried,
                 dora: self.dora.then_some(Dora { dropout: self.dropout > 0.0 }),
                 also: self.also.clone(),
                 quantised: self.quantised,

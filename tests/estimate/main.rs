@@ -50,6 +50,7 @@ fn lora(rank: u64, targets: &[&str]) -> Method {
         ranks: BTreeMap::new(),
         targets: Targets::Names(targets.iter().map(|t| (*t).to_owned()).collect()),
         parameters: Vec::new(),
+        tried: true,
         dora: None,
         also: Vec::new(),
         quantised: false,

@@ -181,6 +181,7 @@ fn config(bytes: &[u8]) {
         ranks: BTreeMap::new(),
         targets: Targets::AllLinear,
         parameters: Vec::new(),
+        tried: true,
         dora,
         also: Vec::new(),
         quantised: false,
