@@ -49,7 +49,9 @@ fn evidence(run: &str) -> ProcessEvidence {
 
 fn total(files: &[ProcessEvidence]) -> RunTotal {
     let mut ledger = Ledger::default();
-    files.iter().for_each(|file| ledger.add(FileTotal::of(file)));
+    for file in files {
+        ledger.add(FileTotal::of(file));
+    }
     ledger.total()
 }
 
@@ -100,7 +102,9 @@ fn merge_ranks_of_8_hours(bencher: Bencher, ranks: u64) {
     let totals: Vec<FileTotal> = files.iter().map(FileTotal::of).collect();
     bencher.with_inputs(|| totals.clone()).bench_local_values(|totals| {
         let mut ledger = Ledger::default();
-        totals.into_iter().for_each(|total| ledger.add(total));
+        for total in totals {
+            ledger.add(total);
+        }
         ledger.total()
     });
 }

@@ -142,7 +142,9 @@ impl Job {
 
 fn add<'a>(files: impl IntoIterator<Item = &'a ProcessEvidence>) -> RunTotal {
     let mut ledger = Ledger::default();
-    files.into_iter().for_each(|file| ledger.add(FileTotal::of(file)));
+    for file in files {
+        ledger.add(FileTotal::of(file));
+    }
     ledger.total()
 }
 

@@ -11,6 +11,9 @@ import warnings
 from . import _batch, _model, _resume, _state
 from ._ranks import Ranks, absolute
 
+#: Callers between a callback and its Trainer: the handler's two, a drop-in's own method, and room for wrappers.
+MOST_FRAMES = 12
+
 try:
     from transformers import TrainerCallback
     from transformers.trainer_callback import ExportableState
@@ -63,6 +66,29 @@ def _gradients():
     return enabled is None or enabled()
 
 
+def _trainer():
+    """The Trainer that called the callback; None where none did. transformers hands a callback its model and not itself, and what else it runs hangs on it alone."""
+    frame = sys._getframe(1)
+    for _ in range(MOST_FRAMES):
+        frame = frame.f_back if frame is not None else None
+        if frame is None:
+            return None
+        found = frame.f_locals.get("self")
+        if hasattr(found, "callback_handler") and hasattr(found, "model"):
+            return found
+    return None
+
+
+def _beside(trainer, model):
+    """Models that a Trainer runs beside the one that it trains (TRL's `ref_model`, `teacher_model`, `reward_model`), with a name for what they do."""
+    modules = getattr(model, "modules", None)
+    own = {id(module) for module in modules()} if callable(modules) else {id(model)}
+    for name, value in sorted(vars(trainer).items()) if trainer is not None else ():
+        module = _model._unwrapped(value) if name.endswith("_model") else None
+        if module is not None and id(module) not in own and hasattr(module, "register_forward_pre_hook") and hasattr(module, "config"):
+            yield ("reference" if name == "ref_model" else name.removesuffix("_model")), module
+
+
 def _checkpoint(output_dir, step):
     """Where transformers keeps the checkpoint of a step."""
     return os.path.join(absolute(output_dir or "."), f"checkpoint-{step}")
@@ -87,7 +113,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self.resumed_from = None
         self._ranks = None
         self._training = False
-        self._hook = None
+        self._hooks = []
         self._model = None
         self._evaluating = False
         self._encoder_decoder = False
@@ -95,8 +121,11 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     # transformers calls these.
 
     def on_init_end(self, args, state, control, **kwargs):
-        # transformers reads the checkpoint before it calls a callback again, and what it says of a broken one names neither field nor remedy.
+        # transformers reads the checkpoint before it calls a callback again, and what it says of a broken one names neither field nor remedy. What `train` alone is given is not
+        # known here: only a trainer of ours (flops_meter) can refuse that, and to put another `train` into other people's trainers is not for a meter to do.
         folder = getattr(args, "resume_from_checkpoint", None)
+        if folder is True:
+            folder = _resume.last(getattr(args, "output_dir", None))
         if isinstance(folder, str) and os.path.isdir(folder) and _rank_and_world()[0] == 0:
             try:
                 _resume.check(folder, [type(self).__name__])
@@ -120,6 +149,11 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             kept.setdefault(type(self).__name__, self.state())
         if model is not None:
             self._attach(args, model)
+            try:
+                for name, other in _beside(_trainer(), self._model):
+                    self.watch(other, name)
+            except Exception as error:  # the training goes on whatever happens here
+                warnings.warn(f"flopsprof: models beside the trained one are not counted: {error!r}", stacklevel=2)
         self.account.enter("train")
         self.account.sync()
 
@@ -240,15 +274,35 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         said = self.account.declare(wrapped, True if checkpointing else None)
         self.account.counts_here = _tells(model)
         self._attention = said["attention"]
-        register = getattr(model, "register_forward_pre_hook", None)
-        if register is not None:
-            self._hook = register(_uncompiled(self._forward), with_kwargs=True)
+        if hasattr(model, "register_forward_pre_hook"):
+            self._hooks.append(model.register_forward_pre_hook(_uncompiled(self._forward), with_kwargs=True))
+
+    def watch(self, model, name="reference"):
+        """Counts what a model beside the trained one is given, as a phase of its own: a frozen reference, a teacher. Those that hang on a Trainer are found by themselves
+        when a training begins; call it after that."""
+        said = _model.read(model)
+        self.account.stands_in(name, said)
+        encoder_decoder = bool(said["config"].get("is_encoder_decoder"))
+
+        def forward(module, args, kwargs):
+            if _gradients():
+                return  # trained as well, by whom we do not know
+            try:
+                inputs = dict(kwargs)
+                if args and "input_ids" not in inputs:
+                    inputs["input_ids"] = args[0]
+                # An evaluation's windows hold all that runs in them.
+                evaluating = self._evaluating or self.account.phase == "evaluate"
+                self.account.look(inputs, said["attention"], encoder_decoder, "evaluate" if evaluating else name, fresh=True)
+            except Exception as error:  # the training goes on whatever happens here
+                self.account.complain(error)
+
+        self._hooks.append(_model._unwrapped(model).register_forward_pre_hook(_uncompiled(forward), with_kwargs=True))
 
     def detach(self):
-        """Takes the hook away."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        """Takes the hooks away."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def _forward(self, module, args, kwargs):
         try:

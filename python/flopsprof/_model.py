@@ -83,6 +83,21 @@ def _clean(name):
     return re.sub(r"\.modules_to_save\.[^.]+", "", name)
 
 
+#: Fields of LoraConfig that change what is executed, in ways that the estimate does not know.
+NOT_ESTIMATED = (
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "monteclora_config",
+    "trainable_token_indices",
+    "velora_config",
+)
+
+
 def _adapters(model):
     """PEFT's configuration, as a method; None where there are no adapters."""
     configs = getattr(model, "peft_config", None)
@@ -109,7 +124,15 @@ def _adapters(model):
         "also": _also(model, getattr(config, "modules_to_save", None) or []),
     }
     ranks = {name: r for name, r in _ranks(model, active).items() if r != rank}
-    return method | {"ranks": ranks} if ranks else method
+    method |= {"ranks": ranks} if ranks else {}
+    if getattr(config, "use_dora", False):
+        method |= {"dora": True, "dropout": float(getattr(config, "lora_dropout", 0) or 0)}
+    parameters = {name: module for name, module in _adapted(model, active) if getattr(module, "parameter_name", None)}
+    if parameters:
+        # Where PEFT hands both matrices to a parametrization, it is their product that PyTorch tries when it is put on; before, it was a sum.
+        method |= {"parameters": sorted(parameters), "tried": any(hasattr(module, "get_delta_factors") for module in parameters.values())}
+    others = [field for field in NOT_ESTIMATED if getattr(config, field, None)]
+    return method | {"not_estimated": others} if others else method
 
 
 def _also(model, names):
@@ -123,13 +146,18 @@ def _also(model, names):
 
 def _ranks(model, adapter):
     """Ranks of a model's adapters by module, as PEFT keeps them: `rank_pattern` gives some their own, and what of it matched is what counts. `alpha_pattern` scales, and executes nothing."""
+    return {name: int(module.r[adapter]) for name, module in _adapted(model, adapter)}
+
+
+def _adapted(model, adapter):
+    """Modules that PEFT put an adapter to, by name. One for a parameter stands around the module that has it, or around another of these, and has the parameter's name here."""
     modules = getattr(model, "named_modules", None)
-    ranks = {}
     for name, module in modules() if callable(modules) else ():
         own = getattr(module, "r", None)
         if isinstance(own, dict) and adapter in own:
-            ranks[_clean(name).split("language_model.", 1)[-1]] = int(own[adapter])
-    return ranks
+            of = getattr(module, "parameter_name", None)
+            name = _clean(name + ".").rstrip(".").split("language_model.", 1)[-1]
+            yield (f"{name}.{of}" if of else name), module
 
 
 def _class(model, said):
@@ -199,3 +227,17 @@ def read(model, gradient_checkpointing=None):
         "gradient_checkpointing": bool(gradient_checkpointing),
         "attention": str(getattr(config, "_attn_implementation", None) or "sdpa"),
     }
+
+
+#: Fields of a configuration that say nothing of what is executed: how weights are kept, what text is made of them, what labels are called.
+_ASIDE = re.compile(
+    r"_name_or_path|.*dtype|transformers_version|use_cache|id2label|label2id|problem_type|.*_token_id|generation_config|quantization_config|initializer_.*|output_.*|return_.*"
+    r"|(max|min)_length|do_sample|early_stopping|num_beams|num_beam_groups|num_return_sequences|temperature|top_[kp]|typical_p|.*_penalty|.*no_repeat_ngram_size|remove_invalid_values"
+    r"|tf_legacy_loss|torchscript|pruned_heads|use_bfloat16"
+)
+
+
+def shape(said):
+    """What of a configuration, as `read` tells it, decides on the products of a model."""
+    labels = {"num_labels": len(said["config"]["id2label"])} if said["config"].get("id2label") else {}
+    return {field: value for field, value in said["config"].items() if value is not None and not _ASIDE.fullmatch(field)} | labels

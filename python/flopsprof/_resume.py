@@ -10,6 +10,7 @@ import os
 from ._ranks import natural, places, read
 
 STATE = "trainer_state.json"
+PREFIX = "checkpoint-"
 #: More ranks than there are anywhere: a number above is no number of ranks.
 MOST = 1 << 20
 
@@ -37,6 +38,15 @@ def kept(callbacks, name):
     if not isinstance(gaps, list) or not all(isinstance(gap, str) for gap in gaps):
         raise ValueError(f"{where}.gaps is {gaps!r}, and should be a list of text")
     return {"earlier": {n: earlier[n] for n in ("tokens", "padded_tokens", "steps")}, "of": of, "run": attributes.get("run"), "at": attributes.get("at"), "gaps": gaps}
+
+
+def last(output_dir):
+    """The last checkpoint in a folder: what transformers takes `resume_from_checkpoint=True` for. None where there is none."""
+    try:
+        steps = [int(name[len(PREFIX) :]) for name in os.listdir(output_dir) if name.startswith(PREFIX) and name[len(PREFIX) :].isdecimal()]
+    except (OSError, TypeError):
+        return None
+    return os.path.join(output_dir, f"{PREFIX}{max(steps)}") if steps else None
 
 
 def check(folder, names):

@@ -29,6 +29,7 @@ class _Rows:
         self.executed, self.documents, self.masked = {}, {}, {}
         self.by_document = False
         self.backward = backward
+        self.config = None
 
     def as_json(self):
         def rows(counts):
@@ -42,7 +43,7 @@ class _Rows:
             "masked": rows(self.masked),
             "by_document": self.by_document,
             "backward": self.backward,
-        }
+        } | ({"config": self.config} if self.config else {})
 
 
 class State:
@@ -73,6 +74,11 @@ class State:
         self.library.declare_parameters(sizes["total"], sizes["trainable"])
         self.library.declare_model(self.model)
         return self.model
+
+    def stands_in(self, name, said):
+        """Says which model a phase's rows go through (`_model.read`), where it is another one than the declared."""
+        config = _model.shape(said)
+        self.rows(name).config = config if self.model is None or config != _model.shape(self.model) else None
 
     def enter(self, name):
         """Begins a phase."""

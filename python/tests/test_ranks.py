@@ -328,10 +328,19 @@ class BadCheckpoints(InAFolder):
             args = types.SimpleNamespace(resume_from_checkpoint=self.write(text))
             with self.assertWarnsRegex(UserWarning, f"resume_from_checkpoint: .*{says}"):
                 flops_meter.FlopsMeterCallback(account=State(Library())).on_init_end(args, trainer_state(), control())
+        # `True` is the last one there is.
+        last = types.SimpleNamespace(resume_from_checkpoint=True, output_dir=self.folder)
+        self.write('{"global_step": 5}')
+        os.mkdir(os.path.join(self.folder, "checkpoint-12"))
+        with self.assertWarnsRegex(UserWarning, "checkpoint-12.*trainer_state.json is missing"):
+            FlopsProfCallback(State(Library())).on_init_end(last, trainer_state(), control())
+        os.rmdir(os.path.join(self.folder, "checkpoint-12"))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for other in (None, True, "last", self.write('{"global_step": 5}')):
                 FlopsProfCallback(State(Library())).on_init_end(types.SimpleNamespace(resume_from_checkpoint=other), trainer_state(), control())
+            for args in (last, types.SimpleNamespace(resume_from_checkpoint=True, output_dir="/nowhere")):
+                FlopsProfCallback(State(Library())).on_init_end(args, trainer_state(), control())
 
     def test_a_good_one_passes(self):
         rank = Rank(self.out, 0, 1).step(4)

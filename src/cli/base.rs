@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use flopsprof::rule::{Amount, Base, BaseCompute, Component, Guidelines, Kind, MOST, Origin, SystemicRisk, known_model};
 
-use super::report::count;
+use super::count::count;
 
 /// The base model's training compute, FLOP; the name that the AWS Fine-Tuning FLOPs Meter uses.
 const PRETRAIN_FLOPS: &str = "PRETRAIN_FLOPS";

@@ -16,8 +16,9 @@ use flopsprof::{
         cost::Kernel,
         family, gpu,
         job::{Job, Speed},
-        method::{Method, Targets},
+        method::{Dora, Method, Targets},
         model::Model,
+        peft,
         workload::{self, Filling, Shape, Workload},
     },
     evidence::read,
@@ -26,7 +27,7 @@ use flopsprof::{
     rule::guidelines::CURRENT,
 };
 
-use super::{base::BaseArgs, report::count};
+use super::{base::BaseArgs, count::count};
 
 /// Estimate what a job will execute, from its model's configuration and its tokens. No GPU and no network are needed.
 ///
@@ -67,7 +68,7 @@ pub(crate) struct Args {
     /// How rows are filled
     #[arg(long, value_enum, default_value_t = Fill::None)]
     padding: Fill,
-    /// Rows of a batch, for padding to the longest of it
+    /// Rows that a GPU takes at once: for padding to the longest of them, and for what some adapters take once a batch
     #[arg(long, value_name = "B", value_parser = count, default_value = "8")]
     batch_size: u64,
     /// How it is trained; several stand side by side
@@ -79,6 +80,12 @@ pub(crate) struct Args {
     /// Modules with adapters, or all-linear [default: the query and value projections]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     lora_targets: Vec<String>,
+    /// Parameters with adapters, where they are no modules: stacked experts (PEFT's target_parameters)
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    lora_parameters: Vec<String>,
+    /// Dropout of adapters' inputs; with --method dora the frozen products are computed once more for it
+    #[arg(long, value_name = "SHARE", value_parser = dropout)]
+    lora_dropout: Option<f64>,
     /// Modules trained whole beside adapters
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     modules_to_save: Vec<String>,
@@ -129,6 +136,8 @@ enum How {
     Full,
     Lora,
     Qlora,
+    /// Adapters with a magnitude of their own (use_dora)
+    Dora,
     Frozen,
 }
 
@@ -166,20 +175,21 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let origin = args.base.origin(CURRENT)?;
     let mut estimates = Vec::new();
     for how in &args.method {
+        let lengths_known =
+            args.sequence_length.is_some() || args.lengths.is_some() || built.as_ref().is_some_and(|m| m.fixed_length.is_some());
         let job = Job {
             model: built.clone(),
             parameters: args.params.or(model.parameters),
             workload: workload.clone(),
-            lengths_known: args.sequence_length.is_some()
-                || args.lengths.is_some()
-                || built.as_ref().is_some_and(|m| m.fixed_length.is_some()),
-            method: args.how(*how, built.as_ref())?,
+            lengths_known,
+            method: args.how(*how, built.as_ref()).with_context(|| model.name())?,
             checkpointing: args.gradient_checkpointing,
             kernel: match args.attention {
                 Attention::Flash => Kernel::FLASH,
                 Attention::Causal => Kernel { fused: false, ..Kernel::FLASH },
                 Attention::Full => Kernel::EAGER,
             },
+            batches: if lengths_known { add_up(workload.executed.iter().map(|s| s.rows)).div_ceil(args.batch_size) } else { 0 },
         };
         let estimate = job.estimate(speed.as_ref()).with_context(|| model.name())?;
         estimates.push(form::assessed(estimate, origin.clone(), CURRENT)?);
@@ -192,14 +202,25 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 impl Args {
     /// What cannot go together, or would be left aside without a word and make another job of it.
     fn misused(&self, model: Option<&Model>) -> Option<String> {
-        let adapters = self.method.iter().any(|m| matches!(m, How::Lora | How::Qlora));
+        let adapters = self.method.iter().any(|m| matches!(m, How::Lora | How::Qlora | How::Dora));
         for (given, option) in [
             (self.lora_rank.is_some(), "--lora-rank"),
             (!self.lora_targets.is_empty(), "--lora-targets"),
+            (!self.lora_parameters.is_empty(), "--lora-parameters"),
+            (self.lora_dropout.is_some(), "--lora-dropout"),
             (!self.modules_to_save.is_empty(), "--modules-to-save"),
         ] {
             if given && !adapters {
-                return Some(format!("{option} is of --method lora or qlora, which is not asked for"));
+                return Some(format!("{option} is of --method lora, qlora or dora, which are not asked for"));
+            }
+        }
+        if !self.lora_parameters.is_empty() {
+            for (given, option) in
+                [(self.method.contains(&How::Dora), "--method dora"), (self.lora_dropout.unwrap_or(0.0) > 0.0, "--lora-dropout")]
+            {
+                if given {
+                    return Some(format!("{option} does not go with --lora-parameters: PEFT has no such adapters"));
+                }
             }
         }
         for (given, option) in [(self.freeze_layers.is_some(), "--freeze-layers"), (!self.unfreeze.is_empty(), "--unfreeze")] {
@@ -287,17 +308,27 @@ impl Args {
     fn how(&self, how: How, model: Option<&Model>) -> Result<Method> {
         Ok(match how {
             How::Full => Method::Full,
-            How::Lora | How::Qlora => Method::Lora {
-                rank: self.lora_rank.unwrap_or(RANK),
-                ranks: BTreeMap::new(),
-                targets: match self.lora_targets.as_slice() {
-                    [] => Targets::Names(usual_targets(model)),
-                    [all] if all == "all-linear" => Targets::AllLinear,
-                    names => Targets::Names(names.to_vec()),
-                },
-                also: self.modules_to_save.clone(),
-                quantised: how == How::Qlora,
-            },
+            How::Lora | How::Qlora | How::Dora => {
+                let method = Method::Lora {
+                    rank: self.lora_rank.unwrap_or(RANK),
+                    ranks: BTreeMap::new(),
+                    targets: match self.lora_targets.as_slice() {
+                        [] if !self.lora_parameters.is_empty() => Targets::Names(Vec::new()),
+                        [] => Targets::Names(usual_targets(model)),
+                        [all] if all == "all-linear" => Targets::AllLinear,
+                        names => Targets::Names(names.to_vec()),
+                    },
+                    parameters: self.lora_parameters.clone(),
+                    tried: true,
+                    dora: (how == How::Dora).then(|| Dora { dropout: self.lora_dropout.unwrap_or(0.0) > 0.0 }),
+                    also: self.modules_to_save.clone(),
+                    quantised: how == How::Qlora,
+                };
+                match model {
+                    Some(model) => peft::converted(method, model)?,
+                    None => method,
+                }
+            }
             How::Frozen => match (self.freeze_layers, self.unfreeze.is_empty()) {
                 (Some(n), _) => Method::FrozenLayers(n),
                 (None, false) => Method::unfrozen(&self.unfreeze)?,
@@ -355,6 +386,12 @@ impl Source {
 fn epochs(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|v| *v > 0.0 && v.is_finite());
     value.ok_or_else(|| format!("`{text}` is not a positive number of epochs (3, 0.5)"))
+}
+
+/// A share that may be none, and not all.
+fn dropout(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|v| (0.0..1.0).contains(v));
+    value.ok_or_else(|| format!("`{text}` is not a share of 0 or more and below 1 (0.05)"))
 }
 
 /// A share: `0.4` or `40%`.

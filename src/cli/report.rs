@@ -17,7 +17,10 @@ use flopsprof::{
     rule::{Origin, guidelines::CURRENT},
 };
 
-use super::base::{BaseArgs, UseArgs};
+use super::{
+    base::{BaseArgs, UseArgs},
+    count::count,
+};
 
 /// Evidence was changed after it was written; the report is made all the same.
 const DAMAGED: u8 = 1;
@@ -178,50 +181,5 @@ fn write(args: &Args, asked: &Asked) -> Result<ExitCode> {
                 None => DAMAGED,
             }))
         }
-    }
-}
-
-/// A count: digits, a number with K, M, B or T behind it, or with an exponent.
-pub(crate) fn count(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is not a positive whole number (8030261248, 8.03B, 8.03e9)");
-    let too_large = || format!("`{text}` is too large: it must stay below 2^63");
-    if let Ok(n) = text.parse::<u64>() {
-        return if n > 0 { Ok(n) } else { Err(wrong()) };
-    }
-    let (digits, scale) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 1e3),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 1e6),
-        Some(b'B' | b'b' | b'G' | b'g') => (&text[..text.len() - 1], 1e9),
-        Some(b'T' | b't') => (&text[..text.len() - 1], 1e12),
-        _ => (text, 1.0),
-    };
-    let value = digits.parse::<f64>().map_err(|_| wrong())? * scale;
-    if value.is_nan() || value < 1.0 {
-        return Err(wrong());
-    }
-    if value >= 9_223_372_036_854_775_808.0 {
-        return Err(too_large());
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
-    Ok(value.round() as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::count;
-
-    #[test]
-    fn counts_are_read_as_people_write_them() {
-        assert_eq!(count("8030261248"), Ok(8_030_261_248));
-        assert_eq!(count("8.03B"), Ok(8_030_000_000));
-        assert_eq!(count("1e9"), Ok(1_000_000_000));
-        assert_eq!(count("70b"), Ok(70_000_000_000));
-        for wrong in ["0", "-5", "", "B", "1e30", "NaN", "ten", "99999999999999999999"] {
-            assert!(count(wrong).is_err(), "{wrong}");
-        }
-        for large in ["9.3e18", "1e30", "10000000T", "99999999999999999999", "inf"] {
-            assert!(count(large).is_err_and(|e| e.contains("2^63")), "{large}");
-        }
-        assert_eq!(count("9.2e18"), Ok(9_200_000_000_000_000_000));
     }
 }

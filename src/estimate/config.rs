@@ -28,7 +28,7 @@ impl<'a> Config<'a> {
         let model_type = match value.get("model_type") {
             Some(Value::String(name)) => name.as_str(),
             Some(other) => return Err(wrong("model_type", other, "a name")),
-            None => return Err(EstimateError::Missing { field: "model_type".to_owned(), model_type: "(any)".to_owned() }),
+            None => return Err(EstimateError::NoModelType),
         };
         Ok(Self { value, model_type })
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     EstimateError,
-    method::Method,
+    method::{Adapter, AdapterKind, Method},
     model::{Attention, Component, ENCODER, Layer, Linear, Model, Side, Work},
     workload::{Shape, Workload},
 };
@@ -92,6 +92,8 @@ pub struct Run {
     pub kernel: Kernel,
     /// Forward only: evaluation.
     pub forward_only: bool,
+    /// Batches that the rows come in: some adapters multiply their matrices once in each.
+    pub batches: u64,
 }
 
 /// Counts a workload.
@@ -101,13 +103,17 @@ pub struct Run {
 pub fn cost(model: &Model, method: &Method, workload: &Workload, run: Run) -> Result<Costs, EstimateError> {
     let split = workload.attention_by_document && !model.encoder_decoder;
     let mut costs = Costs::new();
+    let of = |part| if split { part } else { Part::Row };
     for shape in &workload.executed {
-        add(&mut costs, &row(model, method, shape, run, true, !split)?, shape.rows)?;
+        add(&mut costs, &pass(model, method, shape, run, of(Part::Products))?, shape.rows)?;
     }
     if split {
         for shape in &workload.documents {
-            add(&mut costs, &row(model, method, shape, run, false, true)?, shape.rows)?;
+            add(&mut costs, &pass(model, method, shape, run, Part::Scores)?, shape.rows)?;
         }
+    }
+    if let (Some(shape), Method::Lora { .. }) = (workload.executed.first(), method) {
+        add(&mut costs, &pass(model, method, shape, run, Part::Batch)?, run.batches)?;
     }
     costs.retain(|_, f| f.executed() > 0);
     Ok(costs)
@@ -125,12 +131,25 @@ fn add(into: &mut Costs, row: &Costs, rows: u64) -> Result<(), EstimateError> {
     Ok(())
 }
 
-/// One row of one shape.
-fn row(model: &Model, method: &Method, shape: &Shape, run: Run, products: bool, scores: bool) -> Result<Costs, EstimateError> {
+/// What is counted of a pass.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// All that a row takes.
+    Row,
+    /// Its products with weights.
+    Products,
+    /// Its attention.
+    Scores,
+    /// What a batch takes whatever is in it: products of weights with weights.
+    Batch,
+}
+
+/// One row of one shape, or one batch.
+fn pass(model: &Model, method: &Method, shape: &Shape, run: Run, part: Part) -> Result<Costs, EstimateError> {
     if model.encoder_decoder && shape.decoder_length == 0 {
         return Err(EstimateError::Missing { field: "decoder length".to_owned(), model_type: model.model_type.clone() });
     }
-    let mut pass = Pass { model, method, shape, run, products, scores, costs: Costs::new() };
+    let mut pass = Pass { model, method, shape, run, part, costs: Costs::new() };
     pass.run();
     Ok(pass.costs)
 }
@@ -140,8 +159,7 @@ struct Pass<'a> {
     method: &'a Method,
     shape: &'a Shape,
     run: Run,
-    products: bool,
-    scores: bool,
+    part: Part,
     costs: Costs,
 }
 
@@ -240,9 +258,13 @@ impl Pass<'_> {
         };
         let adapter = self.method.adapter(layer, linear);
         let needs = input || weight || linear.bias && trains("bias") || adapter.is_some();
-        if !self.products {
-            return (Forward::default(), needs);
+        match self.part {
+            Part::Row | Part::Products => {}
+            Part::Batch => return (adapter.map_or_else(Forward::default, |a| self.once(a, linear)), needs),
+            Part::Scores => return (Forward::default(), needs),
         }
+        // What is added to a frozen matrix has that one's gradient.
+        let weight = weight || adapter.is_some_and(|a| matches!(a.kind, AdapterKind::Parameter { .. }));
         let tokens = self.tokens(linear.side) * u128::from(linear.met);
         let product = |a: u64, b: u64| 2 * tokens * u128::from(a) * u128::from(b);
         let flop = product(linear.inputs, linear.outputs);
@@ -251,7 +273,7 @@ impl Pass<'_> {
         cost.forward += flop;
         cost.backward += flop * u128::from(backward) * (u128::from(input) + u128::from(weight));
         let mut forward = Forward { component: Some(linear.component), flop, unwanted: flop, ..Forward::default() };
-        if let Some(rank) = adapter {
+        if let Some(Adapter { rank, kind: AdapterKind::Module | AdapterKind::Decomposed(_) }) = adapter {
             let (down, up) = (product(linear.inputs, rank), product(rank, linear.outputs));
             let cost = self.costs.entry(Component::Adapters).or_default();
             cost.forward += down + up;
@@ -259,11 +281,37 @@ impl Pass<'_> {
             // The adapter's second product is the last one; all before it is run again.
             forward = Forward { unwanted: 0, adapter: down + up, unwanted_adapter: up, ..forward };
         }
+        if let Some(Adapter { kind: AdapterKind::Decomposed(dora), .. }) = adapter {
+            // Scaled, so that the scale's gradient wants all products.
+            forward.unwanted_adapter = 0;
+            if dora.dropout && backward {
+                let cost = self.costs.entry(Component::Adapters).or_default();
+                cost.forward += flop;
+                cost.backward += flop * u128::from(input);
+                forward.adapter += flop;
+            }
+        }
         (forward, needs)
     }
 
+    /// What an adapter takes once a batch, as PEFT executes it.
+    fn once(&mut self, adapter: Adapter, linear: &Linear) -> Forward {
+        let [inputs, outputs, rank, stored] = [linear.inputs, linear.outputs, adapter.rank, linear.stored].map(u128::from);
+        let delta = 2 * stored * rank * inputs * outputs;
+        let (forward, backward) = match adapter.kind {
+            AdapterKind::Module => return Forward::default(),
+            // The product goes by way of a unit matrix, and has no gradient.
+            AdapterKind::Decomposed(_) => (2 * inputs * rank * inputs + delta, 0),
+            AdapterKind::Parameter { tried } => (delta * if tried && stored > 1 { 2 } else { 1 }, 2 * delta),
+        };
+        let cost = self.costs.entry(Component::Adapters).or_default();
+        cost.forward += forward;
+        cost.backward += backward * u128::from(!self.run.forward_only);
+        Forward { component: Some(Component::Adapters), flop: forward, ..Forward::default() }
+    }
+
     fn attention(&mut self, attention: &Attention, from: &[bool]) -> Forward {
-        if !self.scores {
+        if !matches!(self.part, Part::Row | Part::Scores) {
             return Forward::default();
         }
         let pairs = pairs(attention, self.tokens(attention.side), self.tokens(attention.key_side), self.run.kernel);

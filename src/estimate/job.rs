@@ -1,5 +1,7 @@
 //! A job, estimated: the products of its model over its tokens, beside the formulas of others, and what it takes of a GPU.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{
@@ -7,7 +9,7 @@ use super::{
     config::contradiction,
     cost::{self, Costs, Flop, Kernel, Run},
     gpu::Gpu,
-    method::Method,
+    method::{AdapterKind, Method},
     model::{Component, Model, Work},
     workload::Workload,
 };
@@ -33,6 +35,8 @@ pub struct Job {
     pub checkpointing: bool,
     /// How attention is executed.
     pub kernel: Kernel,
+    /// Batches that the rows come in.
+    pub batches: u64,
 }
 
 /// Parameters.
@@ -166,7 +170,7 @@ impl Job {
     /// # Errors
     /// As [`cost::cost`].
     pub fn costs(&self) -> Result<Option<Costs>, EstimateError> {
-        let run = Run { checkpointing: self.checkpointing, kernel: self.kernel, forward_only: false };
+        let run = Run { checkpointing: self.checkpointing, kernel: self.kernel, forward_only: false, batches: self.batches };
         self.model.as_ref().map(|m| cost::cost(m, &self.method, &self.workload, run)).transpose()
     }
 
@@ -198,8 +202,7 @@ impl Job {
                         let trains = |p: &str| self.method.trains(layer.index, false, &module, p);
                         let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied), l.outputs * u64::from(l.bias));
                         trainable += l.stored * (matrix * u64::from(trains("weight")) + bias * u64::from(trains("bias")));
-                        adapters =
-                            adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |r| r.saturating_mul(l.inputs + l.outputs)));
+                        adapters = adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |a| a.parameters(l)));
                     }
                     Work::Elementwise { name, parameters }
                         if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") =>
@@ -299,11 +302,22 @@ impl Job {
     }
 
     fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {
-        let experts = self.model.iter().flat_map(Model::linears).any(|(_, l)| l.component == Component::Experts);
-        if experts && matches!(self.method, Method::Lora { targets: super::method::Targets::AllLinear, .. }) {
-            notes.push(
-                "adapters of stacked experts (PEFT's target_parameters) are not estimated: all-linear is every nn.Linear here".to_owned(),
-            );
+        let kinds = self.model.iter().flat_map(Model::linears).filter_map(|(y, l)| self.method.adapter(y, l).map(|a| a.kind));
+        let once: BTreeSet<_> = kinds
+            .filter_map(|kind| match kind {
+                AdapterKind::Module => None,
+                AdapterKind::Decomposed(_) => Some("DoRA multiplies both matrices of an adapter with each other"),
+                AdapterKind::Parameter { .. } => {
+                    Some("adapters of parameters (PEFT's target_parameters) are multiplied out, and the whole gradient of what they adapt is computed")
+                }
+            })
+            .collect();
+        for what in once {
+            notes.push(if self.lengths_known {
+                format!("{what}, once a batch: {} batches are taken, and products as PEFT 0.21 executes them", self.batches)
+            } else {
+                format!("{what}, once a batch, which is left out: no sequence length is given, so the number of batches is not known")
+            });
         }
         if let Some(given) = self.parameters
             && given.abs_diff(counted.total) > counted.total / 50

@@ -20,6 +20,49 @@ pub enum Targets {
     Names(Vec<String>),
 }
 
+/// Weight-decomposed adapters (PEFT's `use_dora`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Dora {
+    /// The adapters' input is dropped in part (`lora_dropout`). What is scaled is then no longer what the frozen product gave, and that is computed once more.
+    pub dropout: bool,
+}
+
+/// An adapter at a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// Its rank.
+    pub rank: u64,
+    /// How it is executed.
+    pub kind: AdapterKind,
+}
+
+/// How an adapter is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// Tokens go through both of its matrices.
+    Module,
+    /// The same; and once a batch both are multiplied, for the norm of what they make of the frozen matrix.
+    Decomposed(Dora),
+    /// Once a batch both of its matrices are multiplied and added to the frozen one, of which the whole gradient is computed then.
+    Parameter {
+        /// Of stacked matrices twice: see [`Method::Lora`].
+        tried: bool,
+    },
+}
+
+impl Adapter {
+    /// Its parameters.
+    #[must_use]
+    pub fn parameters(&self, linear: &Linear) -> u64 {
+        let low = self.rank.saturating_mul(linear.inputs + linear.outputs);
+        match self.kind {
+            AdapterKind::Module => low,
+            AdapterKind::Decomposed(_) => low.saturating_add(linear.outputs),
+            AdapterKind::Parameter { .. } => low.saturating_mul(linear.stored),
+        }
+    }
+}
+
 /// How a model is trained.
 #[derive(Clone, Debug)]
 pub enum Method {
@@ -33,6 +76,12 @@ pub enum Method {
         ranks: BTreeMap<String, u64>,
         /// Where they are.
         targets: Targets,
+        /// Parameters with adapters, where they are no modules: stacked experts (PEFT's `target_parameters`).
+        parameters: Vec<String>,
+        /// PyTorch tries what PEFT makes of stacked ones before it uses it, and that is a product (PEFT 0.21; it was a sum in 0.17).
+        tried: bool,
+        /// What was trained low-rank is scaled by a magnitude of its own.
+        dora: Option<Dora>,
         /// Modules that are trained besides, whole (`modules_to_save`).
         also: Vec<String>,
         /// The frozen weights are quantised (QLoRA). It changes bytes, not products: each weight is unpacked before its product.
@@ -67,13 +116,21 @@ impl Method {
     pub fn name(&self) -> String {
         match self {
             Self::Full => "full".to_owned(),
-            Self::Lora { rank, ranks, targets, quantised, .. } => {
-                let targets = match targets {
-                    Targets::AllLinear => "all-linear".to_owned(),
-                    Targets::Names(names) => names.join(","),
+            Self::Lora { rank, ranks, targets, parameters, dora, quantised, .. } => {
+                let all = ["all-linear".to_owned()];
+                let modules = match targets {
+                    Targets::AllLinear => &all[..],
+                    Targets::Names(names) => names,
                 };
+                let targets = [modules, parameters].concat().join(",");
                 let varied = if ranks.is_empty() { "" } else { " (varied)" };
-                format!("{} r={rank}{varied} {targets}", if *quantised { "qlora" } else { "lora" })
+                let kind = match (dora, quantised) {
+                    (None, false) => "lora",
+                    (None, true) => "qlora",
+                    (Some(_), false) => "dora",
+                    (Some(_), true) => "qdora",
+                };
+                format!("{kind} r={rank}{varied} {targets}")
             }
             Self::Unfrozen(patterns) => format!("frozen but {} pattern(s)", patterns.len()),
             Self::FrozenLayers(n) => format!("first {n} layers frozen"),
@@ -97,16 +154,23 @@ impl Method {
         }
     }
 
-    /// The rank of the adapter at a product; none where there is none.
+    /// The adapter at a product; none where there is none.
     #[must_use]
-    pub fn adapter(&self, layer: &Layer, linear: &Linear) -> Option<u64> {
-        let Self::Lora { rank, ranks, targets, .. } = self else { return None };
+    pub fn adapter(&self, layer: &Layer, linear: &Linear) -> Option<Adapter> {
+        let Self::Lora { rank, ranks, targets, parameters, tried, dora, .. } = self else { return None };
         let module = format!("{}{}", layer.name, linear.name);
         let targeted = match targets {
             Targets::AllLinear => linear.module && linear.component != super::model::Component::Head,
             Targets::Names(names) => linear.module && names.iter().any(|name| answers(&module, name)),
         };
-        targeted.then(|| ranks.iter().find(|(name, _)| answers(&module, name)).map_or(*rank, |(_, own)| *own))
+        let (name, kind) = if targeted {
+            (module, dora.map_or(AdapterKind::Module, AdapterKind::Decomposed))
+        } else {
+            (linear.parameter(layer), AdapterKind::Parameter { tried: *tried })
+        };
+        let adapted = targeted || parameters.iter().any(|p| answers(&name, p));
+        let rank = ranks.iter().find(|(of, _)| answers(&name, of)).map_or(*rank, |(_, own)| *own);
+        adapted.then_some(Adapter { rank, kind })
     }
 
     /// Checks that every name and pattern is answered by something in the model.
@@ -123,7 +187,21 @@ impl Method {
         };
         match self {
             Self::Full | Self::FrozenLayers(_) | Self::Named(_) => {}
-            Self::Lora { targets, also, .. } => {
+            Self::Lora { targets, parameters, dora, also, .. } => {
+                if let (Some(_), Some(name)) = (dora, parameters.first()) {
+                    return Err(EstimateError::Wrong {
+                        field: "lora parameters".to_owned(),
+                        value: name.clone(),
+                        expected: "none beside DoRA, which PEFT has for modules alone,".to_owned(),
+                    });
+                }
+                if let Some(name) = parameters.iter().find(|p| !model.linears().any(|(y, l)| answers(&l.parameter(y), p))) {
+                    let mut there: Vec<_> =
+                        model.linears().map(|(y, l)| l.parameter(&Layer { name: String::new(), ..y.clone() })).collect();
+                    there.sort_unstable();
+                    there.dedup();
+                    return Err(EstimateError::NoSuchParameter { name: format!("`{name}`"), parameters: there.join(", ") });
+                }
                 let has = |name: &String| model.linears().any(|(y, l)| l.module && answers(&format!("{}{}", y.name, l.name), name));
                 if let Targets::Names(names) = targets
                     && let Some(name) = names.iter().find(|n| !has(n))

@@ -21,6 +21,7 @@ pub mod gpu;
 pub mod job;
 pub mod method;
 pub mod model;
+pub mod peft;
 pub mod workload;
 
 use thiserror::Error;
@@ -36,6 +37,12 @@ pub enum EstimateError {
         /// What needs it.
         model_type: String,
     },
+    /// The architecture is not named.
+    #[error(
+        "the configuration has no `model_type`, which names the architecture: add it as the model's published config.json has it (known: {}), or give the number of parameters alone (--params) for 6ND",
+        family::KNOWN
+    )]
+    NoModelType,
     /// A field says what cannot be.
     #[error("`{field}` is {value}: {expected} is expected")]
     Wrong {
@@ -77,5 +84,13 @@ pub enum EstimateError {
         name: String,
         /// What there is.
         modules: String,
+    },
+    /// A parameter to adapt that is not in the model.
+    #[error("`lora parameters` names {name}, and no parameter of this model is called that; its products' are {parameters}")]
+    NoSuchParameter {
+        /// The name.
+        name: String,
+        /// What there is.
+        parameters: String,
     },
 }

@@ -72,6 +72,14 @@ pub struct Linear {
     pub tied: bool,
 }
 
+impl Linear {
+    /// The whole name of its matrix among the parameters. Stacked experts are parameters of their own.
+    #[must_use]
+    pub fn parameter(&self, layer: &Layer) -> String {
+        format!("{}{}{}", layer.name, self.name, if self.stored > 1 { "" } else { ".weight" })
+    }
+}
+
 /// The products of attention.
 #[derive(Clone, Debug)]
 pub struct Attention {

@@ -27,7 +27,16 @@ pub struct Place {
     pub world: Option<u64>,
 }
 
+/// What processes of one run have in common: whether a launcher named it, and its name.
+pub type Key = (bool, String);
+
 impl Place {
+    /// What the processes of its run have in common.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        (self.named, self.name.clone())
+    }
+
     /// As the first record says.
     #[must_use]
     pub fn of(start: &Start) -> Self {
@@ -38,6 +47,17 @@ impl Place {
         let own = || start.configuration.get(crate::inject::config::RUN).cloned().unwrap_or_default();
         Self { named: name.is_some(), name: name.cloned().unwrap_or_else(own), rank, world }
     }
+}
+
+/// Whose the rows and tokens are of a process that declared no model: of the only model that others of its run declared, or of the only one there is. Of several nobody
+/// says which, and there is none.
+pub fn only_model<'a, M>(of: &Key, models: impl Iterator<Item = (M, &'a BTreeSet<Key>)>) -> Option<M> {
+    let (mut all, mut own) = (Vec::new(), Vec::new());
+    for (model, runs) in models {
+        if runs.contains(of) { own.push(model) } else { all.push(model) }
+    }
+    let few = if own.is_empty() { &mut all } else { &mut own };
+    if few.len() == 1 { few.pop() } else { None }
 }
 
 /// One run.
@@ -98,7 +118,7 @@ impl Run {
 
 /// Runs being told apart.
 #[derive(Clone, Debug, Default)]
-pub struct Runs(BTreeMap<(bool, String), Run>);
+pub struct Runs(BTreeMap<Key, Run>);
 
 impl Runs {
     /// Adds a process.
@@ -111,10 +131,7 @@ impl Runs {
             world: place.world,
             metered: BTreeMap::from([(boot.to_owned(), metered)]),
         };
-        self.0
-            .entry((place.named, place.name.clone()))
-            .or_insert_with(|| Run { name: place.name.clone(), named: place.named, ..Run::default() })
-            .add(run);
+        self.0.entry(place.key()).or_insert_with(|| Run { name: place.name.clone(), named: place.named, ..Run::default() }).add(run);
     }
 
     /// The runs.
@@ -161,6 +178,19 @@ mod tests {
         // The same rank twice: two runs, each of which lacks one.
         let two = runs(&[rank("0", "1-1", "a"), rank("0", "2-2", "b")]);
         assert_eq!(two.iter().map(Run::missing).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn what_nobody_declared_is_of_the_only_model_of_its_run() {
+        let run = |name: &str| (true, name.to_owned());
+        let models = |of: &[(char, &[&str])]| -> Vec<(char, BTreeSet<Key>)> {
+            of.iter().map(|(m, runs)| (*m, runs.iter().map(|r| run(r)).collect())).collect()
+        };
+        let whose = |of: &str, models: &[(char, BTreeSet<Key>)]| only_model(&run(of), models.iter().map(|(m, runs)| (*m, runs)));
+        assert_eq!(whose("7", &models(&[])), None);
+        assert_eq!(whose("7", &models(&[('a', &["8"])])), Some('a'), "there is no other");
+        let two = models(&[('a', &["7", "8"]), ('b', &["8"])]);
+        assert_eq!([whose("7", &two), whose("8", &two), whose("9", &two)], [Some('a'), None, None]);
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! may differ: ranks of one job begin and end together, so a machine whose first and last window are both off by the same amount has a clock
 //! that is off, and is moved. What was done stands in [`RunTotal::clocks`]. Operations, device hours and energy are sums that no clock touches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     DeviceTotal, RunTotal, add_paths,
     arithmetic::{Amount, add_up},
     file::{FileTotal, edges},
-    job::Runs,
+    job::{Key, Runs, only_model},
     join::{Metered, join},
     span::Spans,
     timeline::Timeline,
@@ -28,6 +28,10 @@ pub struct Ledger {
     runs: Runs,
     devices: BTreeMap<String, Device>,
     machines: BTreeMap<String, Machine>,
+    /// Runs in which a model was declared.
+    models: BTreeMap<(u64, u64), BTreeSet<Key>>,
+    /// Tokens of processes that declared none, by run.
+    undeclared: BTreeMap<Key, u64>,
 }
 
 /// A device as several processes saw it.
@@ -51,11 +55,11 @@ struct Machine {
 }
 
 impl Ledger {
-    /// Adds a file. The order in which files are added decides nothing but the order in which they are named.
-    pub fn add(&mut self, file: FileTotal) {
+    /// Adds a file; says whether it is another one than those before. The order in which files are added decides nothing but the order in which they are named.
+    pub fn add(&mut self, file: FileTotal) -> bool {
         if let Some(first) = self.seen.get(&file.identity) {
             self.run.duplicates.push(format!("{} is the same evidence as {first}", file.process.file));
-            return;
+            return false;
         }
         self.seen.insert(file.identity, file.process.file.clone());
         let run = &mut self.run;
@@ -69,7 +73,7 @@ impl Ledger {
             // Only where no metered process says it.
             machine.offset_ns = machine.offset_ns.max((0, file.offset_ns));
             machine.witnesses.push(*witness);
-            return;
+            return true;
         }
         let began = file.wall.range().map_or(0, |(start, _)| start);
         self.runs.add(&file.place, &file.boot, file.wall);
@@ -78,7 +82,13 @@ impl Ledger {
         run.slipped = (run.slipped.0.plus(file.slipped.0), run.slipped.1.plus(file.slipped.1));
         run.tokens.grow(file.tokens);
         run.steps = run.steps.max(file.steps);
-        file.models.into_iter().for_each(|(model, tokens)| run.models.entry(model).or_default().grow(tokens));
+        if file.models.is_empty() {
+            self.undeclared.entry(file.place.key()).or_default().grow(file.tokens);
+        }
+        for (model, tokens) in file.models {
+            run.models.entry(model).or_default().grow(tokens);
+            self.models.entry(model).or_default().insert(file.place.key());
+        }
         for fault in file.faults {
             if !run.faults.contains(&fault) {
                 run.faults.push(fault);
@@ -126,11 +136,18 @@ impl Ledger {
             Some(machine.offsets.map_or((file.offset_ns, file.offset_ns), |(a, b)| (a.min(file.offset_ns), b.max(file.offset_ns))));
         machine.timeline.add(&file.timeline, 0);
         run.processes.push(file.process);
+        true
     }
 
     /// The run.
     #[must_use]
     pub fn total(mut self) -> RunTotal {
+        for (run, tokens) in std::mem::take(&mut self.undeclared) {
+            match only_model(&run, self.models.iter().map(|(model, runs)| (*model, runs))) {
+                Some(model) => self.run.models.entry(model).or_default().grow(tokens),
+                None => self.run.undeclared.grow(tokens),
+            }
+        }
         let runs = self.runs.runs();
         let mut offsets: BTreeMap<&String, i64> = self.machines.iter().map(|(boot, m)| (boot, m.offset_ns.1)).collect();
         for machine in self.machines.values() {

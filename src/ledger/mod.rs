@@ -219,6 +219,8 @@ pub struct RunTotal {
     pub steps: u64,
     /// Models that were declared.
     pub models: Models,
+    /// Tokens of processes that declared none, of which nobody says which model saw them.
+    pub undeclared: u64,
     /// What is not metered, each once.
     pub faults: Vec<Fault>,
     /// Reasons why intervals were not counted, with their seconds.
@@ -320,7 +322,9 @@ pub fn run_total(files: &[ProcessEvidence]) -> RunTotal {
     let mut files: Vec<&ProcessEvidence> = files.iter().collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut ledger = Ledger::default();
-    files.into_iter().for_each(|file| ledger.add(FileTotal::of(file)));
+    for file in files {
+        ledger.add(FileTotal::of(file));
+    }
     ledger.total()
 }
 

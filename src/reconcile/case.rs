@@ -14,6 +14,7 @@ use crate::{
         cost::{Costs, Flop, Kernel, Run, cost, sum},
         family,
         job::Job,
+        method::Method,
         model::{Component, Model},
         workload::{Shape, Workload},
     },
@@ -35,6 +36,10 @@ pub(super) struct Case {
     pub(super) configured: (u64, u64),
     /// Tokens without pads.
     pub(super) tokens: u64,
+    /// Trained parameters: as the program counted them, and as its method makes them.
+    trained: (u64, u64),
+    /// What its adapters do that is not estimated.
+    not_estimated: Vec<String>,
 }
 
 /// FLOP of attention's scores, and of everything else.
@@ -77,10 +82,7 @@ impl Split {
 impl Case {
     pub(super) fn new(model: &Declared, train: &Rows) -> Result<Self, String> {
         let config = Config::new(&model.config).map_err(|e| e.to_string())?;
-        let built = family::model(config).map_err(|e| e.to_string())?;
-        let built = built.ok_or_else(|| {
-            format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type())
-        })?;
+        let built = built(config)?;
         let fused = model.attention != "eager";
         let workload = said(train)?;
         let job = Job {
@@ -91,6 +93,7 @@ impl Case {
             method: model.method.method()?,
             checkpointing: model.gradient_checkpointing,
             kernel: Kernel { skips_masked: fused, fused, block: 1 },
+            batches: train.batches,
         };
         let counted = job.count().map_err(|e| e.to_string())?;
         Ok(Self {
@@ -102,12 +105,14 @@ impl Case {
             train: workload,
             masked: said(&Rows { executed: train.masked.clone(), ..Rows::default() })?.executed,
             batches: train.batches.max(1),
+            trained: (model.parameters.trainable, counted.trainable.unwrap_or(0)),
+            not_estimated: model.method.not_estimated.clone(),
             job,
         })
     }
 
     fn cost(&self, model: &Model, job: &Job, workload: &Workload, kernel: Kernel, forward_only: bool) -> Result<Split, String> {
-        let run = Run { checkpointing: self.job.checkpointing, kernel, forward_only };
+        let run = Run { checkpointing: self.job.checkpointing, kernel, forward_only, batches: job.batches };
         Ok(Split::of(&cost(model, &job.method, workload, run).map_err(|e: EstimateError| e.to_string())?))
     }
 
@@ -118,8 +123,21 @@ impl Case {
 
     /// Documents alone: what training on these tokens takes.
     pub(super) fn documents(&self) -> Result<Split, String> {
+        self.of_documents(&self.job)
+    }
+
+    /// The same with adapters through which tokens go, and no more.
+    pub(super) fn plain_documents(&self) -> Result<Split, String> {
+        let mut job = Job { batches: 0, ..self.job.clone() };
+        if let Method::Lora { dora, .. } = &mut job.method {
+            *dora = None;
+        }
+        self.of_documents(&job)
+    }
+
+    fn of_documents(&self, job: &Job) -> Result<Split, String> {
         let workload = Workload { executed: self.train.documents.clone(), documents: Vec::new(), attention_by_document: false };
-        self.cost(&self.model, &self.job, &workload, self.skipping(), false)
+        self.cost(&self.model, job, &workload, self.skipping(), false)
     }
 
     /// Rows with their pads.
@@ -194,15 +212,48 @@ impl Case {
         Ok(blocked.scores.executed() as f64 - self.rows()?.scores.executed() as f64)
     }
 
-    /// Rows of another phase.
+    /// Rows of another phase, which may be another model's: a frozen one then.
     pub(super) fn phase(&self, rows: &Rows) -> Result<f64, String> {
-        self.cost(&self.model, &self.job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
+        let mut job = Job { batches: rows.batches, ..self.job.clone() };
+        let model = if rows.config.is_null() {
+            self.model.clone()
+        } else {
+            job.method = Method::Full;
+            built(Config::new(&rows.config).map_err(|e| e.to_string())?)?
+        };
+        self.cost(&model, &job, &said(rows)?, self.job.kernel, !rows.backward).map(|c| c.executed())
+    }
+
+    /// Where what the program said of itself is not what is estimated.
+    pub(super) fn differs(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let (said, made) = (self.parameters, self.configured.0);
+        if said.abs_diff(made) > made / 50 {
+            remarks.push(format!(
+                "the program counts {said} parameters and its configuration makes {made}: a part of the model is not in the configuration, or is packed"
+            ));
+        }
+        let (said, made) = self.trained;
+        if said > 0 && said.abs_diff(made) > said / 50 {
+            remarks.push(format!(
+                "the program trains {said} parameters and what it says of its method makes {made}: adapters or weights that are not known here are in no line"
+            ));
+        }
+        if !self.not_estimated.is_empty() {
+            remarks.push(format!("not estimated, so that it is in no line: {} of its adapters", self.not_estimated.join(", ")));
+        }
+        remarks
     }
 
     /// Layers are computed again.
     pub(super) fn checkpointing(&self) -> bool {
         self.job.checkpointing
     }
+}
+
+fn built(config: Config<'_>) -> Result<Model, String> {
+    let model = family::model(config).map_err(|e| e.to_string())?;
+    model.ok_or_else(|| format!("the architecture `{}` is not known here: only 6ND stands beside the measurement", config.model_type()))
 }
 
 /// Rows as the estimate takes them.

@@ -8,7 +8,8 @@
 //!  "method": {"kind": "lora", "rank": 8, "targets": ["q_proj", "v_proj"], "also": [], "quantised": false},
 //!  "gradient_checkpointing": true, "attention": "sdpa"}
 //! ```
-//! `kind` is `full`, `lora` or `frozen`. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
+//! `kind` is `full`, `lora` or `frozen`. Adapters of stacked experts and other parameters stand in `parameters` (`["model.layers.0.mlp.experts.down_proj"]`; `tried` is true where PEFT's parametrization of them is a product, which PyTorch makes once more), `dora` is true where what is
+//! trained is scaled by a magnitude of its own, and `dropout` the share of the adapters' input that is dropped; `not_estimated` names what else they do. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
 //!
 //! `flopsprof_declare_work`, as often as one likes, each time for the whole run of this process:
 //! ```json
@@ -16,11 +17,11 @@
 //!  "masked": [], "by_document": false, "backward": true}, "evaluate": {"...": 0}}}
 //! ```
 //! Each row is `[how many, length, the decoder's length]`. `executed` has pads in it, `documents` has not. `masked` are rows of `executed` that went
-//! through attention with an explicit mask, which a kernel does not skip by. Of ranks that share their tokens (tensor, pipeline parallelism) one says them.
+//! through attention with an explicit mask, which a kernel does not skip by. Rows of another model than the declared one, as of a frozen reference, have its `config`. Of ranks that share their tokens (tensor, pipeline parallelism) one says them.
 //! What they grew by since a model was declared are that model's rows, so they are told once more before the next one is. Rows that begin anew do not replace
 //! those before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,14 +29,17 @@ use serde_json::Value;
 use super::census::{self, Census};
 use crate::{
     estimate::{
-        method::{Method, Targets},
+        method::{Dora, Method, Targets},
         workload::Shape,
     },
     evidence::{
         read::ProcessEvidence,
         record::{Record, Window},
     },
-    ledger::arithmetic::add_up,
+    ledger::{
+        arithmetic::add_up,
+        job::{Key, Place},
+    },
 };
 
 /// The format read here.
@@ -89,6 +93,21 @@ pub struct Kind {
     /// Modules with adapters.
     #[serde(default)]
     pub targets: Value,
+    /// Parameters with adapters, where they are no modules.
+    #[serde(default)]
+    pub parameters: Vec<String>,
+    /// PyTorch tries what PEFT makes of these.
+    #[serde(default)]
+    pub tried: bool,
+    /// Weight-decomposed adapters.
+    #[serde(default)]
+    pub dora: bool,
+    /// Share of the adapters' input that is dropped.
+    #[serde(default)]
+    pub dropout: f64,
+    /// What else adapters do, by PEFT's names.
+    #[serde(default)]
+    pub not_estimated: Vec<String>,
     /// Modules trained whole.
     #[serde(default)]
     pub also: Vec<String>,
@@ -121,6 +140,9 @@ pub struct Rows {
     /// There was a backward pass.
     #[serde(default)]
     pub backward: bool,
+    /// `config.json` of the model that they went through, where it is another one than the declared.
+    #[serde(default)]
+    pub config: Value,
 }
 
 #[derive(Deserialize)]
@@ -151,6 +173,8 @@ pub struct Trained {
     pub model: Declared,
     /// Its rows.
     pub phases: Phases,
+    /// Runs in which it was declared.
+    pub runs: BTreeSet<Key>,
     /// What windows counted meanwhile: blurred are those that lie across another model's time.
     pub counted: Counted,
     /// Censuses of its training, each different one once.
@@ -162,8 +186,8 @@ pub struct Trained {
 pub struct Told {
     /// Models, each different one once.
     pub models: Vec<Trained>,
-    /// Rows of processes that declared no model.
-    pub phases: Phases,
+    /// Rows of processes that declared no model, by run.
+    pub undeclared: BTreeMap<Key, Phases>,
     /// What was counted by phase, where phases were marked.
     pub counted: BTreeMap<String, Counted>,
     /// What was counted at all, FLOP.
@@ -172,13 +196,15 @@ pub struct Told {
     pub busy: (f64, f64),
     /// What could not be understood, in words.
     pub complaints: Vec<String>,
+    /// Of one process: its run.
+    run: Key,
 }
 
 impl Told {
     /// What one process said.
     #[must_use]
     pub fn of(file: &ProcessEvidence) -> Self {
-        let mut told = Self::default();
+        let mut told = Self { run: Place::of(&file.start).key(), ..Self::default() };
         let mut marks: Vec<(u64, &str)> = Vec::new();
         // Since when which model: none where what was declared cannot be read.
         let mut models: Vec<(u64, Option<usize>)> = Vec::new();
@@ -211,6 +237,7 @@ impl Told {
             }
         }
         told.rows(&mut rows, models.last().and_then(|m| m.1), !models.is_empty());
+        told.models.iter_mut().for_each(|model| model.runs = BTreeSet::from([told.run.clone()]));
         marks.sort_unstable();
         models.sort_unstable();
         for line in &file.lines {
@@ -243,7 +270,13 @@ impl Told {
 
     fn place(&mut self, model: Declared) -> usize {
         self.models.iter().position(|m| m.model == model).unwrap_or_else(|| {
-            self.models.push(Trained { model, phases: Phases::new(), counted: Counted::default(), censuses: Vec::new() });
+            self.models.push(Trained {
+                model,
+                phases: Phases::new(),
+                runs: BTreeSet::new(),
+                counted: Counted::default(),
+                censuses: Vec::new(),
+            });
             self.models.len() - 1
         })
     }
@@ -264,7 +297,7 @@ impl Told {
         match of {
             Some(model) => add_phases(&mut self.models[model].phases, grown),
             None if any => self.complain("rows that were told after a model that cannot be read are in no line".to_owned()),
-            None => add_phases(&mut self.phases, grown),
+            None => add_phases(self.undeclared.entry(self.run.clone()).or_default(), grown),
         }
         rows.before = phases;
     }
@@ -282,10 +315,13 @@ impl Told {
             let place = self.place(theirs.model);
             let ours = &mut self.models[place];
             add_phases(&mut ours.phases, theirs.phases);
+            ours.runs.extend(theirs.runs);
             ours.counted.add(theirs.counted);
             theirs.censuses.into_iter().for_each(|census| ours.add_census(census));
         }
-        add_phases(&mut self.phases, other.phases);
+        for (run, phases) in other.undeclared {
+            add_phases(self.undeclared.entry(run).or_default(), phases);
+        }
         for (phase, counted) in other.counted {
             self.counted.entry(phase).or_default().add(counted);
         }
@@ -413,6 +449,9 @@ impl Rows {
         self.masked.extend(other.masked);
         self.by_document |= other.by_document;
         self.backward |= other.backward;
+        if self.config.is_null() {
+            self.config = other.config;
+        }
     }
 }
 
@@ -446,6 +485,9 @@ impl Kind {
                     Value::String(one) => Targets::Names(vec![one.clone()]),
                     list => Targets::Names(serde_json::from_value(list.clone()).map_err(|e| format!("method.targets: {e}"))?),
                 },
+                parameters: self.parameters.clone(),
+                tried: self.tried,
+                dora: self.dora.then_some(Dora { dropout: self.dropout > 0.0 }),
                 also: self.also.clone(),
                 quantised: self.quantised,
             },

@@ -1,20 +1,22 @@
 //! From 6·N·D to what was measured, line by line.
 //!
 //! ```text
-//! measured = 6ND + attention + experts not met + looked-up parameters + gradients not needed
+//! measured = 6ND + attention + experts not met + looked-up parameters + gradients not needed + adapters' products
 //!          + recomputation + pads + masked positions + tile padding + other phases + unexplained
 //! ```
 //! Every line but the last is made without the training's measurement, so the last one tells what is not understood. It is never folded into another.
-//! Of several models, each has its own N and D, and each line is the sum of theirs: one measurement stands beside them all.
+//! Of several models, each has its own N and D, and each line is the sum of theirs: one measurement stands beside them all. One of them that cannot be estimated is there
+//! with its 6·N·D alone.
 
 use serde::Serialize;
 
 use super::{
     case::Case,
     census::Census,
-    declared::{Rows, Told, Trained},
+    declared::{Phases, Rows, Told, Trained},
     phases,
 };
+use crate::ledger::{arithmetic::add_up, job::only_model};
 
 /// How far a line can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,6 +94,9 @@ pub struct OfModel {
     pub by_formula: f64,
     /// What windows counted while it was the declared one, evaluation included; none where too many of them lie across another model's time.
     pub measured: Option<f64>,
+    /// Why it is not estimated, so that the lines have its 6·N·D alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
 }
 
 /// Reconciles a run; none where the program declared no model or no rows.
@@ -99,7 +104,7 @@ pub struct OfModel {
 /// # Errors
 /// In words, why it cannot be done although it did: an unknown architecture, a field that is missing or contradicts another.
 pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Result<Option<Reconciled>, String> {
-    let mut with_rows = models(told);
+    let (mut with_rows, nobodys) = models(told);
     if with_rows.iter().all(|t| !t.phases.contains_key("train")) {
         return told.complaints.first().map_or(Ok(None), |complaint| Err(complaint.clone()));
     }
@@ -109,30 +114,45 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     }
     with_rows.retain(|t| t.phases.values().any(|rows| rows.executed.iter().any(|[rows, ..]| *rows > 0)));
     let mut remarks = told.complaints.clone();
-    if told.models.len() > 1 && !told.phases.is_empty() {
-        remarks.push(
-            "rows of processes that declared no model are in no line: several models were declared, and nobody says which it was"
-                .to_owned(),
-        );
+    if !nobodys.is_empty() {
+        let tokens = tokens(nobodys.iter().filter_map(|phases| phases.get("train")));
+        remarks.push(format!(
+            "rows of processes that declared no model ({tokens} tokens of training) are in no line, and what they executed is unexplained: several models were declared, \
+             and nobody says which it was"
+        ));
     }
-    let (mut cases, mut lines, mut models, mut model_flop) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let (mut cases, mut lines, mut models, mut model_flop, mut others) = (Vec::new(), Vec::new(), Vec::new(), 0.0, Vec::new());
     for trained in &with_rows {
-        let case = Case::new(&trained.model, trained.phases.get("train").unwrap_or(&Rows::default()))?;
-        let own = training(&case, &trained.censuses)?;
-        let six_nd = 6.0 * case.parameters as f64 * case.tokens as f64;
-        let by_formula = own.iter().map(|l| l.flop).sum();
         // What was counted stands for what was measured: interpolated parts are shared out alike.
         let counted = (!trained.counted.is_blurred() && told.all > 0.0).then(|| trained.counted.flop * measured / told.all);
-        let (model_type, parameters, tokens) = (case.name.clone(), case.parameters, case.tokens);
-        models.push(OfModel { model_type, parameters, tokens, six_nd, by_formula, measured: counted });
-        model_flop += case.rows()?.model();
-        remarks.extend(differs(&case));
-        add_lines(&mut lines, own);
-        cases.push((case, &trained.phases));
+        match one(trained) {
+            Ok((case, own, flop)) => {
+                let by_formula = own.iter().map(|l| l.flop).sum();
+                models.push(OfModel { by_formula, measured: counted, ..OfModel::new(case.name.clone(), case.parameters, case.tokens) });
+                model_flop += flop;
+                remarks.extend(case.differs());
+                add_lines(&mut lines, own);
+                cases.push((case, &trained.phases));
+            }
+            Err(why) if with_rows.len() == 1 => return Err(why),
+            Err(why) => {
+                let name = trained.model.config["model_type"].as_str().unwrap_or("unknown").to_owned();
+                let six = OfModel::new(name, trained.model.parameters.total, tokens(trained.phases.get("train")));
+                others.push(OfModel { measured: counted, why_not: Some(why), ..six });
+            }
+        }
     }
-    // A line of nothing that most models cannot have.
-    lines.retain(|l| l.name != "experts_not_met" || l.flop != 0.0);
-    let other = phases::other(told, &cases, measured)?;
+    if cases.is_empty() {
+        return Err(others.into_iter().filter_map(|m| m.why_not).collect::<Vec<_>>().join("; "));
+    }
+    for other in &others {
+        lines[0].flop += other.six_nd;
+        model_flop += other.six_nd;
+    }
+    models.extend(others);
+    // Lines of nothing that most models cannot have.
+    lines.retain(|l| !["experts_not_met", "adapter_products"].contains(&l.name) || l.flop != 0.0);
+    let other = phases::other(told, &cases, measured);
     remarks.extend(other.remarks);
     lines.push(Line { name: "other_phases", flop: other.flop, share: 0.0, source: other.source, confidence: other.confidence });
     lines.push(line(
@@ -166,13 +186,30 @@ pub fn reconcile(told: &Told, measured: f64, standard_error: Option<f64>) -> Res
     }))
 }
 
-/// Models with rows. Rows of processes that declared no model are of the only one there is; of several nobody says which.
-fn models(told: &Told) -> Vec<Trained> {
-    let mut models = told.models.clone();
-    if let [only] = models.as_mut_slice() {
-        only.add_rows(told.phases.clone());
+/// Models with rows, and rows that are nobody's. Those of processes that declared no model are of the only one of their run, or of the only one there is.
+fn models(told: &Told) -> (Vec<Trained>, Vec<&Phases>) {
+    let (mut models, mut nobodys) = (told.models.clone(), Vec::new());
+    for (run, phases) in &told.undeclared {
+        match only_model(run, told.models.iter().enumerate().map(|(place, model)| (place, &model.runs))) {
+            Some(place) => models[place].add_rows(phases.clone()),
+            None if models.is_empty() => {}
+            None => nobodys.push(phases),
+        }
     }
-    models
+    (models, nobodys)
+}
+
+/// Tokens without pads.
+fn tokens<'a>(rows: impl IntoIterator<Item = &'a Rows>) -> u64 {
+    let each = |[rows, length, decoder]: &[u64; 3]| rows.saturating_mul(length.saturating_add(*decoder));
+    add_up(rows.into_iter().flat_map(|rows| &rows.documents).map(each))
+}
+
+/// A model that can be estimated: its lines, and the FLOP that its rows need.
+fn one(trained: &Trained) -> Result<(Case, Vec<Line>, f64), String> {
+    let case = Case::new(&trained.model, trained.phases.get("train").unwrap_or(&Rows::default()))?;
+    let (lines, flop) = (training(&case, &trained.censuses)?, case.rows()?.model());
+    Ok((case, lines, flop))
 }
 
 fn line(name: &'static str, flop: f64, source: &str, confidence: Confidence) -> Line {
@@ -181,12 +218,12 @@ fn line(name: &'static str, flop: f64, source: &str, confidence: Confidence) -> 
 
 /// The lines of a model's training, by formula.
 fn training(case: &Case, censuses: &[Census]) -> Result<Vec<Line>, String> {
-    let (documents, rows) = (case.documents()?, case.rows()?);
+    let (documents, plain, rows) = (case.documents()?, case.plain_documents()?, case.rows()?);
     let tokens = case.tokens as f64;
     let (total, active) = case.configured;
     let unmet = (total - active) as f64;
-    let needed = (documents.products.backward + documents.scores.backward) as f64;
-    let all = 2.0 * (documents.products.forward + documents.scores.forward) as f64;
+    let needed = (plain.products.backward + plain.scores.backward) as f64;
+    let all = 2.0 * (plain.products.forward + plain.scores.forward) as f64;
     let checkpointed =
         if case.checkpointing() { "checkpointed layers, and scores in fused attention" } else { "scores in fused attention" };
     let tiles = case.tiles(censuses)?;
@@ -197,11 +234,17 @@ fn training(case: &Case, censuses: &[Census]) -> Result<Vec<Line>, String> {
         line("experts_not_met", -6.0 * unmet * tokens, "configuration: experts a token is not sent to", Confidence::Exact),
         line(
             "embedding_and_head",
-            3.0 * documents.products.forward as f64 - 6.0 * (case.parameters as f64 - unmet) * tokens,
+            3.0 * plain.products.forward as f64 - 6.0 * (case.parameters as f64 - unmet) * tokens,
             "configuration: parameters that are looked up or element-wise, and tied ones that are used twice",
             Confidence::Exact,
         ),
         line("frozen_gradients", needed - all, "what is trained: gradients that nobody needs", Confidence::Exact),
+        line(
+            "adapter_products",
+            documents.model() - plain.model(),
+            "adapters: their matrices multiplied with each other once a batch, and frozen products made twice for dropout",
+            Confidence::Exact,
+        ),
         // What is executed besides.
         line("recomputation", rows.recomputed(), checkpointed, Confidence::Exact),
         line("pad_tokens", rows.model() - documents.model(), "rows as executed, less their documents", Confidence::Exact),
@@ -233,13 +276,12 @@ fn add_lines(sum: &mut Vec<Line>, more: Vec<Line>) {
     }
 }
 
-fn differs(case: &Case) -> Option<String> {
-    let (said, made) = (case.parameters, case.configured.0);
-    (said.abs_diff(made) > made / 50).then(|| {
-        format!(
-            "the program counts {said} parameters and its configuration makes {made}: a part of the model is not in the configuration, or is packed"
-        )
-    })
+impl OfModel {
+    /// By 6·N·D alone.
+    fn new(model_type: String, parameters: u64, tokens: u64) -> Self {
+        let six_nd = 6.0 * parameters as f64 * tokens as f64;
+        Self { model_type, parameters, tokens, six_nd, by_formula: six_nd, measured: None, why_not: None }
+    }
 }
 
 fn several(models: &[OfModel]) -> String {
@@ -248,10 +290,11 @@ fn several(models: &[OfModel]) -> String {
             || "measured not told apart, because windows lie across another model's time".to_owned(),
             |flop| format!("measured {flop:.6e} with its evaluation"),
         );
-        format!(
-            "{} of {} parameters on {} tokens: 6ND {:.6e}, its training by formula {:.6e}, {measured}",
-            m.model_type, m.parameters, m.tokens, m.six_nd, m.by_formula
-        )
+        let training = m.why_not.as_ref().map_or_else(
+            || format!("its training by formula {:.6e}", m.by_formula),
+            |why| format!("which is all that the lines have of it, the rest being unexplained ({why})"),
+        );
+        format!("{} of {} parameters on {} tokens: 6ND {:.6e}, {training}, {measured}", m.model_type, m.parameters, m.tokens, m.six_nd)
     });
     format!("{} models were declared, and each line is the sum of theirs: {}", models.len(), each.collect::<Vec<_>>().join("; "))
 }

@@ -47,6 +47,9 @@ pub struct SixNd {
     /// Where several models were declared: each with its own tokens, which `six_nd` is the sum over. `parameters` is the largest then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTokens>,
+    /// Tokens of the largest of them that processes added which declared no model: nobody says whose they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undeclared: Option<u64>,
 }
 
 /// A declared model, and the tokens that were added while it was the declared one.
@@ -60,7 +63,7 @@ pub struct ModelTokens {
     pub tokens: u64,
 }
 
-/// Models that tokens were added for; one that nobody trained on is none. Tokens of processes that declared no model are the largest's.
+/// Models that tokens were added for; one that nobody trained on is none. Tokens of which nobody says whose they are ([`RunTotal::undeclared`]) are the largest's.
 #[must_use]
 pub fn trained(run: &RunTotal) -> Vec<ModelTokens> {
     let apart: u64 = run.models.values().fold(0, |sum, tokens| sum.saturating_add(*tokens));
@@ -98,7 +101,8 @@ pub fn six_nd(run: &RunTotal, parameters: Option<u64>, tokens: Option<u64>) -> O
         several => add_up(several.iter().map(|m| rule::six_pd(m.parameters, m.tokens))),
     };
     let ratio = ledger::sum(&run.paths).total() as f64 / six_nd as f64;
-    (six_nd > 0).then(|| SixNd { parameters, tokens, six_nd: six_nd.to_string(), ratio, models })
+    let undeclared = Some(run.undeclared).filter(|n| *n > 0 && !models.is_empty());
+    (six_nd > 0).then(|| SixNd { parameters, tokens, six_nd: six_nd.to_string(), ratio, models, undeclared })
 }
 
 #[cfg(test)]
@@ -122,11 +126,12 @@ mod tests {
 
     #[test]
     fn several_models_have_each_their_own_tokens() {
-        let mut run = RunTotal { models: [((100, 100), 10), ((1000, 8), 2), ((7, 7), 0)].into(), tokens: 15, ..RunTotal::default() };
+        let models = [((100, 100), 10), ((1000, 8), 2), ((7, 7), 0)].into();
+        let mut run = RunTotal { models, tokens: 15, undeclared: 3, ..RunTotal::default() };
         run.paths.insert("p".to_owned(), PathTotal { counted: 36_000, ..PathTotal::default() });
         let six = six_nd(&run, None, None).unwrap();
         // Three tokens of a process that declared no model.
-        assert_eq!((six.six_nd.as_str(), six.models.len(), six.tokens.value), ("36000", 2, 15));
+        assert_eq!((six.six_nd.as_str(), six.models.len(), six.tokens.value, six.undeclared), ("36000", 2, 15, Some(3)));
         assert_eq!((six.parameters.value, six.ratio), (1000, 1.0));
         assert_eq!(six_nd(&run, Some(10), None).unwrap().six_nd, "900", "the flag is of them all");
         assert!(six_nd(&run, None, Some(15)).is_none(), "nobody says whose tokens they are");

@@ -20,7 +20,7 @@ pub(super) struct Other {
 }
 
 /// Sums what is not training, of all models.
-pub(super) fn other(told: &Told, cases: &[(Case, &Phases)], measured: f64) -> Result<Other, String> {
+pub(super) fn other(told: &Told, cases: &[(Case, &Phases)], measured: f64) -> Other {
     // What was counted stands for what was measured: interpolated parts are shared out alike.
     let scale = if told.all > 0.0 { measured / told.all } else { 0.0 };
     let mut sum =
@@ -41,13 +41,18 @@ pub(super) fn other(told: &Told, cases: &[(Case, &Phases)], measured: f64) -> Re
                 sum.confidence = Confidence::Counted;
             }
         } else if rows().next().is_some() {
-            sum.flop += rows().map(|(case, rows)| case.phase(rows)).sum::<Result<f64, String>>()?;
-            sum.confidence = Confidence::Assumed;
-            sources.push(format!("{name}: formula of its rows"));
+            let (known, unknown): (Vec<_>, Vec<_>) = rows().map(|(case, rows)| case.phase(rows)).partition(Result::is_ok);
+            if !known.is_empty() {
+                sum.flop += known.into_iter().flatten().sum::<f64>();
+                sum.confidence = Confidence::Assumed;
+                sources.push(format!("{name}: formula of its rows"));
+            }
+            let whys = unknown.into_iter().filter_map(Result::err);
+            sum.remarks.extend(whys.map(|why| format!("{name}: its rows are in no line, and what they executed is unexplained: {why}")));
         }
     }
     if !sources.is_empty() {
         sum.source = sources.join("; ");
     }
-    Ok(sum)
+    sum
 }

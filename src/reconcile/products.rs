@@ -65,7 +65,8 @@ impl Products {
 /// The products of a batch.
 pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, EstimateError> {
     let workload = Workload { executed: vec![batch], documents: Vec::new(), attention_by_document: false };
-    let run = Run { checkpointing: job.checkpointing, kernel: job.kernel, forward_only: false };
+    // What adapters make of themselves once a batch is none of them: a census that has it is not matched.
+    let run = Run { checkpointing: job.checkpointing, kernel: job.kernel, forward_only: false, batches: 0 };
     let mut alone = model.clone();
     alone.layers.iter_mut().flat_map(|l| &mut l.operations).for_each(|o| nothing(&mut o.work));
     let mut products = Products::default();
@@ -90,11 +91,11 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
                     } else if base.1 > 0 {
                         products.add(base.0, padded(&[up(tokens), up(l.inputs), up(l.outputs)]), base.1);
                     }
-                    let Some(rank) = job.method.adapter(layer, l) else { continue };
+                    let Some(adapter) = job.method.adapter(layer, l) else { continue };
                     for (inputs, outputs) in [(l.inputs, 0), (0, l.outputs)] {
                         let half = one(&ask(Work::Linear(Linear { inputs, outputs, ..l.clone() }))?, |c| c == Component::Adapters);
                         if half.1 > 0 {
-                            products.add(half.0, padded(&[up(tokens), up(rank), up(inputs.max(outputs))]), half.1);
+                            products.add(half.0, padded(&[up(tokens), up(adapter.rank), up(inputs.max(outputs))]), half.1);
                         }
                     }
                 }
@@ -177,7 +178,16 @@ mod tests {
             let number = |name: &str| golden[name].as_u64().unwrap_or(0);
             let batch = Shape { rows: number("rows"), length: number("length"), decoder_length: number("decoder_length") };
             let workload = Workload::said(vec![batch], Vec::new(), false).expect("a workload");
-            let lora = |targets: Targets| Method::Lora { rank: 8, ranks: BTreeMap::new(), targets, also: Vec::new(), quantised: false };
+            let lora = |targets: Targets| Method::Lora {
+                rank: 8,
+                ranks: BTreeMap::new(),
+                targets,
+                parameters: Vec::new(),
+                tried: false,
+                dora: None,
+                also: Vec::new(),
+                quantised: false,
+            };
             for (method, kernel) in
                 [(Method::Full, Kernel::EAGER), (Method::Full, Kernel::FLASH), (lora(Targets::AllLinear), Kernel::EAGER)]
             {
@@ -190,9 +200,10 @@ mod tests {
                         method: method.clone(),
                         checkpointing,
                         kernel,
+                        batches: 0,
                     };
                     let products = of(&model, &job, batch).expect("products");
-                    let run = Run { checkpointing, kernel: job.kernel, forward_only: false };
+                    let run = Run { checkpointing, kernel: job.kernel, forward_only: false, batches: 0 };
                     let mut costs = cost(&model, &method, &workload, run).expect("a cost");
                     if kernel.fused {
                         costs.remove(&Component::AttentionScores);

@@ -267,7 +267,7 @@ fn corrections(threshold: &Threshold, architecture: f64, several_models: bool) -
     let sizes = several_models.then_some(Correction {
         key: "N_total",
         toolkit: None,
-        why: "the program declared several models: these are the largest one's parameters, and Flops_architecture is the sum over all models, each with the tokens \
+        why: "the program declared several models: this and N_trainable are the largest one's, and Flops_architecture is the sum over all models, each with the tokens \
               that it was trained on",
     });
     let always = [

@@ -65,8 +65,8 @@ pub fn forms(report: &Report) -> Forms {
     let model_documentation = vec![
         Field {
             field: "Total model size (parameters)",
-            ai_office: parameters.map_or_else(not_stated, |n| figures(u128::from(n))),
-            national_authority: parameters.map_or_else(not_stated, |n| parameter_band(n).to_owned()),
+            ai_office: parameters.map_or_else(not_stated, |n| format!("{}{}", figures(u128::from(n)), several(report))),
+            national_authority: parameters.map_or_else(not_stated, |n| format!("{}{}", parameter_band(n), several(report))),
         },
         both("Model dependencies", base.map_or_else(not_stated, |b| format!("modification or fine-tuning of {}", b.name))),
         training_time.clone(),
@@ -115,6 +115,12 @@ fn figures(n: u128) -> String {
 
 fn parameters(report: &Report) -> Option<u64> {
     report.six_nd.as_ref().map(|s| s.parameters.value).or(report.parameters.map(|(n, _)| n))
+}
+
+/// Which of several models this is the size of.
+fn several(report: &Report) -> String {
+    let models = report.six_nd.as_ref().map_or(0, |s| s.models.len());
+    if models > 1 { format!(" (the largest of {models} models that this run trained)") } else { String::new() }
 }
 
 /// The reported amount: two significant figures, and its order of magnitude.

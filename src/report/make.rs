@@ -70,8 +70,9 @@ fn total_and_told(runs: &[PathBuf]) -> Result<(RunTotal, Told), ReadError> {
     read::each_file(&files, of, |result| match result {
         Ok((file, said)) => {
             added += 1;
-            ledger.add(file);
-            told.add(said);
+            if ledger.add(file) {
+                told.add(said);
+            }
         }
         Err(ReadError::NotEvidence { path, why }) if !runs.contains(&path) => {
             unreadable.push((path.display().to_string(), why));

@@ -61,6 +61,10 @@ fn six_nd(out: &mut String, report: &Report) {
             m.tokens, m.parameters, m.trainable
         );
     }
+    if let Some(tokens) = six.undeclared {
+        let _ =
+            writeln!(out, "           {tokens} of the largest one's are of processes that declared no model: nobody says whose they are");
+    }
 }
 
 /// More than one run adds up here: that must not go unsaid.

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::{LLAMA_3B, folder};
 
-fn flopsprof(args: &[&str]) -> Output {
+pub(super) fn flopsprof(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flopsprof")).arg("estimate").args(args).output().expect("the command")
 }
 
-fn json(args: &[&str]) -> Value {
+pub(super) fn json(args: &[&str]) -> Value {
     let output = flopsprof(&[args, &["--json"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
@@ -172,7 +172,8 @@ fn what_is_wrong_is_named_and_nothing_is_printed() {
         (with("\"num_attention_heads\": 24", "\"num_attention_heads\": \"24\""), "num_attention_heads"),
         (with("\"head_dim\": 128, ", "\"head_dim\": 9999999999999, "), "head_dim"),
         (with("true", "\"yes\""), "tie_word_embeddings"),
-        (with("\"model_type\": \"llama\", ", ""), "model_type"),
+        (with("[\"LlamaForCausalLM\"]", "\"LlamaForCausalLM\""), "`architectures` is \"LlamaForCausalLM\": a list of words"),
+        (with("\"model_type\": \"llama\", ", ""), "no `model_type`, which names the architecture: add it"),
         (moe.to_owned(), "num_experts_per_tok"),
         ("[1, 2]".to_owned(), "config.json"),
         ("{".to_owned(), "not JSON"),
@@ -195,7 +196,15 @@ fn wrong_usage_is_named() {
         (vec![config, "--tokens", "0"], 2, "--tokens"),
         (vec![config, "--tokens", "-5"], 2, "`-5` is not a positive whole number"),
         (vec![config, "--tokens", "-5"], 2, "-5"),
-        (vec![config, "--tokens", "18446744073709551615"], 1, "2^63"),
+        (vec![config, "--tokens", "9223372036854775808"], 2, "'--tokens <D>': `9223372036854775808` is too large: it must stay below 2^63"),
+        (vec![config, "--tokens", "18446744073709551615"], 2, "2^63"),
+        (vec![config, "--tokens", "1.5"], 2, "'--tokens <D>': `1.5` is not a positive whole number"),
+        (vec![config, "--tokens", "1.0001K"], 2, "'--tokens <D>'"),
+        (vec![config, "--rows", "2.5", "-s", "100"], 2, "'--rows <R>'"),
+        (vec![config, "--rows", "2", "-s", "99.9"], 2, "'--sequence-length <S>'"),
+        (vec![config, "--tokens", "1M", "--batch-size", "0.5"], 2, "'--batch-size <B>'"),
+        (vec![config, "--tokens", "1M", "--method", "lora", "--lora-rank", "7.5"], 2, "'--lora-rank <R>'"),
+        (vec!["--params", "1.5", "--tokens", "1M"], 2, "'--params <N>'"),
         (vec![config, "--tokens", "99999999999999999999"], 2, "--tokens"),
         (vec![config, "--rows", "10"], 2, "--sequence-length"),
         (vec![config], 2, "--tokens"),
@@ -226,10 +235,14 @@ fn wrong_usage_is_named() {
     }
 }
 
-fn golden(name: &str) -> (tempfile::TempDir, String) {
+pub(super) fn golden_config(name: &str) -> Value {
     let file = format!("{}/tests/estimate/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let golden: Value = serde_json::from_slice(&std::fs::read(file).expect("a golden")).expect("JSON");
-    let (dir, path) = folder(&[("config.json", &golden["config"].to_string())]);
+    golden["config"].clone()
+}
+
+pub(super) fn golden(name: &str) -> (tempfile::TempDir, String) {
+    let (dir, path) = folder(&[("config.json", &golden_config(name).to_string())]);
     (dir, path.to_str().expect("UTF-8").to_owned())
 }
 
@@ -241,6 +254,18 @@ fn encoders_with_decoders_get_all_tokens() {
     {
         let said = json(&[&t5, "--tokens", tokens, "-s", length, "--decoder-length", decoder]);
         assert_eq!(said["estimates"][0]["tokens"].to_string(), tokens);
+    }
+    // Those without a decoder have no rows for one.
+    for class in ["T5EncoderModel", "T5ForTokenClassification"] {
+        let (_dir, encoder) = golden("t5-encoder");
+        let config = std::fs::read_to_string(format!("{encoder}/config.json")).expect("the file");
+        let (_dir, path) = folder(&[("config.json", &config.replace("T5EncoderModel", class))]);
+        let path = path.to_str().expect("UTF-8");
+        assert_eq!(json(&[path, "--rows", "10", "-s", "128"])["estimates"][0]["tokens"], 1280, "{class}");
+        assert_eq!(json(&[path, "--tokens", "1000", "-s", "128"])["estimates"][0]["tokens"], 1000, "{class}");
+        let output = flopsprof(&[path, "--rows", "10", "-s", "128", "--decoder-length", "64"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("--decoder-length"), "{class}: {said}");
     }
     for args in [
         vec![t5.as_str(), "--rows", "10", "-s", "128"],
@@ -277,18 +302,38 @@ fn a_head_that_marks_answers_is_no_vocabulary_wide() {
     assert_eq!(estimate["forward"], "11550720", "{estimate}");
 }
 
-/// Hidden states, or labels, are no words.
+/// A class of somebody's own is taken for the usual one, and not without a word.
 #[test]
-fn an_encoder_with_a_decoder_that_says_no_words_has_no_head_for_them() {
+fn a_class_that_is_not_known_is_said() {
+    let (_dir, path) = folder(&[("config.json", &LLAMA_3B.replace("LlamaForCausalLM", "LlamaForRewards"))]);
+    let said = json(&[path.to_str().expect("UTF-8"), "--tokens", "1M", "-s", "2048"]);
+    let notes = &said["estimates"][0]["notes"];
+    assert!(notes[0].as_str().is_some_and(|n| n.contains("LlamaForRewards is not known")), "{notes}");
+    let (_dir, path) = folder(&[("config.json", LLAMA_3B)]);
+    assert_eq!(json(&[path.to_str().expect("UTF-8"), "--tokens", "1M", "-s", "2048"])["estimates"][0]["notes"], serde_json::json!([]));
+}
+
+/// Hidden states, or labels, are no words. FlopCounterMode and `numel` gave the numbers of transformers' classes.
+#[test]
+fn a_t5_that_says_no_words_has_no_head_for_them() {
     let file = format!("{}/tests/estimate/golden/t5.json", env!("CARGO_MANIFEST_DIR"));
     let golden: Value = serde_json::from_slice(&std::fs::read(file).expect("a golden")).expect("JSON");
-    for (class, words) in [("T5ForConditionalGeneration", true), ("T5Model", false), ("T5ForSequenceClassification", false)] {
+    for (class, decoder, head) in [
+        ("T5ForConditionalGeneration", true, Some(2 * 256 * 512 * 80)),
+        ("T5Model", true, None),
+        ("T5EncoderModel", false, None),
+        ("T5ForSequenceClassification", true, Some(10 * 2 * 256 * (256 + 2))),
+        ("T5ForQuestionAnswering", true, Some(2 * 256 * 2 * 80)),
+        ("T5ForTokenClassification", false, Some(2 * 256 * 2 * 640)),
+    ] {
         let mut config = golden["config"].clone();
         config["architectures"] = serde_json::json!([class]);
         let (_dir, path) = folder(&[("config.json", &config.to_string())]);
-        let said = json(&[path.to_str().expect("UTF-8"), "--rows", "10", "-s", "64", "--decoder-length", "8"]);
+        let of_decoder: &[&str] = if decoder { &["--decoder-length", "8"] } else { &[] };
+        let said = json(&[&[path.to_str().expect("UTF-8"), "--rows", "10", "-s", "64"], of_decoder].concat());
         let components = said["estimates"][0]["components"].as_array().expect("components");
-        assert_eq!(components.iter().any(|c| c["component"] == "head"), words, "{class}: {components:?}");
+        let of = components.iter().find(|c| c["component"] == "head");
+        assert_eq!(of.map(|c| c["forward"].as_str().expect("a number").to_owned()), head.map(|n: u64| n.to_string()), "{class}");
     }
 }
 

@@ -12,6 +12,7 @@ fn six_nd(parameters: u64, tokens: u64) -> String {
         method: Method::Full,
         checkpointing: false,
         kernel: Kernel::FLASH,
+        batches: 0,
     };
     let estimate = job.estimate(None).expect("an estimate");
     assert_eq!(estimate.model_flop, estimate.six_nd, "for an unknown architecture the estimate is 6ND");

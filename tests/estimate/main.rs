@@ -4,10 +4,12 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod synthetic;
 
+mod adapters;
 mod aws;
 mod command;
 mod commission;
 mod golden;
+mod published;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -34,6 +36,7 @@ fn job(config: &str, documents: Vec<Shape>, filling: Filling, batch: u64, method
         method,
         checkpointing: false,
         kernel: Kernel::FLASH,
+        batches: 1,
     }
 }
 
@@ -46,6 +49,9 @@ fn lora(rank: u64, targets: &[&str]) -> Method {
         rank,
         ranks: BTreeMap::new(),
         targets: Targets::Names(targets.iter().map(|t| (*t).to_owned()).collect()),
+        parameters: Vec::new(),
+        tried: true,
+        dora: None,
         also: Vec::new(),
         quantised: false,
     }

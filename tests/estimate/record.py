@@ -11,13 +11,18 @@ Needs torch, transformers, peft. Nothing is downloaded: the weights are random.
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
 
 import peft
 import torch
 import transformers
+from flopsprof import _model
 from torch.utils.flop_counter import FlopCounterMode
 
 ROWS, LENGTH, DECODER_LENGTH = 2, 96, 40
@@ -26,18 +31,33 @@ SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 QV, ALL = ["q_proj", "v_proj"], "all-linear"
 
 
-def case(config, model, arguments, targets=QV, trained=r"layers\.2\.", **more):
-    return {"config": config, "model": model, "arguments": SPECIAL | arguments, "targets": targets, "trained": trained} | more
+# Adapters of other kinds, as arguments of LoraConfig.
+DORA = {"use_dora": True}
+# With dropout the frozen product is computed once more, from what was not dropped.
+DROPPED = DORA | {"lora_dropout": 0.1}
+STACKED = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
+# PEFT turns these into target_parameters where transformers has stacked what were modules.
+EVERY = {"target_modules": ALL}
+
+
+def case(config, model, arguments, targets=QV, trained=r"layers\.2\.", adapters=(), **more):
+    return {"config": config, "model": model, "arguments": SPECIAL | arguments, "targets": targets, "trained": trained, "adapters": adapters} | more
 
 
 CASES = {
-    "llama": case("LlamaConfig", "LlamaForCausalLM", DENSE | {"num_key_value_heads": 2}),
+    "llama": case(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        DENSE | {"num_key_value_heads": 2},
+        adapters=(DORA, DROPPED, {"target_modules": [], "target_parameters": ["q_proj.weight", "mlp.down_proj.weight"]}),
+    ),
     "llama-tied-bias": case(
         "LlamaConfig",
         "LlamaForCausalLM",
         DENSE | {"num_key_value_heads": 4, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "head_dim": 48},
         targets=ALL,
         trained=r"layers\.(0|1)\.mlp|lm_head",
+        adapters=(DORA, DROPPED),
     ),
     "llama-classifier": case("LlamaConfig", "LlamaForSequenceClassification", DENSE | {"num_key_value_heads": 8, "num_labels": 5}),
     "mistral": case("MistralConfig", "MistralForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 32}),
@@ -52,7 +72,12 @@ CASES = {
     "gemma3": case("Gemma3TextConfig", "Gemma3ForCausalLM", DENSE | {"num_hidden_layers": 7, "num_key_value_heads": 2, "head_dim": 64, "sliding_window": 16}),
     "phi": case("PhiConfig", "PhiForCausalLM", DENSE | {"num_key_value_heads": 8}),
     "phi3": case("Phi3Config", "Phi3ForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 40}, targets=["qkv_proj", "gate_up_proj"]),
-    "mixtral": case("MixtralConfig", "MixtralForCausalLM", DENSE | {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "mixtral": case(
+        "MixtralConfig",
+        "MixtralForCausalLM",
+        DENSE | {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+        adapters=(STACKED, {"target_modules": ["v_proj", "w1", "w2", "w3"]}, EVERY),
+    ),
     "qwen2-moe": case(
         "Qwen2MoeConfig",
         "Qwen2MoeForCausalLM",
@@ -66,11 +91,13 @@ CASES = {
             "decoder_sparse_step": 1,
             "mlp_only_layers": [1],
         },
+        adapters=(STACKED, EVERY),
     ),
     "qwen3-moe": case(
         "Qwen3MoeConfig",
         "Qwen3MoeForCausalLM",
         DENSE | {"num_key_value_heads": 2, "head_dim": 64, "moe_intermediate_size": 160, "num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 1},
+        adapters=(EVERY,),
     ),
     "deepseek-v2": case(
         "DeepseekV2Config",
@@ -90,6 +117,7 @@ CASES = {
             "first_k_dense_replace": 1,
         },
         targets=["q_proj", "kv_b_proj"],
+        adapters=({"target_modules": ["q_proj", "gate_proj", "up_proj", "down_proj"]},),
     ),
     "deepseek-v3": case(
         "DeepseekV3Config",
@@ -110,13 +138,14 @@ CASES = {
             "topk_group": 1,
             "first_k_dense_replace": 1,
         },
-        # Not all-linear: PEFT adapts stacked experts through the product of both adapter matrices, for all experts at once.
         targets=["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"],
+        adapters=(EVERY,),
     ),
     "gpt-oss": case(
         "GptOssConfig",
         "GptOssForCausalLM",
         DENSE | {"num_key_value_heads": 2, "head_dim": 48, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+        adapters=(STACKED, EVERY),
     ),
     "t5": case(
         "T5Config",
@@ -125,6 +154,14 @@ CASES = {
         | {"tie_word_embeddings": False, "decoder_start_token_id": 0},
         targets=["q", "v"],
         trained=r"decoder\.block\.2\.",
+        adapters=(DROPPED,),
+    ),
+    "t5-encoder": case(
+        "T5Config",
+        "T5EncoderModel",
+        {"vocab_size": 512, "d_model": 256, "d_kv": 32, "d_ff": 640, "num_layers": 3, "num_heads": 8, "feed_forward_proj": "gated-gelu"},
+        targets=["q", "v"],
+        trained=r"encoder\.block\.1\.",
     ),
     "t5-relu-tied": case(
         "T5Config",
@@ -134,6 +171,13 @@ CASES = {
         trained=r"encoder\.block\.1\.",
     ),
     "bert": case("BertConfig", "BertForMaskedLM", DENSE, targets=["query", "value"], trained=r"layer\.2\."),
+    "bert-untied": case(
+        "BertConfig",
+        "BertForMaskedLM",
+        DENSE | {"tie_word_embeddings": False},
+        targets=["query", "value"],
+        trained=r"layer\.2\.|predictions\.",
+    ),
     "bert-classifier": case("BertConfig", "BertForSequenceClassification", DENSE | {"num_labels": 3}, targets=["query", "value"], trained=r"layer\.2\.|classifier"),
     "vit": case(
         "ViTConfig",
@@ -141,6 +185,7 @@ CASES = {
         {k: v for k, v in DENSE.items() if k != "vocab_size"} | {"image_size": 64, "patch_size": 8, "num_labels": 10},
         targets=["q_proj", "v_proj"],
         trained=r"layers?\.2\.|classifier",
+        adapters=(DORA,),
     ),
 }
 for c in CASES.values():
@@ -167,19 +212,21 @@ def inputs(config, device):
         return {"pixel_values": torch.randn(ROWS, 3, config.image_size, config.image_size, device=device), "labels": torch.zeros(ROWS, dtype=torch.long, device=device)}
     if "Classification" in kind:
         return {"input_ids": tokens(LENGTH), "labels": torch.zeros(ROWS, dtype=torch.long, device=device)}
+    if kind == "T5EncoderModel":
+        return {"input_ids": tokens(LENGTH)}
     if config.model_type == "t5":
         return {"input_ids": tokens(LENGTH), "labels": tokens(DECODER_LENGTH)}
     given = tokens(LENGTH)
     return {"input_ids": given, "labels": given}
 
 
-def count(c, method, checkpointing, device):
+def count(c, method, checkpointing, device, adapters=None):
     model = build(c).to(device)
     config = model.config
     if method == "lora":
-        task = None
-        targets = c["targets"]
-        model = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets, task_type=task))
+        # PEFT changes the configuration that it is given.
+        adapters = copy.deepcopy({"target_modules": c["targets"]} | (adapters or {}))
+        model = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, **copy.deepcopy(adapters)))
     if method == "frozen":
         import re
 
@@ -190,17 +237,23 @@ def count(c, method, checkpointing, device):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     with FlopCounterMode(display=False) as counter:
-        loss = model(**inputs(config, device)).loss
+        said = model(**inputs(config, device))
+        # An encoder by itself has no loss of its own.
+        loss = said.last_hidden_state.sum() if config.architectures[0] == "T5EncoderModel" else said.loss
         forward = counter.get_total_flops()
         by_op = {str(k): v for k, v in counter.get_flop_counts()["Global"].items()}
         loss.backward()
         total = counter.get_total_flops()
     parameters = list(model.parameters())
+    more = {"dora": "use_dora", "dropout": "lora_dropout", "target_parameters": "target_parameters"}
     return {
         "method": method,
         "checkpointing": checkpointing,
-        "targets": c["targets"] if method == "lora" else None,
+        "targets": adapters["target_modules"] if method == "lora" else None,
         "trained": c["trained"] if method == "frozen" else None,
+    } | {name: adapters[field] for name, field in more.items() if field in (adapters or {})} | {
+        # As the callback tells it, for tests/reconcile.rs.
+        "declared": _model.read(model)["method"] if adapters else None,
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "forward": forward,
@@ -250,10 +303,11 @@ def main():
             "config": written,
             "rows": ROWS,
             "length": LENGTH if config.model_type != "vit" else (config.image_size // config.patch_size) ** 2 + 1,
-            "decoder_length": DECODER_LENGTH if config.model_type == "t5" else None,
+            "decoder_length": DECODER_LENGTH if c["model"] == "T5ForConditionalGeneration" else None,
             "rank": 8,
             "mask_pairs": mask_pairs(c, args.device),
-            "counted": [count(c, method, checkpointing, args.device) for method in ("full", "lora", "frozen") for checkpointing in (False, True)],
+            "counted": [count(c, method, checkpointing, args.device) for method in ("full", "lora", "frozen") for checkpointing in (False, True)]
+            + [count(c, "lora", checkpointing, args.device, adapters) for adapters in c["adapters"] for checkpointing in (False, True)],
         }
         with open(os.path.join(args.out, f"{name}.json"), "w") as f:
             json.dump(result, f, indent=1)

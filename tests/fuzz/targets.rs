@@ -11,7 +11,8 @@ use flopsprof::{
         cost::Kernel,
         family,
         job::Job,
-        method::{Method, Targets},
+        method::{Dora, Method, Targets},
+        peft,
         workload::{self, Filling, Shape, Workload},
     },
     evidence::{
@@ -134,7 +135,9 @@ fn report(bytes: &[u8]) {
 
 fn added<'a>(files: impl Iterator<Item = &'a ProcessEvidence>) -> RunTotal {
     let mut ledger = Ledger::default();
-    files.map(FileTotal::of).for_each(|file| ledger.add(file));
+    for file in files.map(FileTotal::of) {
+        ledger.add(file);
+    }
     ledger.total()
 }
 
@@ -173,10 +176,21 @@ fn config(bytes: &[u8]) {
         Workload::new(vec![Shape { rows: 3, length: 100, decoder_length: 50 }], Filling::Longest, 8, None),
         Workload::of_tokens(u64::MAX, 1 << 31),
     ];
-    let lora = Method::Lora { rank: 8, ranks: BTreeMap::new(), targets: Targets::AllLinear, also: Vec::new(), quantised: false };
+    let adapters = |dora| Method::Lora {
+        rank: 8,
+        ranks: BTreeMap::new(),
+        targets: Targets::AllLinear,
+        parameters: Vec::new(),
+        tried: true,
+        dora,
+        also: Vec::new(),
+        quantised: false,
+    };
+    let stacked = peft::converted(adapters(None), &model).expect("all of them are targets");
+    let methods = [Method::Full, adapters(None), adapters(Some(Dora { dropout: true })), stacked, Method::FrozenLayers(1)];
     let mut estimates = Vec::new();
     for workload in workloads.into_iter().flatten() {
-        for method in [Method::Full, lora.clone(), Method::FrozenLayers(1)] {
+        for method in methods.clone() {
             let job = Job {
                 model: Some(model.clone()),
                 parameters: None,
@@ -185,6 +199,7 @@ fn config(bytes: &[u8]) {
                 method,
                 checkpointing: true,
                 kernel: Kernel::FLASH,
+                batches: u64::MAX,
             };
             if let Ok(estimate) = job.estimate(None)
                 && let Ok(assessed) = form::assessed(estimate, Origin::Scratch, CURRENT)

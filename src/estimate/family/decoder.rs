@@ -178,7 +178,7 @@ fn head(c: Config<'_>, style: &Style, stack: &mut Vec<Layer>, hidden: u64, vocab
     let normed = layer.elementwise(&[INPUT], name, if parallel { 2 * hidden } else { hidden });
     if c.class().ends_with("ForSequenceClassification") || c.class().ends_with("ForTokenClassification") {
         // transformers computes the scores of all tokens and takes the last one's.
-        layer.linear(normed, "score", Head, hidden, c.labels()?, false);
+        layer.linear(normed, "score", Head, hidden, c.labels()?, c.class().ends_with("ForTokenClassification"));
     } else if c.class().ends_with("ForQuestionAnswering") {
         // Where an answer begins, and where it ends.
         layer.linear(normed, "qa_outputs", Head, hidden, 2, true);

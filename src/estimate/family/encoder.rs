@@ -78,6 +78,11 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
     let class = c.class();
     if class.ends_with("ForMaskedLM") || class.ends_with("ForPreTraining") || class.ends_with("LMHeadModel") {
         let mut head = Layer::new("cls.predictions.", Side::Main);
+        let tied = c.flag_or("tie_word_embeddings", true)?;
+        if !tied {
+            // transformers 5 shares it with the decoder's bias where it shares matrices; else it is there, and nobody adds it.
+            head.elementwise(&[], "bias", vocabulary);
+        }
         let dense = head.linear(INPUT, "transform.dense", Head, hidden, hidden, true);
         let normed = head.elementwise(&[dense], "transform.LayerNorm", 2 * hidden);
         head.product(
@@ -92,7 +97,7 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
                 stored: 1,
                 met: 1,
                 module: true,
-                tied: c.flag_or("tie_word_embeddings", true)?,
+                tied,
             },
         );
         stack.push(head);
@@ -105,8 +110,10 @@ pub(super) fn bert(c: Config<'_>) -> Result<Model, EstimateError> {
         let mut pooled = of_rows();
         let pooler = pooled.linear(INPUT, "bert.pooler.dense", Head, hidden, hidden, true);
         let active = pooled.elementwise(&[pooler], "bert.pooler.activation", 0);
-        if class.ends_with("ForPreTraining") {
+        if class.ends_with("ForPreTraining") || class.ends_with("ForNextSentencePrediction") {
             pooled.linear(active, "cls.seq_relationship", Head, hidden, 2, true);
+        } else if class.ends_with("ForMultipleChoice") {
+            pooled.linear(active, "classifier", Head, hidden, 1, true);
         } else if class.ends_with("ForSequenceClassification") {
             pooled.linear(active, "classifier", Head, hidden, c.labels()?, true);
         }
@@ -129,23 +136,22 @@ pub(super) fn vit(c: Config<'_>) -> Result<Model, EstimateError> {
         return Err(contradiction(("patch_size", patch), ("image_size", image), "a patch cannot be larger than the image"));
     }
     let patches = (image / patch) * (image / patch);
-    let mut first = Layer::new("vit.embeddings.", Side::Main);
+    let colours = c.size_or("num_channels", 3)?;
     // A convolution whose stride is its width: a product for every patch.
-    first.product(
-        INPUT,
-        Linear {
-            name: "patch_embeddings.projection".to_owned(),
-            component: Component::Embedding,
-            side: Side::Patches,
-            inputs: c.size_or("num_channels", 3)? * patch * patch,
-            outputs: hidden,
-            bias: true,
-            stored: 1,
-            met: 1,
-            module: false,
-            tied: false,
-        },
-    );
+    let of_patches = |name: &str, component, inputs, outputs| Linear {
+        name: name.to_owned(),
+        component,
+        side: Side::Patches,
+        inputs,
+        outputs,
+        bias: true,
+        stored: 1,
+        met: 1,
+        module: false,
+        tied: false,
+    };
+    let mut first = Layer::new("vit.embeddings.", Side::Main);
+    first.product(INPUT, of_patches("patch_embeddings.projection", Component::Embedding, colours * patch * patch, hidden));
     let mut stack = vec![first];
     for i in 0..c.layers("num_hidden_layers")? {
         stack.push(layer(c, format!("vit.layers.{i}."), i, &VIT, true)?);
@@ -153,12 +159,24 @@ pub(super) fn vit(c: Config<'_>) -> Result<Model, EstimateError> {
     let mut last = Layer::new("vit.", Side::Main);
     last.elementwise(&[INPUT], "layernorm", 2 * hidden);
     stack.push(last);
-    if !c.class().ends_with("Model") {
+    let class = c.class();
+    let mut tables =
+        vec![("vit.embeddings.cls_token".to_owned(), hidden), ("vit.embeddings.position_embeddings".to_owned(), (patches + 1) * hidden)];
+    if class.ends_with("ForMaskedImageModeling") {
+        // All patches are made again from what is known of some: each of `encoder_stride` a side.
+        let stride = c.size_or("encoder_stride", 16)?;
+        let mut head = Layer::new("", Side::Main);
+        head.product(INPUT, of_patches("decoder", Head, hidden, stride * stride * colours));
+        stack.push(head);
+        tables.push(("vit.embeddings.mask_token".to_owned(), hidden));
+    } else {
         let mut head = of_rows();
-        head.linear(INPUT, "classifier", Head, hidden, c.labels()?, true);
+        if class.ends_with("Model") {
+            head.linear(INPUT, "pooler.dense", Head, hidden, c.size_or("pooler_output_size", hidden)?, true);
+        } else {
+            head.linear(INPUT, "classifier", Head, hidden, c.labels()?, true);
+        }
         stack.push(head);
     }
-    let tables =
-        vec![("vit.embeddings.cls_token".to_owned(), hidden), ("vit.embeddings.position_embeddings".to_owned(), (patches + 1) * hidden)];
     Ok(Model { text: false, fixed_length: Some(patches + 1), ..model(c, tables, stack) })
 }

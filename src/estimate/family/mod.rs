@@ -20,6 +20,13 @@ use super::{
 /// [`EstimateError`] when a field is missing or contradicts another.
 pub fn model(config: Config<'_>) -> Result<Option<Model>, EstimateError> {
     let mut notes = Vec::new();
+    config.words("architectures")?;
+    if let class = config.class()
+        && !class.is_empty()
+        && !CLASSES.iter().any(|end| class.ends_with(end))
+    {
+        notes.push(format!("the class {class} is not known here: its head is taken for that of the architecture's usual class"));
+    }
     let mut language = config;
     // A name may be that of a language model and of one that sees too: gemma3.
     if (decoder::style(config.model_type()).is_none() || config.get("hidden_size").is_none())
@@ -45,6 +52,23 @@ pub fn model(config: Config<'_>) -> Result<Option<Model>, EstimateError> {
     model.notes.splice(0..0, notes);
     Ok(Some(model))
 }
+
+/// What classes are called at their ends, whose heads are known.
+const CLASSES: [&str; 13] = [
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "Model",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForNextSentencePrediction",
+    "ForMultipleChoice",
+    "ForImageClassification",
+    "ForMaskedImageModeling",
+];
 
 /// Names that [`model`] knows.
 pub const KNOWN: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, mixtral, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt_oss, t5, bert, vit";

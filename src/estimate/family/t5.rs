@@ -1,9 +1,12 @@
 //! T5: an encoder, and a decoder that attends to it.
 
-use super::super::{
-    EstimateError,
-    config::Config,
-    model::{Attention, Component, ENCODER, INPUT, Layer, Linear, Model, Side},
+use super::{
+    super::{
+        EstimateError,
+        config::Config,
+        model::{Attention, Component, ENCODER, INPUT, Layer, Linear, Model, Side},
+    },
+    of_rows,
 };
 use Component::{AttentionProjections, Head, Mlp};
 
@@ -31,11 +34,18 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         gated: feed.starts_with("gated"),
         dropout: c.share_or("dropout_rate", 0.1)? > 0.0,
     };
+    let class = c.class();
+    let is = |kind: &str| class.ends_with(kind);
+    // What tokens of the input mean, it says without a decoder.
+    let encoder_only = is("EncoderModel") || is("ForTokenClassification");
     let (vocabulary, layers) = (c.size("vocab_size")?, c.layers("num_layers")?);
     let below = c.size_or("num_decoder_layers", layers)?;
     let buckets = c.size_or("relative_attention_num_buckets", BUCKETS)?;
     let mut stack = Vec::new();
     for (name, side, count) in [("encoder", Side::Encoder, layers), ("decoder", Side::Main, below)] {
+        if encoder_only && side == Side::Main {
+            continue;
+        }
         for i in 0..count {
             let mut layer = Layer::hidden(format!("{name}.block.{i}."), side, i);
             if i == 0 {
@@ -57,10 +67,18 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         last.elementwise(&[INPUT], "final_layer_norm", sizes.hidden);
         stack.push(last);
     }
-    let class = c.class();
-    let language = !class.ends_with("Model") || class.ends_with("LMHeadModel");
-    let small = ["SequenceClassification", "TokenClassification", "QuestionAnswering"].iter().any(|end| class.ends_with(end));
-    if language && !small {
+    if is("ForTokenClassification") || is("ForQuestionAnswering") {
+        let name = if encoder_only { "classifier" } else { "qa_outputs" };
+        let mut head = Layer::new("", if encoder_only { Side::Encoder } else { Side::Main });
+        head.linear(INPUT, name, Head, sizes.hidden, c.labels()?, true);
+        stack.push(head);
+    } else if is("ForSequenceClassification") {
+        let mut head = of_rows();
+        let dense = head.linear(INPUT, "classification_head.dense", Head, sizes.hidden, sizes.hidden, true);
+        let active = head.elementwise(&[dense], "classification_head.activation", 0);
+        head.linear(active, "classification_head.out_proj", Head, sizes.hidden, c.labels()?, true);
+        stack.push(head);
+    } else if !is("Model") || is("LMHeadModel") {
         let mut head = Layer::new("", Side::Main);
         head.product(
             INPUT,
@@ -84,11 +102,11 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         class: String::new(),
         embeddings: vec![("shared".to_owned(), vocabulary * sizes.hidden)],
         layers: stack,
-        encoder_decoder: true,
+        encoder_decoder: !encoder_only,
         text: true,
         fixed_length: None,
         positions: None,
-        notes: if small { vec![format!("the head of {class} is left out: a few numbers a row or a token")] } else { Vec::new() },
+        notes: Vec::new(),
     })
 }
 
