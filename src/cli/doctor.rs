@@ -145,7 +145,7 @@ fn driver(f: &mut Findings) -> usize {
 
 fn libcupti(f: &mut Findings) -> Option<find::Found> {
     let named = std::env::var_os(config::CUPTI).map(PathBuf::from);
-    match find::find(named.as_deref()) {
+    match find::find(named.as_deref(), &|name| std::env::var_os(name)) {
         Ok(found) => {
             let mark = if find::is_stand_in(&found) { " (simulated)" } else { "" };
             f.ok("libcupti", format!("{}, API {}, found by {}{mark}", found.path.display(), found.version, found.how));

@@ -40,7 +40,7 @@ struct Output<'a> {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let named = args.cupti.or_else(|| std::env::var_os(flopsprof::inject::config::CUPTI).map(PathBuf::from));
-    let found = find::find(named.as_deref())?;
+    let found = find::find(named.as_deref(), &|name| std::env::var_os(name))?;
     // 999 without a GPU; the host functions work all the same.
     // SAFETY: nothing goes in but the size.
     let _ = unsafe { found.cupti.profiler_initialize(&mut raw::ProfilerInitialize::sized()) };

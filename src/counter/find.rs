@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
@@ -53,11 +54,14 @@ pub enum FindError {
     },
 }
 
+/// How a variable of the environment is read. In somebody else's process that is not the standard library's business.
+pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
 /// Finds a libcupti and loads it. `named` is the value of `FLOPSPROF_CUPTI`.
 ///
 /// # Errors
 /// [`FindError`], which says what to do.
-pub fn find(named: Option<&Path>) -> Result<Found, FindError> {
+pub fn find(named: Option<&Path>, var: Variable<'_>) -> Result<Found, FindError> {
     if let Some(path) = named {
         let cupti = Cupti::open(path).map_err(FindError::Named)?;
         return judge(cupti, path, "FLOPSPROF_CUPTI");
@@ -67,7 +71,7 @@ pub fn find(named: Option<&Path>) -> Result<Found, FindError> {
         return loaded(path);
     }
     let mut old = None;
-    let candidates = python().into_iter().map(|p| (p, "python")).chain(toolkit().into_iter().map(|p| (p, "toolkit")));
+    let candidates = python(var).into_iter().map(|p| (p, "python")).chain(toolkit(var).into_iter().map(|p| (p, "toolkit")));
     for (path, how) in candidates.chain(SONAMES.iter().map(|s| (PathBuf::from(s), "loader"))) {
         let Ok(cupti) = Cupti::open(&path) else { continue };
         match judge(cupti, &path, how) {
@@ -120,14 +124,14 @@ fn mapped_files() -> BTreeSet<PathBuf> {
 }
 
 /// Copies in the Python environment that runs: below the `site-packages` of what is mapped already, and beside the interpreter.
-fn python() -> Vec<PathBuf> {
+fn python(var: Variable<'_>) -> Vec<PathBuf> {
     let mut sites = BTreeSet::new();
     for file in mapped_files() {
         if let Some(site) = file.ancestors().find(|a| a.ends_with("site-packages") || a.ends_with("dist-packages")) {
             sites.insert(site.to_owned());
         }
     }
-    for prefix in prefixes() {
+    for prefix in prefixes(var) {
         for lib in folders(&prefix.join("lib"), "python3") {
             sites.extend([lib.join("site-packages"), lib.join("dist-packages")]);
         }
@@ -147,7 +151,7 @@ fn python() -> Vec<PathBuf> {
 }
 
 /// Where the interpreter that runs is installed: its virtual environment first, which only its unresolved path shows.
-fn prefixes() -> Vec<PathBuf> {
+fn prefixes(var: Variable<'_>) -> Vec<PathBuf> {
     let mut prefixes = Vec::new();
     let command = fs::read("/proc/self/cmdline").unwrap_or_default();
     let first = command.split(|b| *b == 0).next().unwrap_or_default();
@@ -157,20 +161,20 @@ fn prefixes() -> Vec<PathBuf> {
         let candidates: Vec<PathBuf> = if first.components().count() > 1 {
             vec![first]
         } else {
-            std::env::var_os("PATH").map(|p| std::env::split_paths(&p).map(|d| d.join(&first)).collect()).unwrap_or_default()
+            var("PATH").map(|p| std::env::split_paths(&p).map(|d| d.join(&first)).collect()).unwrap_or_default()
         };
         prefixes.extend(candidates.iter().find(|p| p.exists()).and_then(|p| Some(p.parent()?.parent()?.to_owned())));
     }
     if let Some(exe) = fs::read_link("/proc/self/exe").ok().filter(|p| is_python(p)) {
         prefixes.extend(exe.parent().and_then(Path::parent).map(Path::to_owned));
-        prefixes.extend(std::env::var_os("VIRTUAL_ENV").map(PathBuf::from));
+        prefixes.extend(var("VIRTUAL_ENV").map(PathBuf::from));
     }
     prefixes
 }
 
 /// Copies in a CUDA toolkit.
-fn toolkit() -> Vec<PathBuf> {
-    let named = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|v| std::env::var_os(v).map(PathBuf::from));
+fn toolkit(var: Variable<'_>) -> Vec<PathBuf> {
+    let named = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|v| var(v).map(PathBuf::from));
     let roots: Vec<PathBuf> = named.chain([PathBuf::from("/usr/local/cuda")]).collect();
     let mut found = Vec::new();
     for root in roots {

@@ -459,7 +459,7 @@ pub struct Reading {
 /// Something is not metered, and what to do about it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Stable name: `no-cupti`, `old-cupti`, `missing-symbol`, `no-permission`, `busy`, `foreign-context`, `second-cupti`, `nvml`, `disk`, `internal`.
+    /// Stable name: `no-cupti`, `old-cupti`, `missing-symbol`, `no-permission`, `busy`, `foreign-context`, `second-cupti`, `nvml`, `disk`, `late-start`, `internal`.
     pub kind: String,
     /// The device it is about, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

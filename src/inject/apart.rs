@@ -133,6 +133,17 @@ impl<T: Send + 'static> Apart<T> {
         Self(ManuallyDrop::new(run(make).map(Place::Here)))
     }
 
+    /// Makes it there by and by.
+    pub(super) fn soon(make: impl FnOnce() -> T + Send + 'static) -> Self {
+        let (send, back) = mpsc::channel();
+        let work = move || drop(send.send(make()));
+        match to() {
+            Some(to) => drop(to.send(Box::new(work))),
+            None => drop(guard::shield(work)),
+        }
+        Self(ManuallyDrop::new(Some(Place::There(back))))
+    }
+
     /// Does something with it there. None when it is lost: to a panic of its own.
     pub(super) fn with<R: Send + 'static>(&mut self, f: impl FnOnce(&mut T) -> R + Send + 'static) -> Option<R> {
         let place = self.0.take()?;

@@ -24,7 +24,7 @@ use super::{
     claim::Claim,
     config::Config,
     driver::{Context, Driver, DriverError},
-    gate,
+    gate, guard,
     planner::Planned,
     refusal::{Refused, refusal},
 };
@@ -46,7 +46,7 @@ use roll::RollCalls;
 const FIRST_GATE: Duration = Duration::from_secs(2);
 /// How long a launch may wait at a later boundary. On an H200 it takes 30 to 200 ms after the GPU has done what was launched before; a program that
 /// keeps a full queue would wait for that in its launch anyway.
-const GATE: Duration = Duration::from_secs(5);
+const GATE: Duration = guard::PATIENCE;
 /// The shortest turn at the counters while another metered process waits for its own. Turns grow with the run, as windows do: each costs 0.3 s of held
 /// launches on a GPU that two keep busy.
 const SHARED_TURN: Duration = Duration::from_secs(1);
@@ -412,8 +412,21 @@ impl Metered {
         };
         self.out.push(Record::Device(Box::new(device.clone())));
         self.said = Some(device);
+        self.say_plan();
+    }
+
+    fn say_plan(&mut self) {
         let plan = self.planned.as_ref().map(|p| p.plan.clone()).unwrap_or_default();
         self.out.push(Record::Plan(record::Plan { device: self.ordinal, groups: plan.groups, uncovered: plan.uncovered }));
+    }
+
+    /// Says the device again, with the chip that was planned for meanwhile.
+    fn say_chip(&mut self) {
+        if let (Some(said), Some(planned)) = (&mut self.said, &self.planned) {
+            said.chip.clone_from(&planned.chip);
+            self.out.push(Record::Device(Box::new(said.clone())));
+        }
+        self.say_plan();
     }
 
     /// Says the device again with the peaks of a group's paths, once they can be read from its image.

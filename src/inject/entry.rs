@@ -58,11 +58,7 @@ extern "C" fn constructor() {
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn InitializeInjection() -> c_int {
     let other = guard::shield(inject_other).flatten();
-    guard::shield(|| {
-        if !config::disabled() {
-            start();
-        }
-    });
+    guard::shield(start);
     other.unwrap_or(1)
 }
 
@@ -93,7 +89,7 @@ fn inject_other() -> Option<c_int> {
 fn start() {
     static STARTED: AtomicBool = AtomicBool::new(false);
     // A child forked after CUDA was started inherits the flag: CUDA does not work there, and neither does the meter.
-    if STARTED.swap(true, Ordering::AcqRel) {
+    if STARTED.swap(true, Ordering::AcqRel) || config::disabled() {
         return;
     }
     guard::own();

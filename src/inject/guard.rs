@@ -5,12 +5,17 @@ use std::{
     ffi::c_int,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, AtomicI32, Ordering},
+    time::Duration,
 };
 
 /// The process the meter was started in. A forked child shares memory's content but not the meter's thread.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// Set in a forked child by the fork handler, which needs no system call to check.
 static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// The longest that a thread of the program's waits for the meter: a launch at a boundary, a tool for the subscription, `cuInit` for what is foreign. The end has a deadline of
+/// its own, which is set.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `PTHREAD_CANCEL_DISABLE`.
 const CANCEL_DISABLE: c_int = 1;

@@ -111,6 +111,12 @@ impl Journal {
         }
     }
 
+    /// Adds a fault of which stderr was told.
+    pub(super) fn add_told(&mut self, fault: Fault) {
+        self.told.push(fault.kind.clone());
+        self.add(Record::Fault(fault));
+    }
+
     /// Adds records, and writes what waits.
     pub(super) fn keep(&mut self, records: Vec<Record>) {
         records.into_iter().for_each(|record| self.add(record));

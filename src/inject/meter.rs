@@ -1,20 +1,22 @@
 //! The meter's thread.
 //!
 //! It waits for primary contexts, attaches to each, tends its windows, and at the end drains. All signals are masked on it; it holds no lock that a
-//! host thread could want, but the gate's. [`life`] is its beginning and end, [`copies`] which libcupti counts, [`keep`] what goes into the evidence.
+//! host thread could want, but the gate's. [`start`] is its beginning, [`life`] its life and end, [`copies`] which libcupti counts, [`keep`] what goes into the evidence.
 
 mod copies;
 mod keep;
 mod life;
+mod start;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
 use cupti_sys::Error;
+use start::Search;
 
 pub(super) use self::life::{drain, draining, start, wake};
 use super::{
@@ -55,10 +57,25 @@ const RESETS: u32 = 5;
 const RESET_PAUSE: Duration = Duration::from_millis(500);
 const RESET_PAUSE_MOST: Duration = Duration::from_mins(1);
 
+/// Whether the driver lets the meter have a device's context.
+#[derive(Clone, Copy)]
+enum Access {
+    /// As far as is known.
+    Open,
+    /// Not since this time, with this answer.
+    Denied(u64, DriverError),
+    /// It did not, and that was said; it is not said again.
+    Told,
+}
+
 struct Meter {
     driver: Driver,
     config: Config,
     devices: Vec<Option<Metered>>,
+    /// Contexts have been looked for.
+    looked: bool,
+    /// The search for libcupti, until it has answered.
+    search: Option<Search>,
     ready: mpsc::Receiver<Ready>,
     cupti: Result<Found, String>,
     plans: BTreeMap<u32, Result<Arc<Planned>, Error>>,
@@ -70,10 +87,8 @@ struct Meter {
     reporter: Apart<Option<Reporter>>,
     /// How often each device's context was lost, and until when the next is let alone.
     resets: Vec<(u32, u64)>,
-    /// Since when and with what answer the driver keeps each device's context from the meter.
-    denied: Vec<Option<(u64, DriverError)>>,
-    /// Devices of which that was said.
-    told_denied: BTreeSet<u32>,
+    /// Whether the driver lets the meter have each device's context.
+    access: Vec<Access>,
     /// When it is looked next whether the program has left.
     left_ns: u64,
     /// The exit handler is registered.
@@ -86,29 +101,23 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(
-        driver: Driver,
-        devices: u32,
-        config: Config,
-        cupti: Result<Found, String>,
-        ready: mpsc::Receiver<Ready>,
-        reporter: Option<Reporter>,
-    ) -> Self {
+    fn new(driver: Driver, devices: u32, config: Config, search: Search, reporter: Apart<Option<Reporter>>) -> Self {
         let now = monotonic_ns();
         let (simulated, settings) = (driver.simulated(), config.clone());
         Self {
-            journal: Apart::new(move || Journal::new(&settings, simulated)),
-            reporter: Apart::new(move || reporter),
+            journal: Apart::soon(move || Journal::new(&settings, simulated)),
+            reporter,
             resets: vec![(0, 0); devices as usize],
-            denied: vec![None; devices as usize],
-            told_denied: BTreeSet::new(),
+            access: vec![Access::Open; devices as usize],
             left_ns: now + nanos(left::LOOK),
             at_exit: false,
             driver,
             devices: (0..devices).map(|_| None).collect(),
+            looked: false,
             config,
-            ready,
-            cupti,
+            search: Some(search),
+            ready: mpsc::channel().1,
+            cupti: Err(String::new()),
             plans: BTreeMap::new(),
             copies: Vec::new(),
             witness: None,
@@ -120,12 +129,17 @@ impl Meter {
     }
 
     fn run(mut self) {
+        // Who had to be let go before this may have contexts by now, in which nothing was counted: they are looked for first.
+        if start::went_on_ns().is_none() {
+            self.arrive();
+        }
         loop {
             let seen = life::BELL.seen();
             if draining() || self.program_has_left() {
                 break;
             }
             self.look();
+            self.arrive();
             self.tend();
             self.listen();
             life::BELL.wait(seen, self.pause());
@@ -166,10 +180,11 @@ impl Meter {
             }
             match self.driver.device(ordinal).and_then(|d| self.driver.primary_state(d)) {
                 Ok(true) => self.attach(ordinal),
-                Ok(false) => self.denied[slot] = None,
+                Ok(false) => self.grant(slot),
                 Err(error) => self.deny(ordinal, error),
             }
         }
+        self.looked = true;
     }
 
     fn attach(&mut self, ordinal: u32) {
@@ -179,11 +194,13 @@ impl Meter {
             // Gone again, or not ready: looked at again at the next turn.
             Err(error) => return self.deny(ordinal, error),
         };
-        self.denied[ordinal as usize] = None;
+        self.grant(ordinal as usize);
         let gate = self.copy().map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
         self.drain_at_exit();
         self.await_plan(ordinal);
-        metered.begin(self.counters(ordinal), gate, seen_ns);
+        // What is there at the first look may have been there since the program was let go.
+        let since_ns = start::went_on_ns().filter(|_| !self.looked).unwrap_or(seen_ns);
+        metered.begin(self.counters(ordinal), gate, since_ns);
 
         // From here on the program runs; what follows may take its time.
         if !self.begun() {
@@ -208,25 +225,31 @@ impl Meter {
         self.collect();
     }
 
+    /// The driver lets the meter have a device's context, or there is none.
+    fn grant(&mut self, slot: usize) {
+        if let Access::Denied(..) = self.access[slot] {
+            self.access[slot] = Access::Open;
+        }
+    }
+
     /// The driver does not let the meter have a device's context, or does not say whether there is one.
     fn deny(&mut self, ordinal: u32, error: DriverError) {
         if error.is_of_nothing() {
             return;
         }
         let now = monotonic_ns();
-        let (since_ns, _) = *self.denied[ordinal as usize].get_or_insert((now, error));
         self.drain_at_exit();
-        if now - since_ns > nanos(DENIED) {
-            self.tell_denied(ordinal);
+        match self.access[ordinal as usize] {
+            Access::Open => self.access[ordinal as usize] = Access::Denied(now, error),
+            Access::Denied(since_ns, _) if now - since_ns > nanos(DENIED) => self.tell_denied(ordinal),
+            Access::Denied(..) | Access::Told => {}
         }
     }
 
     /// Says of a device that it is not metered, once.
     fn tell_denied(&mut self, ordinal: u32) {
-        let Some((_, error)) = self.denied[ordinal as usize] else { return };
-        if !self.told_denied.insert(ordinal) {
-            return;
-        }
+        let Access::Denied(_, error) = self.access[ordinal as usize] else { return };
+        self.access[ordinal as usize] = Access::Told;
         if !self.begun() {
             self.introduce();
         }
@@ -333,7 +356,7 @@ impl Meter {
     /// Closes every window and the evidence.
     fn finish(mut self) {
         // Of a program that was too short to try for long.
-        (0..u32::try_from(self.denied.len()).unwrap_or(0)).for_each(|ordinal| self.tell_denied(ordinal));
+        (0..u32::try_from(self.access.len()).unwrap_or(0)).for_each(|ordinal| self.tell_denied(ordinal));
         for slot in 0..self.devices.len() {
             let Some(metered) = &mut self.devices[slot] else { continue };
             if metered.alive() {

@@ -14,7 +14,7 @@ use cupti_sys::{
     raw::{self, Params},
 };
 
-use super::gate;
+use super::{environment, gate};
 use crate::counter::{
     find::{self, FindError, Found},
     host::{Host, chip_name},
@@ -31,11 +31,11 @@ pub(super) struct Planned {
 /// A device's plan, by ordinal.
 pub(super) type Ready = (u32, Result<Arc<Planned>, Error>);
 
-/// Finds libcupti and makes it ready to hold launches, on the thread that calls `cuInit`: a context can appear as soon as that returns, and its first
+/// Finds libcupti and makes it ready to hold launches, while `cuInit` is held: a context can appear as soon as that returns, and its first
 /// launch must find the gate closed. Loading takes some 10 ms where the framework has it already; the first subscription of a process is slow,
 /// later ones are not.
 pub(super) fn find(named: Option<&Path>) -> Result<Found, FindError> {
-    let found = find::find(named)?;
+    let found = find::find(named, &|name| environment::var_os(name))?;
     gate::warm_up(found.cupti);
     Ok(found)
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long a tool waits for the subscription: as long as launches do at a gate. The meter needs 0.2 s, and 1.4 s when a census is just beginning.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = guard::PATIENCE;
 /// `CUPTI_ERROR_NOT_INITIALIZED`: what a caller hears where there is no libcupti.
 const NOT_INITIALIZED: u32 = 15;
 const NAME: &CStr = c"cuptiSubscribe";

@@ -87,10 +87,16 @@ impl PathTotal {
         if self.looked_ns.1 == 0 { 0.0 } else { self.looked_ns.0 as f64 / self.looked_ns.1 as f64 }
     }
 
-    /// How good it is.
+    /// Whether it was looked at, at any time: else 0 is no measurement.
     #[must_use]
-    pub fn tier(&self) -> Tier {
-        if self.looked_ns.0 == self.looked_ns.1 { Tier::Counted } else { Tier::Sampled }
+    pub fn measured(&self) -> bool {
+        self.looked_ns.0 > 0 || self.total() > 0
+    }
+
+    /// How good it is; none where it was never looked at.
+    #[must_use]
+    pub fn tier(&self) -> Option<Tier> {
+        self.measured().then(|| if self.looked_ns.0 == self.looked_ns.1 { Tier::Counted } else { Tier::Sampled })
     }
 
     /// Adds another's.
@@ -262,10 +268,28 @@ impl RunTotal {
         self.models.keys().next_back().copied()
     }
 
-    /// The worst tier of what it consists of.
+    /// The worst tier of what it consists of; none where nothing was measured or estimated.
     #[must_use]
-    pub fn tier(&self) -> Tier {
-        self.estimated.iter().map(|e| e.tier).fold(sum(&self.paths).tier(), Tier::max)
+    pub fn tier(&self) -> Option<Tier> {
+        self.estimated.iter().map(|e| e.tier).chain(sum(&self.paths).tier()).max()
+    }
+
+    /// Why nothing was measured; none where anything was.
+    #[must_use]
+    pub fn unmeasured(&self) -> Option<String> {
+        if sum(&self.paths).measured() {
+            return None;
+        }
+        // What is beside the count is no reason.
+        let fault = self.faults.iter().find(|f| !["nvml", "disk"].contains(&f.kind.as_str())).map(|f| f.what.clone());
+        let longest = || self.uncounted.iter().max_by(|a, b| a.1.total_cmp(b.1)).map(|(why, _)| why.clone());
+        let nobody = if self.processes.is_empty() { "no process was metered" } else { "no metered process used a GPU for long enough" };
+        Some(fault.or_else(longest).unwrap_or_else(|| nobody.to_owned()))
+    }
+
+    /// What ran on a device and is in no window: by the faults that say so.
+    pub fn beside(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(|f| ["no-context", "foreign-context", "context-lost"].contains(&f.kind.as_str()))
     }
 
     /// Ranks that the launchers say there are, and that left no evidence.
@@ -277,7 +301,12 @@ impl RunTotal {
     /// Whether operations were executed that the total does not hold.
     #[must_use]
     pub fn lower_bound(&self) -> bool {
-        self.ranks_missing() > 0 || self.missing_s() > 0.0 || !self.unreadable.is_empty() || !self.estimated.is_empty()
+        self.ranks_missing() > 0
+            || self.missing_s() > 0.0
+            || !self.unreadable.is_empty()
+            || !self.estimated.is_empty()
+            || self.beside().next().is_some()
+            || self.unmeasured().is_some()
     }
 
     /// Seconds that may be missing because processes ended without their last record.

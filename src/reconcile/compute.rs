@@ -70,7 +70,11 @@ pub fn executed(run: &RunTotal) -> Executed {
         None => gaps.push(gap("operations outside the tensor cores, on a GPU whose size or clock is not known", None)),
     }
     without_error(run, &mut gaps);
-    not_looked_at(run, &mut gaps);
+    match run.unmeasured() {
+        None => not_looked_at(run, &mut gaps),
+        Some(why) if run.estimated.is_empty() => gaps.push(gap(format!("nothing was measured: {why}"), None)),
+        Some(_) => {}
+    }
     lost(run, &mut gaps);
     let source = format!(
         "GPU operation counters: {counted} FLOP counted, {} interpolated{}",
@@ -145,6 +149,9 @@ fn lost(run: &RunTotal, gaps: &mut Vec<Gap>) {
         if process.metered_ns == 0 && process.faults > 0 {
             gaps.push(gap(format!("{who} was not metered: see its faults"), None));
         }
+    }
+    for fault in run.beside() {
+        gaps.push(gap(fault.what.clone(), None));
     }
     for job in run.runs.iter().filter(|r| r.missing() > 0) {
         gaps.push(gap(format!("{} of the job's {} ranks left no evidence here", job.missing(), job.world.unwrap_or(0)), None));

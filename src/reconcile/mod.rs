@@ -43,7 +43,7 @@ pub struct SixNd {
     /// 6·N·D, FLOP, as a decimal string.
     pub six_nd: String,
     /// Executed over 6·N·D.
-    pub ratio: f64,
+    pub ratio: Option<f64>,
     /// Where several models were declared: each with its own tokens, which `six_nd` is the sum over. `parameters` is the largest then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTokens>,
@@ -100,7 +100,8 @@ pub fn six_nd(run: &RunTotal, parameters: Option<u64>, tokens: Option<u64>) -> O
         [] => rule::six_pd(parameters.value, tokens.value),
         several => add_up(several.iter().map(|m| rule::six_pd(m.parameters, m.tokens))),
     };
-    let ratio = ledger::sum(&run.paths).total() as f64 / six_nd as f64;
+    let total = ledger::sum(&run.paths);
+    let ratio = total.measured().then(|| total.total() as f64 / six_nd as f64);
     let undeclared = Some(run.undeclared).filter(|n| *n > 0 && !models.is_empty());
     (six_nd > 0).then(|| SixNd { parameters, tokens, six_nd: six_nd.to_string(), ratio, models, undeclared })
 }
@@ -115,11 +116,11 @@ mod tests {
         let mut run = RunTotal { models: [((100, 100), 10)].into(), tokens: 10, ..RunTotal::default() };
         run.paths.insert("p".to_owned(), PathTotal { counted: 3000, ..PathTotal::default() });
         let both = six_nd(&run, None, None).unwrap();
-        assert_eq!((both.six_nd.as_str(), both.ratio), ("6000", 0.5));
+        assert_eq!((both.six_nd.as_str(), both.ratio), ("6000", Some(0.5)));
         assert_eq!(both.parameters.source, "declared by the program");
         let given = six_nd(&run, Some(50), None).unwrap();
         assert_eq!(given.parameters.evidence_says, Some(100));
-        assert!((given.ratio - 1.0).abs() < 1e-12);
+        assert!((given.ratio.unwrap() - 1.0).abs() < 1e-12);
         assert!(six_nd(&RunTotal::default(), Some(1), None).is_none());
         assert!(six_nd(&run, Some(0), None).is_none());
     }
@@ -131,8 +132,10 @@ mod tests {
         run.paths.insert("p".to_owned(), PathTotal { counted: 36_000, ..PathTotal::default() });
         let six = six_nd(&run, None, None).unwrap();
         // Three tokens of a process that declared no model.
-        assert_eq!((six.six_nd.as_str(), six.models.len(), six.tokens.value, six.undeclared), ("36000", 2, 15, Some(3)));
-        assert_eq!((six.parameters.value, six.ratio), (1000, 1.0));
+    let total = ledger::sum(&run.paths);
+    let ratio = total.measured().then(|| total.total() as f64 / six_nd as f64);
+    let undeclared = Some(run.undeclared).filter(|n| *n > 0 && !models.is_empty());
+    (six_nd > 0).then(|| SixNd { parameters, tokens, six_nd: six_nd.to_string(), ratio, models, undeclared })
         assert_eq!(six_nd(&run, Some(10), None).unwrap().six_nd, "900", "the flag is of them all");
         assert!(six_nd(&run, None, Some(15)).is_none(), "nobody says whose tokens they are");
     }

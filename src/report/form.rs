@@ -130,6 +130,7 @@ fn compute(report: &Report, mark: &str) -> (String, String) {
     // The order of magnitude of what the AI Office is told: 9.96x10^24 is 1.0x10^25 to both.
     match whole(flop, 2) {
         Some(s) => (format!("{least}{s} FLOP{mark}"), format!("{least}10^{} FLOP{mark}", s.exponent)),
+        None if report.unmeasured.is_some() => ("not measured".to_owned(), "not measured".to_owned()),
         None => (format!("none was counted{mark}"), format!("none was counted{mark}")),
     }
 }
@@ -148,6 +149,9 @@ fn energy(report: &Report, mark: &str) -> String {
 }
 
 fn compute_method(report: &Report) -> String {
+    if let Some(why) = &report.unmeasured {
+        return format!("not measured: {why}. flopsprof {}.", report.flopsprof);
+    }
     let total = &report.total;
     let error = match total.standard_error {
         Some(0.0) => "no part of it is interpolated".to_owned(),

@@ -41,8 +41,11 @@ pub struct Report {
     pub flopsprof: String,
     /// The stand-in GPU was used: no number here is a measurement.
     pub simulated: bool,
-    /// The worst tier of what the total consists of.
-    pub tier: Tier,
+    /// The worst tier of what the total consists of; none where nothing was measured or estimated.
+    pub tier: Option<Tier>,
+    /// Why nothing was measured: then the total is no number. Left out where anything was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
     /// Everything counted and interpolated.
     pub total: Operations,
     /// By path, largest first.
@@ -138,7 +141,7 @@ pub struct Operations {
     /// Share of the metered time in which it was looked at.
     pub covered: f64,
     /// How good it is.
-    pub tier: Tier,
+    pub tier: Option<Tier>,
     /// No measurement: the stand-in GPU.
     pub simulated: bool,
 }
@@ -330,6 +333,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         flopsprof: env!("CARGO_PKG_VERSION").to_owned(),
         simulated: run.simulated,
         tier: run.tier(),
+        unmeasured: run.unmeasured(),
         total: Operations { tier: run.tier(), ..of(&total, run.simulated) },
         paths: paths.into_iter().map(|(metric, total)| path_row(metric, total, run.simulated)).collect(),
         kernels: shares(run),
@@ -340,8 +344,8 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         ended_unix_s: run.ended_unix_ns as f64 / 1e9,
         gpu_hours: run.gpu_seconds().into_iter().map(|(name, s)| (name, s / 3600.0)).collect(),
         energy_mj: energy,
-        flop_per_joule: energy.filter(|mj| *mj > 0).map(|mj| flop / (mj as f64 / 1e3)),
-        flop_per_s: (wall_s > 0.0).then(|| flop / wall_s),
+        flop_per_joule: energy.filter(|mj| *mj > 0 && total.measured()).map(|mj| flop / (mj as f64 / 1e3)),
+        flop_per_s: (wall_s > 0.0 && total.measured()).then(|| flop / wall_s),
         peak_share: run.peak_share(),
         timeline: timeline(run),
         overhead: run.overhead.as_ref().map(overhead),

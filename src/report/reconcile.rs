@@ -29,7 +29,11 @@ pub struct Reconciliation {
 pub fn reconciliation(run: &RunTotal, told: &Told) -> Reconciliation {
     let total = ledger::sum(&run.paths);
     let measured = total.total() as f64;
-    let (mut lines, why_not) = match lines::reconcile(told, measured, total.standard_error()) {
+    let reconciled = match run.unmeasured() {
+        Some(why) if !told.models.is_empty() => Err(format!("nothing was measured: {why}")),
+        _ => lines::reconcile(told, measured, total.standard_error()),
+    };
+    let (mut lines, why_not) = match reconciled {
         Ok(lines) => (lines, None),
         Err(why) => (None, Some(why)),
     };

@@ -25,8 +25,12 @@ pub fn text(report: &Report) -> String {
         out += "SIMULATED: the stand-in GPU was used. No number below is a measurement.\n";
     }
     let total = &report.total;
-    let _ = writeln!(out, "\nexecuted   {}{mark}, {}", quantity(total), tier(report.tier));
-    let _ = writeln!(out, "           counted {} FLOP, interpolated {} FLOP", total.counted, total.interpolated);
+    if let Some(why) = &report.unmeasured {
+        let _ = writeln!(out, "\nexecuted   not measured{mark}: {why}");
+    } else {
+        let _ = writeln!(out, "\nexecuted   {}{mark}, {}", quantity(total), tier(report.tier));
+        let _ = writeln!(out, "           counted {} FLOP, interpolated {} FLOP", total.counted, total.interpolated);
+    }
     six_nd(&mut out, report);
     if let Some(r) = &report.reconciliation {
         super::reconcile::text(&mut out, r, mark);
@@ -49,7 +53,8 @@ pub fn text(report: &Report) -> String {
 
 fn six_nd(out: &mut String, report: &Report) {
     let Some(six) = &report.six_nd else { return };
-    let _ = writeln!(out, "           {:.6} x 6ND ({:.4e} FLOP)", six.ratio, six.six_nd.parse::<f64>().unwrap_or(f64::NAN));
+    let ratio = six.ratio.map(|r| format!("{r:.6} x ")).unwrap_or_default();
+    let _ = writeln!(out, "           {ratio}6ND ({:.4e} FLOP)", six.six_nd.parse::<f64>().unwrap_or(f64::NAN));
     for (name, sourced) in [("N", &six.parameters), ("D", &six.tokens)] {
         let differs = sourced.evidence_says.map(|e| format!("; the program says {e}")).unwrap_or_default();
         let _ = writeln!(out, "           {name} = {} ({}{differs})", sourced.value, sourced.source);
@@ -108,6 +113,9 @@ fn statement(s: &Statement) -> String {
 }
 
 fn paths(out: &mut String, report: &Report, mark: &str) {
+    if report.unmeasured.is_some() {
+        return;
+    }
     let _ = writeln!(
         out,
         "\n{:<9} {:<14} {:<6} {:>22} {:>7} {:>9} {:>9}  tier",
@@ -190,7 +198,11 @@ fn places(out: &mut String, report: &Report, mark: &str) {
     ] {
         let _ = writeln!(out, "\nby {title}");
         for (name, operations) in rows {
-            let _ = writeln!(out, "  {name}: {}{mark}, {}", quantity(operations), tier(operations.tier));
+            let executed = match operations.tier {
+                Some(_) => format!("{}{mark}, {}", quantity(operations), tier(operations.tier)),
+                None => NOT_MEASURED.to_owned(),
+            };
+            let _ = writeln!(out, "  {name}: {executed}");
         }
     }
     let held = add_up(report.processes.iter().map(|p| p.launches_held));
@@ -217,7 +229,7 @@ fn estimates(out: &mut String, report: &Report, mark: &str) {
             || "not known (no peak known for this chip, or NVML did not say)".to_owned(),
             |f| format!("about {f:.2e}{mark} FLOP"),
         );
-        let _ = writeln!(out, "\nnot counted, estimated by {} on {}: {flop} in {}", tier(e.tier), e.device, duration(e.seconds));
+        let _ = writeln!(out, "\nnot counted, estimated by {} on {}: {flop} in {}", tier(Some(e.tier)), e.device, duration(e.seconds));
         let _ = writeln!(out, "  because: {}", e.why);
     }
 }
@@ -233,7 +245,7 @@ pub fn doubts(report: &Report) -> Vec<String> {
     }
     lines.extend(n.uncounted_s.iter().map(|(why, s)| format!("{} interpolated or estimated: {why}", duration(*s))));
     lines.extend(n.uncovered.iter().map(|p| format!("{}: one pass cannot read it on this chip", short(p))));
-    if !n.never_looked.is_empty() {
+    if !n.never_looked.is_empty() && report.unmeasured.is_none() {
         let paths: Vec<&str> = n.never_looked.iter().map(|p| short(p)).collect();
         lines.push(format!("the run was too short for a turn of {}: what they executed is not known", paths.join(", ")));
     }
@@ -288,15 +300,19 @@ fn error(o: &Operations) -> String {
     }
 }
 
+/// What stands for a number where nothing was looked at.
+pub const NOT_MEASURED: &str = "not measured";
+
 /// A tier's name.
 #[must_use]
-pub fn tier(tier: Tier) -> &'static str {
+pub fn tier(tier: Option<Tier>) -> &'static str {
     match tier {
-        Tier::Counted => "counted",
-        Tier::Sampled => "sampled",
-        Tier::Gpm => "gpm",
-        Tier::Utilization => "utilization",
-        Tier::Analytic => "analytic",
+        None => NOT_MEASURED,
+        Some(Tier::Counted) => "counted",
+        Some(Tier::Sampled) => "sampled",
+        Some(Tier::Gpm) => "gpm",
+        Some(Tier::Utilization) => "utilization",
+        Some(Tier::Analytic) => "analytic",
     }
 }
 

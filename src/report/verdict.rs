@@ -80,6 +80,9 @@ pub fn comparison(test: &Test) -> String {
     let figures = |n: u128| whole(n, 3).map_or_else(|| "0".to_owned(), |s| s.to_string());
     let value = test.value.as_ref().map(|v| {
         let high = v.high.map_or_else(|| "no upper end".to_owned(), figures);
+        if v.flop == 0 && v.lower_bound {
+            return format!("nothing measured, interval 0 to {high}");
+        }
         format!("{} FLOP, interval {} to {high}", figures(v.flop), figures(v.low))
     });
     let threshold = test.threshold.as_ref().map(|t| format!("{:.3e} FLOP ({})", t.flop_float, t.how));

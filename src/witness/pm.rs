@@ -250,7 +250,7 @@ fn begin(cupti: Cupti, uuids: &[String], uuid: &str) -> Result<Sampling, Why> {
 /// Libcupti, and the devices' UUIDs in CUDA's order. CUDA is initialised, which makes no context.
 fn cuda() -> Result<(Found, Vec<String>), Why> {
     let named = std::env::var_os(config::CUPTI).map(std::path::PathBuf::from);
-    let found = find::find(named.as_deref()).map_err(|e| why(e.to_string(), ""))?;
+    let found = find::find(named.as_deref(), &|name| std::env::var_os(name)).map_err(|e| why(e.to_string(), ""))?;
     // SAFETY: only looks whether the library loads; the functions below would panic without it.
     if !unsafe { sys::is_culib_present() } {
         let remedy = "it comes with the driver; in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility";

@@ -219,8 +219,8 @@ fn every_call_may_fail_lie_and_answer_garbage() {
     }
 }
 
-/// Any call may not come back for ten seconds, the first time or later, with the deadlines that users have: a launch is held for 5 s at the most, and so is the end. What is called while
-/// CUDA starts is waited for. None costs more than the longer of these once.
+/// Any call may not come back for ten seconds, the first time or later, with the deadlines that users have: a launch is held for 5 s at the most, and so are CUDA's start and the end.
+/// Of what is called while CUDA starts, `begins.rs` has more.
 #[test]
 fn a_call_that_hangs_for_ten_seconds_costs_no_more_than_the_deadlines() {
     const HANG: Duration = Duration::from_secs(10);

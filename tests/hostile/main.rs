@@ -2,6 +2,7 @@
 //!
 //! `cargo test --test hostile -- --nocapture` prints how many there were.
 
+mod begins;
 mod faults;
 #[path = "../meter/harness.rs"]
 #[allow(dead_code, reason = "shared with the tests of the meter")]

@@ -215,8 +215,7 @@ fn every_call_of_the_c_library_may_fail() {
     eprintln!("faults: {count} in {} functions of the C library, all survived", called.len());
 }
 
-/// A disk or a clock that does not answer for ten seconds, the first time or later, holds the program no longer than the deadlines that users have, or than it hangs itself while CUDA
-/// starts.
+/// A disk or a clock that does not answer for ten seconds, the first time or later, holds the program no longer than the deadlines that users have.
 #[test]
 fn files_and_clocks_that_hang_for_ten_seconds_cost_no_more_than_the_deadlines() {
     // What is built for it first takes no part.

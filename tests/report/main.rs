@@ -12,6 +12,7 @@ mod golden;
 mod html;
 mod kernels;
 mod many;
+mod unmeasured;
 
 use std::{
     ffi::OsStr,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ASK, BUSY_RETRY_MOST, GATE, LENT, Metered, Mode, NOT_OUR_TURN, READ, later};
+use super::{ASK, BUSY_RETRY_MOST, Counters, GATE, LENT, Metered, Mode, NOT_OUR_TURN, NoCounters, READ, later};
 use crate::{
     evidence::record::{Boundary, Fault, Record, Tier},
     inject::{
@@ -39,6 +39,28 @@ impl Metered {
         // The interval has no boundary of its own: it begins where the window before it ended.
         let opened = Boundary { gated: true, ..Boundary::default() };
         self.mode = Mode::Uncounted { start_ns, until_ns: later(now, self.steady.young.min(READ)), retry_ns, why, opened };
+    }
+
+    /// Takes up counters that the device did not have so far, at its next turn; or learns that it will have none.
+    pub(in crate::inject) fn take_up(&mut self, counters: Result<Counters, NoCounters>) {
+        let prepared = match counters {
+            Ok(counters) => self.prepare(counters),
+            Err(NoCounters::Said(why)) => Err(Refused::Busy(why)),
+            Err(NoCounters::Refused(e)) => Err(self.refusal(&e)),
+        };
+        let now = monotonic_ns();
+        match prepared {
+            Ok(()) => {
+                self.say_chip();
+                if let Mode::Uncounted { retry_ns, .. } = &mut self.mode {
+                    *retry_ns = Some(now);
+                }
+            }
+            Err(refused) => {
+                self.cut_uncounted(now);
+                self.uncounted(refused, now, false);
+            }
+        }
     }
 
     /// Writes the uncounted interval so far and goes on with the next.

@@ -1,17 +1,22 @@
 //! Which copy of libcupti counts, and what it planned for each device.
 
-use std::{sync::mpsc, time::Duration};
+use std::{sync::mpsc, thread, time::Duration};
 
 use cupti_sys::Cupti;
 
-use super::{LOOK, Meter, draining, life::BELL, nanos};
+use super::{
+    LOOK, Meter, draining,
+    life::{BELL, STACK},
+    nanos,
+};
 use crate::{
     counter::find::{self, Found},
     evidence::record::{Fault, Library, Record},
     inject::{
         apart,
         device::{Counters, NoCounters},
-        planner,
+        guard, planner,
+        say::say,
     },
     window::clock::monotonic_ns,
 };
@@ -25,12 +30,68 @@ impl Meter {
     }
 
     pub(super) fn counters(&self, ordinal: u32) -> Result<Counters, NoCounters> {
+        if self.search.is_some() {
+            return Err(NoCounters::Said("libcupti is still being looked for".to_owned()));
+        }
         let cupti = self.copy().ok_or_else(|| NoCounters::Said("no libcupti".to_owned()))?;
         match self.plans.get(&ordinal) {
             Some(Ok(planned)) => Ok(Counters { cupti, planned: planned.clone() }),
             Some(Err(e)) => Err(NoCounters::Refused(*e)),
             None => Err(NoCounters::Said("the chip's counters were not planned in time".to_owned())),
         }
+    }
+
+    /// Takes in what the search for libcupti came to, once it has answered: before there is a context, as is usual, or later.
+    pub(super) fn arrive(&mut self) {
+        let Some(search) = &self.search else { return };
+        let found = match search.try_recv() {
+            Err(mpsc::TryRecvError::Empty) => return,
+            Err(mpsc::TryRecvError::Disconnected) => {
+                Err("the search for libcupti broke off: report it with the output of `flopsprof doctor`".to_owned())
+            }
+            Ok(found) => found,
+        };
+        self.search = None;
+        self.cupti = found;
+        if self.devices.iter().all(Option::is_none) {
+            return self.plan_soon();
+        }
+        // The program runs, uncounted so far.
+        self.copies = apart::run(find::mapped).unwrap_or_default();
+        self.introduce_cupti();
+        if let Some(cupti) = self.copy() {
+            self.plan_now(cupti);
+        }
+        for ordinal in 0..self.devices.len() {
+            let counters = self.counters(u32::try_from(ordinal).unwrap_or(0));
+            if let Some(metered) = &mut self.devices[ordinal] {
+                metered.take_up(counters);
+            }
+        }
+        self.collect();
+    }
+
+    /// Plans every device while the program makes its context.
+    fn plan_soon(&mut self) {
+        let Some(cupti) = self.copy() else { return };
+        let (sender, ready) = mpsc::channel();
+        self.ready = ready;
+        let devices = u32::try_from(self.devices.len()).unwrap_or(0);
+        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).stack_size(STACK).spawn(move || {
+            guard::this_is_ours();
+            guard::shield(|| planner::plan_devices(cupti, devices, sender));
+            BELL.ring();
+        });
+        if planning.is_err() {
+            say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
+        }
+    }
+
+    /// The same while the caller waits.
+    fn plan_now(&mut self, cupti: Cupti) {
+        let (sender, ready) = mpsc::channel();
+        planner::plan_devices(cupti, u32::try_from(self.devices.len()).unwrap_or(0), sender);
+        self.plans = ready.into_iter().collect();
     }
 
     /// Waits for a device's plan, until it has been long enough.
@@ -71,14 +132,9 @@ impl Meter {
             remedy: format!("set FLOPSPROF_CUPTI={} so that there is one copy from the start", other.display()),
         }));
         let Ok(found) = found else { return };
-        let (sender, ready) = mpsc::channel();
-        planner::plan_devices(found.cupti, u32::try_from(self.devices.len()).unwrap_or(0), sender);
+        self.plan_now(found.cupti);
         self.add(Record::Library(library(&found)));
         self.cupti = Ok(found);
-        self.plans.clear();
-        for (ordinal, planned) in ready {
-            self.plans.insert(ordinal, planned);
-        }
         for ordinal in 0..self.devices.len() {
             let counters = self.counters(u32::try_from(ordinal).unwrap_or(0));
             if let Some(metered) = &mut self.devices[ordinal] {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Meter, copies::library};
+use super::{Meter, copies::library, start};
 use crate::{
     evidence::record::{Fault, Library, Record},
     inject::{api, device::Metered},
@@ -25,6 +25,16 @@ impl Meter {
             version: self.driver.version().to_string(),
             found: "already-loaded".to_owned(),
         }));
+        if let Some(late) = start::late() {
+            self.journal.with(|journal| journal.add_told(late));
+        }
+        if self.search.is_none() {
+            self.introduce_cupti();
+        }
+    }
+
+    /// Which libcupti it is, or why there is none.
+    pub(super) fn introduce_cupti(&mut self) {
         let cupti = match &self.cupti {
             Ok(found) => Record::Library(library(found)),
             Err(why) => {

@@ -1,34 +1,29 @@
 //! The life of the meter's thread: how it starts, is woken, told to end, and waited for.
 
 use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
-    sync::{
-        atomic::{AtomicU8, AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
-use super::{EAGER, LOOK, LOOK_EAGERLY, Meter, nanos};
+use super::{
+    EAGER, LOOK, LOOK_EAGERLY, Meter, nanos,
+    start::{self, Awaited},
+};
 use crate::{
-    counter::find::Found,
     inject::{
         apart,
         bell::Bell,
         config::Config,
         driver::Driver,
-        entry, environment, guard, left, planner,
-        reporter::Reporter,
+        environment, guard, left,
         say::{self, say},
     },
     window::clock::{self, monotonic_ns},
 };
 
-/// Stack of the meter's thread, which CUPTI and the driver work on.
-const STACK: usize = 2 << 20;
+/// Stack of the threads that CUPTI and the driver work on.
+pub(super) const STACK: usize = 2 << 20;
 
 /// Not started; running; told to end; ended.
 const IDLE: u8 = 0;
@@ -56,31 +51,25 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-/// Finds libcupti and starts the thread. A process that may not have one runs unmetered.
+/// Starts the thread, and waits until it can hold launches: see [`start`]. A process that may not have one runs unmetered.
 pub(in crate::inject) fn start() {
     STATE.store(RUNNING, Ordering::Release);
-    let before = block_signals();
-    apart::start();
-    // SAFETY: the mask is the one that was in force.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    environment::read();
-    let config = Config::read();
-    let found = planner::find(config.cupti.as_deref()).map_err(|e| e.to_string());
-    let library = entry::own_path().map(|p| PathBuf::from(OsStr::from_bytes(p.to_bytes())));
-    let reporter = library.and_then(|l| Reporter::find(&l));
+    let begins = Awaited::new(Awaited::BEGINNING);
     let before = block_signals();
     let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
         guard::this_is_ours();
-        guard::shield(|| run(config, found, reporter));
+        guard::shield(|| run(begins));
         apart::stop();
         STATE.store(DONE, Ordering::Release);
     });
     // SAFETY: the mask is the one that was in force.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    if let Err(e) = spawned {
-        apart::stop();
-        STATE.store(DONE, Ordering::Release);
-        say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
+    match spawned {
+        Ok(_) => start::wait(),
+        Err(e) => {
+            STATE.store(DONE, Ordering::Release);
+            say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
+        }
     }
 }
 
@@ -125,9 +114,17 @@ pub(super) fn reason() -> &'static str {
     if REASON.load(Ordering::Relaxed) == 0 { "exit" } else { "_exit" }
 }
 
-fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>) {
-    let Some(driver) = Driver::find() else { return };
+fn run(begins: Awaited) {
+    start::try_loader();
+    apart::start();
+    environment::read();
+    let config = Config::read();
     DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    let reporter = start::reporter();
+    let search = start::search(config.cupti.as_deref());
+    drop(begins);
+    start::await_over();
+    let Some(driver) = Driver::find() else { return };
     let began = monotonic_ns();
     let mut left_ns = began + nanos(left::LOOK);
     let devices = loop {
@@ -152,16 +149,5 @@ fn run(config: Config, found: Result<Found, String>, reporter: Option<Reporter>)
     for complaint in &config.complaints {
         say(complaint);
     }
-    let (sender, ready) = mpsc::channel();
-    if let Ok(cupti) = found.as_ref().map(|f| f.cupti) {
-        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).stack_size(STACK).spawn(move || {
-            guard::this_is_ours();
-            guard::shield(|| planner::plan_devices(cupti, devices, sender));
-            BELL.ring();
-        });
-        if planning.is_err() {
-            say("not counted: no thread can be started: raise the limit on processes (ulimit -u)");
-        }
-    }
-    Meter::new(driver, devices, config, found, ready, reporter).run();
+    Meter::new(driver, devices, config, search, reporter).run();
 }

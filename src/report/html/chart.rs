@@ -224,7 +224,7 @@ fn against_formula(report: &Report) -> Markup {
     };
     let caption = html! {
         @if let Some(six) = &report.six_nd {
-            "measured is " (format!("{:.4}", six.ratio)) " × 6ND; N = " (sci(six.parameters.value as f64)) " (" (six.parameters.source) "), D = "
+            @if let Some(ratio) = six.ratio { "measured is " (format!("{ratio:.4}")) " × 6ND; " } "N = " (sci(six.parameters.value as f64)) " (" (six.parameters.source) "), D = "
             (sci(six.tokens.value as f64)) " (" (six.tokens.source) ")"
         } @else { "line by line" }
     };

@@ -15,8 +15,8 @@ use axis::rate_unit;
 
 use super::{
     figure::{duration, plain, utc, whole},
-    json::Report,
-    text::tier,
+    json::{Operations, Report},
+    text::{NOT_MEASURED, tier},
     verdict,
 };
 use crate::rule::Verdict;
@@ -100,7 +100,11 @@ fn keys(report: &Report) -> Markup {
     let hours: f64 = report.gpu_hours.values().sum();
     html! {
         section.keys aria-label="Key figures" {
-            (key("Executed", &html! { (sci_whole(&total.flop, 4)) " " span.unit { "FLOP" } }, &html! { (error) " · tier: " (tier(report.tier)) }, report))
+            @if let Some(why) = &report.unmeasured {
+                (key("Executed", &html! { (NOT_MEASURED) }, &html! { (why) }, report))
+            } @else {
+                (key("Executed", &html! { (sci_whole(&total.flop, 4)) " " span.unit { "FLOP" } }, &html! { (error) " · tier: " (tier(report.tier)) }, report))
+            }
             (key("Wall clock", &html! { (duration(report.wall_clock_s)) }, &html! { (small(report.wall_clock_s / 86_400.0, 2)) " days" }, report))
             (key("GPU time", &html! { (small(hours, 3)) " " span.unit { "h" } }, &html! {
                 @for (i, (name, h)) in report.gpu_hours.iter().enumerate() { @if i > 0 { br; } (small(h / 24.0, 2)) " " (name) " days" }
@@ -152,6 +156,15 @@ fn sci(x: f64) -> Markup {
     match figures {
         Some(s) if s.exponent >= 4 => html! { (s.mantissa) "×10" sup { (s.exponent) } },
         _ => html! { (plain(x, 3)) },
+    }
+}
+
+/// What was executed, where it was looked at.
+fn executed(operations: &Operations, figures: usize) -> Markup {
+    if operations.tier.is_some() {
+        sci_whole(&operations.flop, figures)
+    } else {
+        html! { "–" }
     }
 }
 

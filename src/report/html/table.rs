@@ -11,7 +11,7 @@ use super::{
         json::{Operations, Report},
         text::{doubts as said, tier},
     },
-    energy, sci, sci_whole,
+    energy, executed, sci,
 };
 
 /// Rows of devices and processes that a page shows; report.json has them all.
@@ -116,7 +116,7 @@ fn cuda_cores(cores: &CudaCores) -> Markup {
                     td.n { @match row.flop { Some(flop) => { (sci(flop)) }, None => "not known" } }
                     td.n { @match row.standard_error { Some(e) => { (sci(e)) }, None => "not known" } }
                     td.n { (row.seen) }
-                    td { (tier(Tier::Sampled)) }
+                    td { (tier(Some(Tier::Sampled))) }
                 } } }
             }
         }
@@ -164,7 +164,7 @@ pub(super) fn places(report: &Report) -> Markup {
                     td { (d.host) }
                     td.n { (plain(d.hours, 4)) }
                     td.n { @match d.energy_mj { Some(mj) => { (energy(mj)) }, None => "not known" } }
-                    td.n { (sci_whole(&d.operations.flop, 6)) }
+                    td.n { (executed(&d.operations, 6)) }
                     td { (tier(d.operations.tier)) }
                 } } }
             }
@@ -175,7 +175,7 @@ pub(super) fn places(report: &Report) -> Markup {
                 h2 { "By node" }
                 table {
                     thead { tr { th { "Node" } th.n { "FLOP" } th { "Tier" } } }
-                    tbody { @for n in report.nodes.iter().take(ROWS) { tr { td { (n.host) } td.n { (sci_whole(&n.operations.flop, 6)) } td { (tier(n.operations.tier)) } } } }
+                    tbody { @for n in report.nodes.iter().take(ROWS) { tr { td { (n.host) } td.n { (executed(&n.operations, 6)) } td { (tier(n.operations.tier)) } } } }
                 }
                 (rest(report.nodes.len()))
             }
@@ -187,7 +187,7 @@ pub(super) fn places(report: &Report) -> Markup {
                 tbody { @for p in report.processes.iter().take(ROWS) { tr {
                     td { (p.program) " " (p.pid) " on " (p.host) div.dim { code { (file_name(&p.file)) } } }
                     td.n { @match &p.rank { Some(r) => { (r) }, None => "–" } }
-                    td.n { (sci_whole(&p.operations.flop, 6)) }
+                    td.n { (executed(&p.operations, 6)) }
                     td { @if p.ended_cleanly { "by itself" } @else { "no last record: killed, or still running" } }
                     td.n { (duration(p.meter_cpu_s)) }
                     td.n { (plain(p.longest_wait_ms, 2)) " ms" }
