@@ -273,6 +273,10 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         said = self.account.declare(wrapped, True if checkpointing else None)
         self.account.counts_here = _tells(model)
         self._attention = said["attention"]
+        modules = getattr(model, "modules", None)
+        # One of PEFT's layers says whether adapters are switched off: all are, or none.
+        self._adapter = next((m for m in modules() if hasattr(m, "disable_adapters") and hasattr(m, "lora_A")), None) if callable(modules) else None
+        self._bare = _model.shape(said)
         if hasattr(model, "register_forward_pre_hook"):
             self._hooks.append(model.register_forward_pre_hook(_uncompiled(self._forward), with_kwargs=True))
 
@@ -310,6 +314,9 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
                 inputs["input_ids"] = args[0]
             training = getattr(module, "training", True) and not self._evaluating
             name = ("train" if _gradients() else "inference") if training else "evaluate"
+            if name == "inference" and getattr(self._adapter, "disable_adapters", False) is True:
+                # Another model than the declared one: without its adapters.
+                self.account.rows(name).config = self._bare
             if not training:
                 self.account.enter("evaluate")
             elif self._training and self.account.phase == "evaluate":

@@ -85,6 +85,19 @@ class Beside(unittest.TestCase):
         value(**self.batch)
         self.assertEqual(phases(self.account)["value"]["executed"], [])
 
+    def test_a_model_with_its_adapters_off_is_another_one(self):
+        layer = types.SimpleNamespace(lora_A={}, disable_adapters=False)
+        policy = llama()
+        policy.modules = lambda: iter([policy, layer])
+        self.begin(policy)
+        self.frozen(policy)
+        self.assertNotIn("config", phases(self.account)["inference"])
+        layer.disable_adapters = True
+        policy(**self.batch)
+        self.frozen(policy)
+        self.assertEqual(phases(self.account)["inference"]["config"], {"model_type": "llama", "hidden_size": 64, "architectures": ["Model"]})
+        self.assertNotIn("config", phases(self.account)["train"])
+
     def test_one_may_be_named_where_nobody_finds_it(self):
         reference = llama()
         self.callback.on_train_begin(ARGS, trainer_state(), control(), model=llama())
