@@ -132,10 +132,8 @@ mod tests {
         run.paths.insert("p".to_owned(), PathTotal { counted: 36_000, ..PathTotal::default() });
         let six = six_nd(&run, None, None).unwrap();
         // Three tokens of a process that declared no model.
-    let total = ledger::sum(&run.paths);
-    let ratio = total.measured().then(|| total.total() as f64 / six_nd as f64);
-    let undeclared = Some(run.undeclared).filter(|n| *n > 0 && !models.is_empty());
-    (six_nd > 0).then(|| SixNd { parameters, tokens, six_nd: six_nd.to_string(), ratio, models, undeclared })
+        assert_eq!((six.six_nd.as_str(), six.models.len(), six.tokens.value, six.undeclared), ("36000", 2, 15, Some(3)));
+        assert_eq!((six.parameters.value, six.ratio), (1000, Some(1.0)));
         assert_eq!(six_nd(&run, Some(10), None).unwrap().six_nd, "900", "the flag is of them all");
         assert!(six_nd(&run, None, Some(15)).is_none(), "nobody says whose tokens they are");
     }
