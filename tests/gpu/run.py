@@ -83,6 +83,9 @@ class Checks:
             self.device["device"] = report["devices"][0]["name"]
             self.device["cupti"] = ", ".join(report["libraries"].get("libcupti", []))
             self.device["driver"] = self.driver(name)
+            # Rows from before the first report did not know it.
+            for row in (row for row in self.rows if not row["device"]):
+                row |= self.device
         return report
 
     def driver(self, name):
@@ -449,7 +452,7 @@ def main():
     parser.add_argument("--couples", type=int, default=2)
     parser.add_argument("--controls", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--default-seconds", type=int, default=490, help="of default: how long the metered run is; a census comes after some six minutes")
+    parser.add_argument("--default-seconds", type=int, default=490, help="of default: how long the metered run is; a census comes after some seven minutes")
     parser.add_argument("--over-as", default="over", help="what the rows of over are called: a second run confirms the first")
     parser.add_argument("--newer-cupti", type=os.path.abspath, help="of over: measure by this libcupti too")
     parser.add_argument("--works", default=",".join(overhead.BLOCK), help="of over: these alone")
