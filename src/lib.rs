@@ -8,6 +8,7 @@ pub mod counter;
 pub mod cumulative;
 pub mod estimate;
 pub mod evidence;
+pub mod foreign;
 pub mod inject;
 pub mod ledger;
 pub mod reconcile;

@@ -8,11 +8,14 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs,
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
 use cupti_sys::{Cupti, LoadError, raw::API_VERSION_12_6};
 use thiserror::Error;
+
+use crate::foreign;
 
 /// The sonames, newest first.
 const SONAMES: [&str; 2] = ["libcupti.so.13", "libcupti.so.12"];
@@ -119,8 +122,9 @@ pub fn mapped() -> Vec<PathBuf> {
 
 /// Every file this process has mapped.
 fn mapped_files() -> BTreeSet<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    maps.lines().filter_map(|l| l.find('/').map(|i| PathBuf::from(&l[i..]))).collect()
+    let maps = foreign::bytes("/proc/self/maps").unwrap_or_default();
+    let path = |line: &[u8]| line.iter().position(|b| *b == b'/').map(|i| PathBuf::from(OsString::from_vec(line[i..].to_vec())));
+    maps.split(|b| *b == b'\n').filter_map(path).collect()
 }
 
 /// Copies in the Python environment that runs: below the `site-packages` of what is mapped already, and beside the interpreter.
@@ -153,9 +157,9 @@ fn python(var: Variable<'_>) -> Vec<PathBuf> {
 /// Where the interpreter that runs is installed: its virtual environment first, which only its unresolved path shows.
 fn prefixes(var: Variable<'_>) -> Vec<PathBuf> {
     let mut prefixes = Vec::new();
-    let command = fs::read("/proc/self/cmdline").unwrap_or_default();
+    let command = foreign::bytes("/proc/self/cmdline").unwrap_or_default();
     let first = command.split(|b| *b == 0).next().unwrap_or_default();
-    let first = PathBuf::from(String::from_utf8_lossy(first).into_owned());
+    let first = PathBuf::from(OsString::from_vec(first.to_vec()));
     let is_python = |p: &Path| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("python"));
     if is_python(&first) {
         let candidates: Vec<PathBuf> = if first.components().count() > 1 {

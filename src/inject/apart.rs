@@ -17,7 +17,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{guard, say};
+use super::{guard, memory, say};
 use crate::window::clock::thread_cpu_ns;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -36,6 +36,7 @@ const CLOSE_RANGE_UNSHARE: u32 = 2;
 
 /// Starts the thread. Its signals are masked as the caller's are.
 pub(super) fn start() {
+    memory::for_a_thread();
     let (send, work) = mpsc::channel::<Work>();
     let (ready, started) = mpsc::channel();
     let spawned = thread::Builder::new().name("flopsprof-files".to_owned()).stack_size(STACK).spawn(move || {

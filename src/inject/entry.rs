@@ -25,16 +25,20 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
     guard::shield(|| {
-        if own_name().is_none() {
+        let place = own_name();
+        if place == Some(None) {
             return;
         }
         memory::be_careful();
-        let Some(own) = own_path() else { return };
         Ends::find();
         say::know_stderr();
         if config::disabled() {
             return;
         }
+        let Some(own) = own_path() else {
+            say::say("not metered: the loader does not say where the library lies: preload it by an absolute path");
+            return;
+        };
         name_run();
         // SAFETY: constructors run before the program's threads.
         let taken = unsafe { libc::getenv(INJECTION.as_ptr()) };
@@ -47,9 +51,16 @@ extern "C" fn constructor() {
             if taken.is_null() || *taken == 0 {
                 libc::unsetenv(INJECTION_BEFORE.as_ptr());
             } else {
-                libc::setenv(INJECTION_BEFORE.as_ptr(), taken, 1);
+                if libc::setenv(INJECTION_BEFORE.as_ptr(), taken, 1) != 0 {
+                    say::say(
+                        "not metered: another tool has CUDA_INJECTION64_PATH, and it cannot be passed on: run the program without that tool",
+                    );
+                    return;
+                }
             }
-            libc::setenv(INJECTION.as_ptr(), own.as_ptr(), 1);
+            if libc::setenv(INJECTION.as_ptr(), own.as_ptr(), 1) != 0 {
+                say::say("not metered: CUDA_INJECTION64_PATH cannot be set: set it to the library's path");
+            }
         }
     });
 }
@@ -99,6 +110,8 @@ fn start() {
         say::say(&format!("an error of its own at {place}: report it with the output of `flopsprof doctor`; the program is not concerned"));
     }));
     at_fork();
+    // SAFETY: the handler is ours and this library is never unloaded.
+    unsafe { libc::atexit(at_exit_unseen) };
     meter::start();
 }
 
@@ -132,6 +145,11 @@ pub(super) fn drain_at_exit() {
             quick(at_exit, ptr::null_mut());
         }
     }
+}
+
+/// Registered before anything was seen, and so the last to run: what waits for memory by now has never been able to register.
+extern "C" fn at_exit_unseen() {
+    guard::shield(meter::say_what_is_lacking);
 }
 
 extern "C" fn at_exit() {
@@ -195,8 +213,9 @@ pub(super) unsafe extern "C" fn _Exit(status: c_int) -> ! {
     unsafe { EXIT_OF_C.end(status) }
 }
 
-/// The name under which this library was loaded; none when this code is part of a program (the command, a test), which must not inject itself.
-fn own_name() -> Option<&'static CStr> {
+/// The name under which this library was loaded, and in it none when this code is part of a program (the command, a test), which must not inject itself; none when the
+/// loader does not say.
+fn own_name() -> Option<Option<&'static CStr>> {
     // SAFETY: all zeros is a Dl_info.
     let mut info: libc::Dl_info = unsafe { mem::zeroed() };
     // SAFETY: the address is of our own code; the answer goes into a struct of ours.
@@ -206,12 +225,12 @@ fn own_name() -> Option<&'static CStr> {
     // SAFETY: no preconditions; the program headers lie behind the ELF header of the main program, 64 bytes into its first page.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } & !0xfff;
     // SAFETY: the loader's string ends in NUL, and stays: this library is never unloaded.
-    (info.dli_fbase as u64 != program).then(|| unsafe { CStr::from_ptr(info.dli_fname) })
+    Some((info.dli_fbase as u64 != program).then(|| unsafe { CStr::from_ptr(info.dli_fname) }))
 }
 
 /// The path of this library, where it is one.
 pub(super) fn own_path() -> Option<CString> {
-    let path = std::path::Path::new(OsStr::from_bytes(own_name()?.to_bytes()));
+    let path = std::path::Path::new(OsStr::from_bytes(own_name()??.to_bytes()));
     // A relative LD_PRELOAD must still be found after the program changes its directory.
     let absolute = std::path::absolute(path).ok()?;
     CString::new(absolute.as_os_str().as_bytes()).ok()
@@ -224,6 +243,8 @@ fn name_run() {
     if unsafe { libc::getenv(RUN.as_ptr()) }.is_null() {
         let name = format!("{}-{}\0", crate::window::clock::unix_ns() / 1_000_000_000, std::process::id());
         // SAFETY: as above; both strings end in NUL.
-        unsafe { libc::setenv(RUN.as_ptr(), name.as_ptr().cast(), 0) };
+        if unsafe { libc::setenv(RUN.as_ptr(), name.as_ptr().cast(), 0) } != 0 {
+            say::say("the run cannot be named (FLOPSPROF_RUN): evidence of its processes may go to several folders: set FLOPSPROF_OUT");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Who this process is and where it runs: the evidence's first record.
 
-use std::{ffi::CStr, fs, path::Path};
+use std::fs;
 
 use sha2::{Digest, Sha256};
 
@@ -10,6 +10,7 @@ use crate::{
         hex,
         record::{FORMAT, Host, Process, Start},
     },
+    foreign,
     window::clock::unix_ns,
 };
 
@@ -40,13 +41,16 @@ fn host() -> Host {
     let mut names: libc::utsname = unsafe { std::mem::zeroed() };
     // SAFETY: the struct is ours.
     unsafe { libc::uname(&raw mut names) };
-    // SAFETY: each field ends in NUL, as the kernel and the zeros have it.
-    let text = |field: &[std::ffi::c_char]| unsafe { CStr::from_ptr(field.as_ptr()) }.to_string_lossy().into_owned();
-    Host { hostname: text(&names.nodename), boot_id: line("/proc/sys/kernel/random/boot_id"), kernel: text(&names.release) }
+    // Each ends in NUL, if the kernel is what it should be.
+    let text = |field: &[std::ffi::c_char]| {
+        let bytes: Vec<u8> = field.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Host { hostname: text(&names.nodename), boot_id: foreign::line("/proc/sys/kernel/random/boot_id"), kernel: text(&names.release) }
 }
 
 fn process() -> Process {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = foreign::text("/proc/self/stat").unwrap_or_default();
     // The name in field 2 may hold anything; what follows its last parenthesis is field 3 on.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
@@ -54,14 +58,10 @@ fn process() -> Process {
         pid: std::process::id(),
         ppid: u32::try_from(field(4)).unwrap_or(0),
         start_ticks: field(22),
-        comm: line("/proc/self/comm"),
-        exe: fs::read_link("/proc/self/exe").map(|p| p.display().to_string()).unwrap_or_default(),
-        cmdline_sha256: hex(&Sha256::digest(fs::read("/proc/self/cmdline").unwrap_or_default())),
+        comm: foreign::line("/proc/self/comm"),
+        exe: fs::read_link("/proc/self/exe").map(|p| foreign::cut(&p.display().to_string())).unwrap_or_default(),
+        cmdline_sha256: hex(&Sha256::digest(foreign::bytes("/proc/self/cmdline").unwrap_or_default())),
         // SAFETY: no preconditions.
         uid: unsafe { libc::getuid() },
     }
-}
-
-fn line(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }

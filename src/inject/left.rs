@@ -6,6 +6,7 @@
 use std::{fs, time::Duration};
 
 use super::apart;
+use crate::foreign;
 
 /// How often it is looked: so much later such a program ends.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
@@ -25,12 +26,12 @@ fn others() -> Option<Vec<u32>> {
 }
 
 fn ours(task: u32) -> bool {
-    fs::read_to_string(format!("/proc/self/task/{task}/comm")).is_ok_and(|name| name.starts_with(OURS))
+    foreign::text(format!("/proc/self/task/{task}/comm")).is_ok_and(|name| name.starts_with(OURS))
 }
 
 /// Whether a task has ended, and is only kept until the process ends.
 fn ended(task: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/self/task/{task}/stat")) else { return false };
+    let Ok(stat) = foreign::text(format!("/proc/self/task/{task}/stat")) else { return false };
     // The name before it may hold anything.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
 }

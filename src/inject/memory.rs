@@ -7,7 +7,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::UnsafeCell,
-    ptr,
+    hint, ptr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -21,6 +21,14 @@ static CAREFUL: AtomicBool = AtomicBool::new(false);
 /// How often a thread of ours asks again.
 const AGAIN: Duration = Duration::from_millis(5);
 
+/// A thread of ours waits for memory.
+static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// Whether a thread of ours waits for memory.
+pub(super) fn waits() -> bool {
+    WAITS.load(Ordering::Relaxed)
+}
+
 /// Never given back, and never touched before it is needed.
 const RESERVE: usize = 1 << 20;
 struct Reserve(UnsafeCell<[u8; RESERVE]>);
@@ -32,6 +40,27 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 /// From here on no allocation of ours ends the process.
 pub(super) fn be_careful() {
     CAREFUL.store(true, Ordering::Relaxed);
+}
+
+/// What a thread's beginning may take, and more.
+const OF_A_THREAD: Layout = Layout::new::<[u64; 1024]>();
+
+/// Whether a thread can be started: the standard library has its handle from the C library's allocator, past this one, and ends the process where that fails. A thread of ours
+/// waits until there is memory.
+pub(super) fn for_a_thread() -> bool {
+    loop {
+        // SAFETY: the size is not zero.
+        let memory = hint::black_box(unsafe { System.alloc(OF_A_THREAD) });
+        if !memory.is_null() {
+            // SAFETY: it was had just now.
+            unsafe { System.dealloc(memory, OF_A_THREAD) };
+            return true;
+        }
+        if !guard::on_ours() {
+            return false;
+        }
+        clock::sleep(AGAIN);
+    }
 }
 
 struct Careful;
@@ -47,9 +76,11 @@ impl Careful {
             return ptr::null_mut();
         }
         while guard::on_ours() {
+            WAITS.store(true, Ordering::Relaxed);
             clock::sleep(AGAIN);
             let memory = ask();
             if !memory.is_null() {
+                WAITS.store(false, Ordering::Relaxed);
                 return memory;
             }
         }

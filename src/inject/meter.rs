@@ -18,7 +18,7 @@ use std::{
 use cupti_sys::Error;
 use start::Search;
 
-pub(super) use self::life::{drain, draining, start, wake};
+pub(super) use self::life::{drain, draining, say_what_is_lacking, start, wake};
 use super::{
     apart::{self, Apart},
     api,

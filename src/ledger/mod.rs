@@ -96,7 +96,8 @@ impl PathTotal {
     /// How good it is; none where it was never looked at.
     #[must_use]
     pub fn tier(&self) -> Option<Tier> {
-        self.measured().then_some(if self.looked_ns.0 == self.looked_ns.1 { Tier::Counted } else { Tier::Sampled })
+        let tier = if self.looked_ns.0 == self.looked_ns.1 { Tier::Counted } else { Tier::Sampled };
+        self.measured().then_some(tier)
     }
 
     /// Adds another's.

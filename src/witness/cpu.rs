@@ -10,7 +10,10 @@ use perf_event::{
 };
 
 use super::identity;
-use crate::evidence::witness::{CpuCounts, Source};
+use crate::{
+    evidence::witness::{CpuCounts, Source},
+    foreign,
+};
 
 /// A floating-point event: its name, its raw code, and the FLOP that one count stands for.
 type FloatingPoint = (&'static str, u64, u64);
@@ -35,7 +38,7 @@ fn floating_point() -> Result<&'static [FloatingPoint], &'static str> {
     if !Path::new("/sys/bus/event_source/devices/cpu").exists() && !Path::new("/sys/bus/event_source/devices/cpu_core").exists() {
         return Err("the CPU's counters are not there (most virtual machines hide them): no cycles, no floating-point operations");
     }
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let info = foreign::text("/proc/cpuinfo").unwrap_or_default();
     let vendor = info.lines().find_map(|l| l.strip_prefix("vendor_id")?.split(':').nth(1)).map_or("", str::trim);
     match vendor {
         "GenuineIntel" => Ok(&INTEL),
@@ -151,7 +154,7 @@ impl Cpus {
     pub fn add_meter(&mut self, pid: u32) -> bool {
         let mut found = false;
         for tid in threads(pid) {
-            let comm = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+            let comm = foreign::text(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
             // That of the program may have the name too: `flopsprof demo`.
             if tid == pid || !comm.starts_with("flopsprof") {
                 continue;

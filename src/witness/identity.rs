@@ -9,6 +9,7 @@ use crate::evidence::{
     hex,
     witness::{Id, Parent, Seen},
 };
+use crate::foreign;
 
 /// How many parents are named.
 const PARENTS: usize = 16;
@@ -27,13 +28,13 @@ pub struct Stat {
 /// Reads it; none when the process is gone.
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(pid, &foreign::text(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// A name may hold anything, a parenthesis and a newline too: what follows the last one is field 3 on.
 fn parse_stat(pid: u32, text: &str) -> Option<Stat> {
     let (head, rest) = text.rsplit_once(')')?;
-    let comm = head.split_once('(')?.1.to_owned();
+    let comm = foreign::cut(head.split_once('(')?.1);
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok());
     let start_ticks = field(22)?;
@@ -50,7 +51,7 @@ pub fn pids() -> Vec<u32> {
 /// Looks at a process; what the events said of it stands in `seen` already, and stays where it is gone.
 pub fn look(seen: &mut Seen, plain: bool) {
     let pid = seen.id.pid;
-    let file = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
+    let file = |name: &str| foreign::bytes(format!("/proc/{pid}/{name}"));
     let Some(stat) = stat(pid).filter(|s| seen.id.start_ticks == 0 || s.id == seen.id) else {
         seen.gone = true;
         return;
@@ -67,7 +68,7 @@ pub fn look(seen: &mut Seen, plain: bool) {
         let words = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
         seen.cmdline = plain.then(|| words.trim_end().to_owned());
     }
-    seen.cgroup = cgroup(&String::from_utf8_lossy(&file("cgroup").unwrap_or_default()));
+    seen.cgroup = foreign::cut(&cgroup(&String::from_utf8_lossy(&file("cgroup").unwrap_or_default())));
     let place = place(&seen.cgroup);
     (seen.container, seen.pod, seen.slurm_job) = (place.container, place.pod, place.slurm_job);
     if seen.slurm_job.is_none() {
@@ -152,6 +153,19 @@ mod tests {
     fn a_name_with_parentheses_is_no_trap() {
         let stat = parse_stat(7, "7 (a) b (c) S 3 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0\n").unwrap();
         assert_eq!((stat.id.start_ticks, stat.parent, stat.comm.as_str()), (4711, 3, "a) b (c"));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(std::ffi::OsStr::from_bytes(b"sl\xff\xfeep"));
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut sleeper = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let found = stat(sleeper.id());
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert_eq!(found.expect("it is there").comm, "sl\u{fffd}\u{fffd}ep");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
 use object::{Object, ObjectSegment, ObjectSymbol, read::ReadCache};
 
 use super::entry::{ENTRIES, place};
+use crate::foreign;
 
 /// A file as the kernel knows it, whatever its name in which mount namespace: device and inode, as `/proc/*/maps` has them.
 pub type FileId = (String, u64);
@@ -41,7 +42,7 @@ pub struct Maps {
 /// Looks into a process's maps; none where they cannot be read, or there are none (kernel threads).
 #[must_use]
 pub fn maps(pid: u32) -> Option<Maps> {
-    let text = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let text = foreign::text(format!("/proc/{pid}/maps")).ok()?;
     (!text.is_empty()).then(|| parse(pid, &text))
 }
 
@@ -97,7 +98,7 @@ pub fn file_id(file: &File) -> Option<FileId> {
     if at == libc::MAP_FAILED {
         return None;
     }
-    let text = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let text = foreign::text("/proc/self/maps").unwrap_or_default();
     // SAFETY: the mapping that was just made.
     unsafe { libc::munmap(at, 1) };
     let line = text.lines().find(|l| l.split('-').next().and_then(|start| usize::from_str_radix(start, 16).ok()) == Some(at as usize))?;

@@ -39,7 +39,7 @@ const OWN: [&str; 9] = [
 
 /// How libcupti is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// It is named.
     Named,
     /// It lies in the Python environment of the interpreter that runs, which the program passes for.
@@ -47,14 +47,15 @@ enum Way {
 }
 
 /// The program with the shim, and with the meter before it.
-fn command(bench: &Bench, metered: bool, (way, how, launches): (Way, &str, u32)) -> Command {
+pub(crate) fn command(bench: &Bench, metered: bool, (way, how, launches): (Way, &str, u32)) -> Command {
     let mut program = compiled("hostile", "begins");
     if way == Way::Python {
         let prefix = bench.dir.path().join("python");
         let (bin, lib) = (prefix.join("bin"), prefix.join("lib/python3.11/site-packages/nvidia/cu13/lib"));
         [&bin, &lib].iter().for_each(|f| fs::create_dir_all(f).expect("a folder"));
         if !bin.join("python3").exists() {
-            fs::copy(program, bin.join("python3")).expect("copying the program");
+            // A link: what was just written may be open for writing in a child that somebody else is forking.
+            fs::hard_link(program, bin.join("python3")).expect("linking the program");
             fs::copy(bench.lib("libcupti.so.13"), lib.join("libcupti.so.13")).expect("copying a library");
         }
         program = bin.join("python3");

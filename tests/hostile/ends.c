@@ -69,7 +69,9 @@ int main(int argc, char **argv) {
     if (is("exit-in-handler")) atexit(exits_again);
     zoo = begin();
     pthread_t thread;
-    if (is("main-thread-leaves")) {
+    if (is("main-thread-leaves") || is("nameless-main-thread-leaves")) {
+        /* A name is any bytes. */
+        if (is("nameless-main-thread-leaves")) MUST(prctl(PR_SET_NAME, "\xff\xfe) Q \x80", 0, 0, 0) == 0);
         /* The process ends with its last thread, with status 0. */
         MUST(pthread_create(&thread, NULL, works_and_returns, NULL) == 0);
         pthread_exit(NULL);

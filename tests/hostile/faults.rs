@@ -139,7 +139,7 @@ fn survives(fault: &str) -> Outcome {
 }
 
 /// Whether the evidence says that something was wrong.
-fn told(outcome: &Outcome) -> bool {
+pub(crate) fn told(outcome: &Outcome) -> bool {
     let lines = outcome.evidence().into_iter().flat_map(|f| f.lines);
     lines.into_iter().any(|line| match line.record {
         Record::Fault(_) => true,

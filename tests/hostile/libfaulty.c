@@ -1,7 +1,9 @@
 /* Stands between the meter and the C library, and makes what it calls there fail on demand; what everybody else calls goes through.
  *
- * FAULTY is `<function>=<errno>`, `<function>=hang:<ms>` or `<function>=short` (a write of one byte), each with `@<n>` for the n-th call alone or `@<n>+` from
- * then on; with FAULTY_TEXT only writes of lines of JSON that have this text in them count. FAULTY_CALLS names a file that gets the name of each function when the meter calls it for the first time. CLOCK makes the C library's clocks
+ * FAULTY is `<function>=<errno>`, `<function>=hang:<ms>`, `<function>=short` (a write of one byte) or `<function>=garbage:<kind>` (what it answers beside its success), each with
+ * `@<n>` for the n-th call alone or `@<n>+` from then on; with FAULTY_TEXT only writes of lines of JSON that have this text in them count, with FAULTY_FILE only reads of files
+ * of this name, in which `#` stands for digits. FAULTY_FILES names a file that gets the name of each file that is read. With FAULTY_WHO=program the program itself is meant, not the
+ * meter in it. FAULTY_CALLS names a file that gets the name of each function when the meter calls it for the first time. CLOCK makes the C library's clocks
  * strange, for everybody: frozen, backwards, forwards, jumps, fails. */
 #include <elf.h>
 #include <stdatomic.h>
@@ -53,9 +55,11 @@ static struct {
 static int count;
 
 static unsigned long from, to;
-static const char *target, *calls;
+static const char *target, *calls, *files, *only_file;
+static int of_program;
 static long code, hang_ms, first, last;
 static int cut;
+static long garbage = -1;
 static int here(const void *caller) { return (unsigned long)caller >= from && (unsigned long)caller < to; }
 
 static function raw;
@@ -63,7 +67,7 @@ static function raw;
 static int find(struct dl_phdr_info *info, size_t size, void *unused) {
     (void)size;
     (void)unused;
-    if (strstr(info->dlpi_name, "/libflopsprof.so") == NULL) return 0;
+    if (of_program ? info->dlpi_name[0] != 0 : strstr(info->dlpi_name, "/libflopsprof.so") == NULL) return 0;
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const Elf64_Phdr *header = &info->dlpi_phdr[i];
         if (header->p_type != PT_LOAD) continue;
@@ -74,15 +78,12 @@ static int find(struct dl_phdr_info *info, size_t size, void *unused) {
     return 1;
 }
 
+static void note(const char *to, const char *line);
+
 /* Counts a call of the meter's; says whether it must fail. */
 static int fails(int i) {
     int n = atomic_fetch_add(&all[i].calls, 1) + 1;
-    if (n == 1 && calls != NULL) {
-        long fd = raw(SYS_openat, -100, (long)calls, 02002101 /* append, create, close on exec */, 0600, 0, 0);
-        raw(SYS_write, fd, (long)all[i].name, (long)strlen(all[i].name), 0, 0, 0);
-        raw(SYS_write, fd, (long)"\n", 1, 0, 0, 0);
-        raw(SYS_close, fd, 0, 0, 0, 0, 0);
-    }
+    if (n == 1 && calls != NULL) note(calls, all[i].name);
     if (target == NULL || n < first || n > last || strncmp(target, all[i].name, strlen(all[i].name)) != 0 || target[strlen(all[i].name)] != '=') return 0;
     if (hang_ms > 0) {
         struct {
@@ -150,9 +151,24 @@ static long strange(long clock, struct times *time) {
 }
 
 static const char *text;
+static int file_of(long fd, char *name), is_of(const char *name, const char *pattern);
+
+/* Adds a line to a file. */
+static void note(const char *to, const char *line) {
+    long fd = raw(SYS_openat, -100, (long)to, 02002101 /* append, create, close on exec */, 0600, 0, 0);
+    raw(SYS_write, fd, (long)line, (long)strlen(line), 0, 0, 0);
+    raw(SYS_write, fd, (long)"\n", 1, 0, 0, 0);
+    raw(SYS_close, fd, 0, 0, 0, 0, 0);
+}
 
 /* Whether a call is one of those that are meant. */
-static int meant(int i, const char *bytes, unsigned long length) {
+static int meant(int i, long fd, const char *bytes, unsigned long length) {
+    if (i == index_read && (files != NULL || only_file != NULL)) {
+        char name[4096];
+        if (!file_of(fd, name)) return only_file == NULL;
+        if (files != NULL) note(files, name);
+        return only_file == NULL || is_of(name, only_file);
+    }
     if (text == NULL || i != index_write) return 1;
     unsigned long n = strlen(text);
     /* The variable itself may be written too. */
@@ -162,9 +178,113 @@ static int meant(int i, const char *bytes, unsigned long length) {
     return 0;
 }
 
+/* Some bytes that are nothing: no text, no number, no end of a line where one should be. */
+static void noise(unsigned char *to, unsigned long length) {
+    static const char digits[] = "18446744073709551616 ";
+    for (unsigned long i = 0; i < length; i++) {
+        switch (garbage) {
+        case 0: to[i] = (unsigned char)(i * 167 + 128 + i / 256); break;
+        case 5: to[i] = (unsigned char)digits[i % (sizeof digits - 1)]; break;
+        case 6: to[i] = '\n'; break;
+        case 7: to[i] = i % 3 == 0 ? '"' : i % 3 == 1 ? '\\' : ')'; break;
+        default: to[i] = 'A';
+        }
+    }
+}
+
+/* The name of a file of a descriptor, if it has one. */
+static int file_of(long fd, char *name) {
+    char link[64] = "/proc/thread-self/fd/", reversed[24];
+    int n = 0, at = 21;
+    do reversed[n++] = (char)('0' + fd % 10);
+    while ((fd /= 10) > 0);
+    while (n > 0) link[at++] = reversed[--n];
+    long length = raw(SYS_readlink, (long)link, (long)name, 4095, 0, 0, 0);
+    name[length > 0 ? length : 0] = 0;
+    return name[0] == '/';
+}
+
+/* Whether a name is of a pattern, in which # stands for digits. */
+static int is_of(const char *name, const char *pattern) {
+    for (; *pattern != 0; pattern++) {
+        if (*pattern != '#') {
+            if (*name++ != *pattern) return 0;
+        } else {
+            if (*name < '0' || *name > '9') return 0;
+            while (*name >= '0' && *name <= '9') name++;
+        }
+    }
+    return *name == 0;
+}
+
+/* What a file says instead of what is in it. */
+static long read_garbage(long fd, unsigned char *to, unsigned long length) {
+    static atomic_long given;
+    int first = raw(SYS_lseek, fd, 0, 1, 0, 0, 0) == 0;
+    long n = raw(SYS_read, fd, (long)to, (long)length, 0, 0, 0);
+    if (n < 0) return n;
+    switch (garbage) {
+    case 1: return 0;
+    case 2: return first ? (n + 1) / 2 : 0;
+    case 3: /* eight megabytes without an end of a line */
+        if (first) given = 0;
+        if (given >= 8 << 20) return 0;
+        n = (long)length;
+        given += n;
+        break;
+    case 4: n = (long)length; break; /* without end */
+    }
+    noise(to, (unsigned long)n);
+    return n;
+}
+
+/* Puts garbage into what a call answered beside its success. */
+static long spoil(int i, long answered, long a, long b, long c, long e) {
+    struct entry {
+        unsigned long inode, offset;
+        unsigned short length;
+        unsigned char type;
+        char name[256];
+    } *entry = (struct entry *)answered;
+    if (i == index_readlink) {
+        if (garbage == 1) return 0;
+        long n = c < 3000 ? c - 1 : 3000;
+        if (answered >= 0) noise((unsigned char *)b, (unsigned long)n);
+        return answered >= 0 ? n : answered;
+    }
+    if (i == index_realpath && answered != 0) {
+        unsigned char *path = __libc_calloc(1 << 16, 1);
+        if (garbage != 1) noise(path, garbage == 3 ? (1 << 16) - 1 : 200);
+        for (int k = 0; k < (1 << 16) - 1 && garbage != 1 && k < 200; k++)
+            if (path[k] == 0) path[k] = 1;
+        return (long)path;
+    }
+    if (i == index_readdir64 && answered != 0) {
+        for (int k = 0; k < 255 && entry->name[k] != 0; k++) {
+            unsigned char byte = 0;
+            noise(&byte, 1);
+            entry->name[k] = garbage == 1 ? 0 : (char)(garbage == 0 ? 128 + k : byte == '/' ? 1 : byte);
+        }
+        return answered;
+    }
+    if (i == index_getcwd && answered != 0) {
+        unsigned long n = b < 100 ? (unsigned long)b - 1 : 99;
+        noise((unsigned char *)a, n);
+        ((char *)a)[n] = 0;
+        return answered;
+    }
+    /* What a file is, how long, whose; what the machine is called. The structs are larger than that. */
+    if (answered == 0 && i == index_statx) noise((unsigned char *)e, 200);
+    if (answered == 0 && (i == index_fstat || i == index_fstat64 || i == index_stat64 || i == index_lstat64)) noise((unsigned char *)b, 120);
+    if (answered == 0 && i == index_uname) noise((unsigned char *)a, 390);
+    return answered;
+}
+
 #define WRAP(name, kind)                                                                                                                          \
     long name(long a, long b, long c, long d, long e, long f) {                                                                                   \
-        if (here(__builtin_return_address(0)) && meant(index_##name, (const char *)b, c) && fails(index_##name)) {                                                                           \
+        if (here(__builtin_return_address(0)) && meant(index_##name, a, (const char *)b, c) && fails(index_##name)) {                                                                           \
+            if (garbage >= 0 && index_##name == index_read) return read_garbage(a, (unsigned char *)b, c);                                         \
+            if (garbage >= 0) return spoil(index_##name, all[index_##name].real(a, b, c, d, e, f, 0), a, b, c, e);                                   \
             if (cut) return all[index_##name].real(a, b, c > 1 ? 1 : c, d, e, f, 0);                                                              \
             if (index_##name == index_close) all[index_##name].real(a, b, c, d, e, f, 0);                                                         \
             return answer(index_##name);                                                                                                          \
@@ -202,13 +322,17 @@ __attribute__((constructor)) static void begin(void) {
     calls = getenv("FAULTY_CALLS");
     strange_clock = getenv("CLOCK");
     text = getenv("FAULTY_TEXT");
+    files = getenv("FAULTY_FILES");
+    only_file = getenv("FAULTY_FILE");
+    of_program = getenv("FAULTY_WHO") != NULL;
     target = getenv("FAULTY");
     if (target != NULL) {
         const char *what = strstr(target, "=") + 1, *when = strstr(target, "@");
         first = when != NULL ? strtol(when + 1, NULL, 10) : 1;
         last = when == NULL || strstr(when, "+") != NULL ? 1l << 40 : first;
         cut = strncmp(what, "short", 5) == 0;
-        if (strncmp(what, "hang:", 5) == 0) hang_ms = strtol(what + 5, NULL, 10);
+        if (strncmp(what, "garbage:", 8) == 0) garbage = strtol(what + 8, NULL, 10);
+        else if (strncmp(what, "hang:", 5) == 0) hang_ms = strtol(what + 5, NULL, 10);
         else code = strtol(what, NULL, 10);
     }
     dl_iterate_phdr(find, NULL);

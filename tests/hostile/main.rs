@@ -4,6 +4,7 @@
 
 mod begins;
 mod faults;
+mod garbage;
 #[path = "../meter/harness.rs"]
 #[allow(dead_code, reason = "shared with the tests of the meter")]
 mod harness;

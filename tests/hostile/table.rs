@@ -55,6 +55,7 @@ pub(crate) const HOSTS: &[Host] = &[
     host("ends", "exit-in-thread", Whole),
     host("ends", "exit-amid-launches", Part),
     host("ends", "main-thread-leaves", Whole),
+    host("ends", "nameless-main-thread-leaves", Whole),
     host("ends", "closed-streams", Whole),
     host("processes", "fork-before", Whole),
     host("processes", "fork-after", Whole),

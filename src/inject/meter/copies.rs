@@ -15,7 +15,7 @@ use crate::{
     inject::{
         apart,
         device::{Counters, NoCounters},
-        guard, planner,
+        guard, memory, planner,
         say::say,
     },
     window::clock::monotonic_ns,
@@ -77,6 +77,7 @@ impl Meter {
         let (sender, ready) = mpsc::channel();
         self.ready = ready;
         let devices = u32::try_from(self.devices.len()).unwrap_or(0);
+        memory::for_a_thread();
         let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).stack_size(STACK).spawn(move || {
             guard::this_is_ours();
             guard::shield(|| planner::plan_devices(cupti, devices, sender));

@@ -16,7 +16,7 @@ use crate::{
         bell::Bell,
         config::Config,
         driver::Driver,
-        environment, guard, left,
+        environment, guard, left, memory,
         say::{self, say},
     },
     window::clock::{self, monotonic_ns},
@@ -54,6 +54,10 @@ fn block_signals() -> libc::sigset_t {
 /// Starts the thread, and waits until it can hold launches: see [`start`]. A process that may not have one runs unmetered.
 pub(in crate::inject) fn start() {
     STATE.store(RUNNING, Ordering::Release);
+    if !memory::for_a_thread() {
+        STATE.store(DONE, Ordering::Release);
+        return say("not metered: there is no memory for a thread: raise the limit on memory (ulimit -v, or the container's)");
+    }
     let begins = Awaited::new(Awaited::BEGINNING);
     let before = block_signals();
     let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
@@ -94,6 +98,15 @@ pub(in crate::inject) fn drain(reason: &str) {
     }
 }
 
+/// Says at the end of a program that its meter waits for memory still, and never saw a context.
+pub(in crate::inject) fn say_what_is_lacking() {
+    if guard::owned() && STATE.load(Ordering::Acquire) == RUNNING && memory::waits() {
+        say::write(
+            "flopsprof: not metered: there was no memory for the meter: raise the limit on memory (ulimit -v, or the container's)\n",
+        );
+    }
+}
+
 /// Lets the thread look around now. A no-op where there is none.
 pub(in crate::inject) fn wake() {
     BELL.ring();
@@ -122,9 +135,15 @@ fn run(begins: Awaited) {
     DRAIN_NS.store(u64::try_from(config.drain.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     let reporter = start::reporter();
     let search = start::search(config.cupti.as_deref());
+    let driver = Driver::find();
     drop(begins);
     start::await_over();
-    let Some(driver) = Driver::find() else { return };
+    let Some(driver) = driver else {
+        say(
+            "not metered: libcuda is not found in the process, or is older than CUDA 11.4: update the driver, or report it with the output of `flopsprof doctor`",
+        );
+        return;
+    };
     let began = monotonic_ns();
     let mut left_ns = began + nanos(left::LOOK);
     let devices = loop {
