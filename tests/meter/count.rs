@@ -39,6 +39,19 @@ fn a_path_that_takes_turns_is_counted_in_part_and_interpolated_for_the_rest() {
     assert_eq!(outcome.said, [] as [&str; 0]);
 }
 
+/// 2:4 sparse operations are counted with their path's, and by themselves too.
+#[test]
+fn sparse_operations_are_told_from_dense_ones() {
+    for (kernel, all) in [("sparse", true), ("bf16", false)] {
+        let outcome = Bench::new().run("plain", &["300", "1000", "1", kernel]);
+        outcome.assert_exact();
+        let sparse: u128 = outcome.windows().iter().filter_map(|w| w.sparse.get(BF16)).sum();
+        assert_eq!(sparse, if all { outcome.truth()[BF16] } else { 0 }, "{kernel}");
+        assert!(outcome.windows().iter().any(|w| w.sparse.contains_key(BF16)), "{kernel}: nobody looked");
+        assert_eq!(outcome.ledger().paths[BF16].sparse, Some(sparse));
+    }
+}
+
 /// The variable alone does, without a preload.
 #[test]
 fn the_drivers_injection_variable_is_enough() {

@@ -20,11 +20,12 @@
 #define FLOP_PER_WARP_ITERATION 65536ull
 #define THREADS 128u
 
-enum kernel { BF16, FP8, FP64, IDLE, KERNELS };
-static const char *const kernel_name[KERNELS] = {"zoo_bf16", "zoo_fp8", "zoo_fp64", "zoo_idle"};
-/* The first two stand in every group of GH100's counters, the third takes turns, the fourth works on the CUDA cores alone. */
+enum kernel { BF16, FP8, FP64, IDLE, SPARSE, KERNELS };
+static const char *const kernel_name[KERNELS] = {"zoo_bf16", "zoo_fp8", "zoo_fp64", "zoo_idle", "zoo_sparse"};
+/* The first two stand in every group of GH100's counters, the third takes turns, the fourth works on the CUDA cores alone, the last makes the first one's
+ * operations with 2:4 sparse matrices. */
 static const char *const kernel_metric[KERNELS] = {"sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32", "sm__ops_path_tensor_src_fp8",
-                                                   "sm__ops_path_tensor_src_fp64", NULL};
+                                                   "sm__ops_path_tensor_src_fp64", NULL, "sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32"};
 static const char zoo_ptx[] =
     "//@sim kernel=zoo_bf16 metric=sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32 flop_per_warp_iteration=65536 iterations_param=0\n"
     "//@sim kernel=zoo_fp8 metric=sm__ops_path_tensor_src_fp8 flop_per_warp_iteration=65536 iterations_param=0\n"
@@ -34,7 +35,9 @@ static const char zoo_ptx[] =
     ".visible .entry zoo_fp8(.param .u32 iterations)\n{\n\tret;\n}\n"
     ".visible .entry zoo_fp64(.param .u32 iterations)\n{\n\tret;\n}\n"
     "//@sim kernel=zoo_idle metric=smsp__sass_thread_inst_executed_op_ffma_pred_on flop_per_warp_iteration=32 iterations_param=0\n"
-    ".visible .entry zoo_idle(.param .u32 iterations)\n{\n\tret;\n}\n";
+    ".visible .entry zoo_idle(.param .u32 iterations)\n{\n\tret;\n}\n"
+    "//@sim kernel=zoo_sparse metric=sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32_sparsity_on flop_per_warp_iteration=65536 iterations_param=0\n"
+    ".visible .entry zoo_sparse(.param .u32 iterations)\n{\n\tret;\n}\n";
 
 /* The functions that the zoo calls, by their exported names. */
 #define ZOO_FUNCTIONS(X)                                                                                                                          \
