@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
 use super::products::Products;
@@ -26,10 +26,10 @@ const MOST_BATCHES: u64 = 256;
 pub(super) struct Census {
     /// FLOP of a launch, and how many there were: those of products.
     products: BTreeMap<u128, u64>,
-    /// The same of fused attention.
-    attention: BTreeMap<u128, u64>,
     /// Launches that were put together although they executed different things, as evidence of before 2026-11-25 has them.
     merged: u64,
+    /// Paths that were not on in it: groups of counters take turns.
+    unseen: usize,
 }
 
 /// What a census says of the products of a model.
@@ -69,12 +69,14 @@ impl Census {
             if flop == 0 || kernel.launches == 0 {
                 continue;
             }
+            if is_attention(&kernel.name) {
+                continue;
+            }
             let launches = u128::from(kernel.launches);
             if !flop.is_multiple_of(launches) {
                 census.merged.grow(kernel.launches);
             }
-            let of = if is_attention(&kernel.name) { &mut census.attention } else { &mut census.products };
-            of.entry(flop / launches).or_default().grow(kernel.launches);
+            census.products.entry(flop / launches).or_default().grow(kernel.launches);
         }
         Some(census)
     }
@@ -84,6 +86,13 @@ impl Census {
     /// # Errors
     /// In words, why they are not.
     pub(super) fn matched(&self, products: &Products) -> Result<Matched, String> {
+        self.even(products).map_err(|why| match self.unseen {
+            0 => why,
+            paths => format!("{why} (it did not look at {paths} paths, which take turns)"),
+        })
+    }
+
+    fn even(&self, products: &Products) -> Result<Matched, String> {
         let launches = add_up(self.products.values().copied());
         if self.merged > 0 {
             return Err(format!("{} launches were not told apart by what they executed", self.merged));
@@ -106,7 +115,7 @@ impl Census {
         } else if launches.is_multiple_of(each) {
             vec![launches / each]
         } else {
-            return Err(format!("{launches} launches of products are no whole number of batches, which make {each} each"));
+            return Err(format!("{launches} launches of products are no whole number of batches, each of which makes {each}"));
         };
         let mut found = numbers.into_iter().filter(|batches| fits(*batches).is_some());
         let batches = found.next().ok_or_else(|| format!("{launches} launches of products are not those that the model makes"))?;
@@ -159,12 +168,17 @@ fn is_attention(name: &str) -> bool {
 /// The censuses of a process, each with the model that was trained then: none in which a window lies across the time of another model, or of another phase.
 pub(super) fn taken(file: &ProcessEvidence, marks: &[(u64, &str)], models: &[(u64, Option<usize>)]) -> Vec<(usize, Census)> {
     let windows = || file.lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { Some(w) } else { None });
+    let all = |device: u32| {
+        file.lines.iter().rev().find_map(|l| if let Record::Plan(p) = &l.record { (p.device == device).then_some(&p.groups) } else { None })
+    };
     let mut found = Vec::new();
     for line in &file.lines {
         let Record::Kernels(kernels) = &line.record else { continue };
         let Some(window) = windows().find(|w| w.device == kernels.device && Some(w.index) == kernels.window) else { continue };
         let trains = marks.is_empty() || during(window, marks).is_some_and(|phase| *phase == "train");
-        if let (true, Some(Some(model)), Some(census)) = (trains, during(window, models), Census::of(kernels)) {
+        if let (true, Some(Some(model)), Some(mut census)) = (trains, during(window, models), Census::of(kernels)) {
+            let paths: BTreeSet<&String> = all(kernels.device).into_iter().flatten().flatten().collect();
+            census.unseen = paths.into_iter().filter(|path| !window.counts.contains_key(*path)).count();
             found.push((*model, census));
         }
     }
