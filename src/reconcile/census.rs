@@ -28,8 +28,8 @@ pub(super) struct Census {
     products: BTreeMap<u128, u64>,
     /// Launches that were put together although they executed different things, as evidence of before 2026-11-25 has them.
     merged: u64,
-    /// Paths that the program uses and that were not on in it: groups of counters take turns.
-    unseen: BTreeSet<String>,
+    /// Paths that were not on in it: groups of counters take turns.
+    unseen: usize,
 }
 
 /// What a census says of the products of a model.
@@ -86,9 +86,9 @@ impl Census {
     /// # Errors
     /// In words, why they are not.
     pub(super) fn matched(&self, products: &Products) -> Result<Matched, String> {
-        self.even(products).map_err(|why| match self.unseen.first() {
-            Some(path) => format!("{why}; it did not look at {path}, which the program uses"),
-            None => why,
+        self.even(products).map_err(|why| match self.unseen {
+            0 => why,
+            paths => format!("{why} (it did not look at {paths} paths, which take turns)"),
         })
     }
 
@@ -168,14 +168,17 @@ fn is_attention(name: &str) -> bool {
 /// The censuses of a process, each with the model that was trained then: none in which a window lies across the time of another model, or of another phase.
 pub(super) fn taken(file: &ProcessEvidence, marks: &[(u64, &str)], models: &[(u64, Option<usize>)]) -> Vec<(usize, Census)> {
     let windows = || file.lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { Some(w) } else { None });
-    let used = |device: u32| windows().filter(move |w| w.device == device).flat_map(|w| w.counts.iter()).filter(|(_, flop)| **flop > 0);
+    let all = |device: u32| {
+        file.lines.iter().rev().find_map(|l| if let Record::Plan(p) = &l.record { (p.device == device).then_some(&p.groups) } else { None })
+    };
     let mut found = Vec::new();
     for line in &file.lines {
         let Record::Kernels(kernels) = &line.record else { continue };
         let Some(window) = windows().find(|w| w.device == kernels.device && Some(w.index) == kernels.window) else { continue };
         let trains = marks.is_empty() || during(window, marks).is_some_and(|phase| *phase == "train");
         if let (true, Some(Some(model)), Some(mut census)) = (trains, during(window, models), Census::of(kernels)) {
-            census.unseen = used(kernels.device).map(|(path, _)| path).filter(|path| !window.counts.contains_key(*path)).cloned().collect();
+            let paths: BTreeSet<&String> = all(kernels.device).into_iter().flatten().flatten().collect();
+            census.unseen = paths.into_iter().filter(|path| !window.counts.contains_key(*path)).count();
             found.push((*model, census));
         }
     }

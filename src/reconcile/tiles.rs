@@ -86,7 +86,7 @@ impl Lengths {
         Ok(Padding {
             flop: self.0.iter().map(of).sum(),
             source: format!(
-                "{matched} of {} censuses: {} launches are the products of {} batches, and executed {:.6} x 2MNK{others}",
+                "{matched} of {} censuses: {} launches are the products of {} batch(es), and executed {:.6} x 2MNK{others}",
                 censuses.len(),
                 seen.launches,
                 seen.batches,

@@ -12,6 +12,7 @@ mod golden;
 mod html;
 mod kernels;
 mod many;
+mod tiles;
 mod unmeasured;
 
 use std::{
