@@ -99,8 +99,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if let Some(overhead) = args.overhead {
         command.env(config::OVERHEAD, overhead.to_string());
     }
-    // Before the command starts, so that no signal falls between.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]).context("watching for signals")?;
+    // Before the command starts, so that no signal falls between. What is ignored (nohup, a shell's &) stays so, for the command too.
+    let watched = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().filter(|s| !is_ignored(*s));
+    let mut signals = Signals::new(watched).context("watching for signals")?;
     let child = match command.spawn() {
         Ok(child) => child,
         Err(e) => {
@@ -157,6 +158,13 @@ fn wait(mut child: Child, live: &mut Live) -> std::io::Result<ExitStatus> {
             Err(mpsc::RecvTimeoutError::Disconnected) => return Err(std::io::Error::other("the waiting thread ended")),
         }
     }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all zeros is a sigaction.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is changed; the answer goes into a struct of ours.
+    unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN }
 }
 
 /// 128 + signal for a death by signal, as shells have it.

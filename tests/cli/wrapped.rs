@@ -133,6 +133,19 @@ fn a_death_by_signal_is_128_and_the_signal() {
     }
 }
 
+/// Under nohup a program outlives its terminal, wrapped or not.
+#[test]
+fn signals_that_are_ignored_stay_ignored() {
+    let ignored = |wrapper: &str| {
+        let script = format!("trap '' HUP INT USR1; {wrapper} grep SigIgn /proc/self/status");
+        let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(ignored("").contains("203"), "{}", ignored(""));
+    assert_eq!(ignored(&format!("{} run -q --no-witness", env!("CARGO_BIN_EXE_flopsprof"))), ignored(""));
+}
+
 /// A signal to the command is one to the program.
 #[test]
 fn signals_are_passed_on() {
