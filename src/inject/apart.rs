@@ -14,10 +14,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
-use super::{guard, memory, say};
+use super::{guard, say, thread};
 use crate::window::clock::thread_cpu_ns;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -36,11 +36,9 @@ const CLOSE_RANGE_UNSHARE: u32 = 2;
 
 /// Starts the thread. Its signals are masked as the caller's are.
 pub(super) fn start() {
-    memory::for_a_thread();
     let (send, work) = mpsc::channel::<Work>();
     let (ready, started) = mpsc::channel();
-    let spawned = thread::Builder::new().name("flopsprof-files".to_owned()).stack_size(STACK).spawn(move || {
-        guard::this_is_ours();
+    let spawned = thread::spawn("flopsprof-files", STACK, move || {
         if own_table() {
             say::from_elsewhere();
         }

@@ -37,6 +37,7 @@ mod reporter;
 mod roster;
 mod say;
 mod subscribe;
+mod thread;
 mod told;
 #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 mod unwind;

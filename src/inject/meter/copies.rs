@@ -1,22 +1,19 @@
 //! Which copy of libcupti counts, and what it planned for each device.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{sync::mpsc, time::Duration};
 
 use cupti_sys::Cupti;
 
-use super::{
-    LOOK, Meter, draining,
-    life::{BELL, STACK},
-    nanos,
-};
+use super::{LOOK, Meter, draining, life::BELL, nanos};
 use crate::{
     counter::find::{self, Found},
     evidence::record::{Fault, Library, Record},
     inject::{
         apart,
         device::{Counters, NoCounters},
-        guard, memory, planner,
+        guard, planner,
         say::say,
+        thread,
     },
     window::clock::monotonic_ns,
 };
@@ -77,9 +74,7 @@ impl Meter {
         let (sender, ready) = mpsc::channel();
         self.ready = ready;
         let devices = u32::try_from(self.devices.len()).unwrap_or(0);
-        memory::for_a_thread();
-        let planning = thread::Builder::new().name("flopsprof-plan".to_owned()).stack_size(STACK).spawn(move || {
-            guard::this_is_ours();
+        let planning = thread::spawn("flopsprof-plan", thread::DEEP, move || {
             guard::shield(|| planner::plan_devices(cupti, devices, sender));
             BELL.ring();
         });

@@ -1,8 +1,8 @@
 //! The life of the meter's thread: how it starts, is woken, told to end, and waited for.
 
 use std::{
+    io,
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
-    thread,
     time::Duration,
 };
 
@@ -18,12 +18,10 @@ use crate::{
         driver::Driver,
         environment, guard, left, memory,
         say::{self, say},
+        thread,
     },
     window::clock::{self, monotonic_ns},
 };
-
-/// Stack of the threads that CUPTI and the driver work on.
-pub(super) const STACK: usize = 2 << 20;
 
 /// Not started; running; told to end; ended.
 const IDLE: u8 = 0;
@@ -54,14 +52,9 @@ fn block_signals() -> libc::sigset_t {
 /// Starts the thread, and waits until it can hold launches: see [`start`]. A process that may not have one runs unmetered.
 pub(in crate::inject) fn start() {
     STATE.store(RUNNING, Ordering::Release);
-    if !memory::for_a_thread() {
-        STATE.store(DONE, Ordering::Release);
-        return say("not metered: there is no memory for a thread: raise the limit on memory (ulimit -v, or the container's)");
-    }
     let begins = Awaited::new(Awaited::BEGINNING);
     let before = block_signals();
-    let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
-        guard::this_is_ours();
+    let spawned = thread::spawn("flopsprof", thread::DEEP, || {
         guard::shield(|| run(begins));
         apart::stop();
         STATE.store(DONE, Ordering::Release);
@@ -72,7 +65,12 @@ pub(in crate::inject) fn start() {
         Ok(_) => start::wait(),
         Err(e) => {
             STATE.store(DONE, Ordering::Release);
-            say(&format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"));
+            say(&match e.kind() {
+                io::ErrorKind::OutOfMemory => {
+                    "not metered: there is no memory for a thread: raise the limit on memory (ulimit -v, or the container's)".to_owned()
+                }
+                _ => format!("not metered: no thread can be started ({e}): raise the limit on processes (ulimit -u)"),
+            });
         }
     }
 }

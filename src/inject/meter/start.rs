@@ -17,15 +17,14 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
         mpsc,
     },
-    thread,
     time::Duration,
 };
 
-use super::life::{BELL, STACK, draining};
+use super::life::{BELL, draining};
 use crate::{
     counter::find::Found,
     evidence::record::Fault,
-    inject::{apart::Apart, entry, guard, memory, planner, reporter::Reporter, say::say},
+    inject::{apart::Apart, entry, guard, planner, reporter::Reporter, say::say, thread},
     window::clock::monotonic_ns,
 };
 
@@ -138,9 +137,7 @@ pub(super) fn search(named: Option<&Path>) -> Search {
     let awaited = Awaited::new(Awaited::SEARCH);
     let named = named.map(Path::to_owned);
     let (send_here, named_here) = (send.clone(), named.clone());
-    memory::for_a_thread();
-    let spawned = thread::Builder::new().name("flopsprof-find".to_owned()).stack_size(STACK).spawn(move || {
-        guard::this_is_ours();
+    let spawned = thread::spawn("flopsprof-find", thread::DEEP, move || {
         look(named.as_deref(), &send);
         drop((send, awaited));
     });
