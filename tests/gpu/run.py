@@ -22,12 +22,11 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
+import analytic  # noqa: E402  its checks: reconcile, tiles, callback, estimate
 import census as kernels  # noqa: E402  its checks: census, kernel, budget
 import overhead  # noqa: E402  its works: over
 import peers  # noqa: E402  its check: peer
 import witness  # noqa: E402  its checks: witness, pm
-
-PREFIX = "sm__ops_path_tensor_"
 
 
 class Checks:
@@ -366,78 +365,9 @@ def _over(c, prefix, cupti):
     shutil.rmtree(out)
 
 
-def reconcile(c):
-    """Trainings by transformers: what 6ND and its corrections leave unexplained. Not among the default checks: it needs transformers, peft and accelerate."""
-    if c.args.stand_in:
-        return
-    folder = os.path.join(c.evidence, "reconcile")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-    # Windows of one second: the trainings last four.
-    environment = c.env | {"LD_PRELOAD": c.args.lib, "FLOPSPROF_WINDOW": "1"}
-    command = [sys.executable, os.path.join(HERE, "reconcile.py"), folder, "--fills", c.args.fills, "--seconds", str(c.args.seconds)]
-    done = subprocess.run(command, env=environment, timeout=540, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    print(done.stdout[-4000:], done.stderr[-4000:] if done.returncode else "", flush=True)
-    sys.path.insert(0, HERE)
-    from reconcile import cases
-
-    for name, _, _, fill in cases():
-        if fill not in c.args.fills.split(","):
-            continue
-        row = f"reconcile.{name.replace('-', '_')}"
-        if not os.path.isdir(os.path.join(folder, name)):
-            c.row(row, None, 0.02, "<=", error="no evidence")
-            continue
-        report = c.report(os.path.join("reconcile", name))
-        said = report["reconciliation"]
-        if said["lines"] is None:
-            c.row(row, None, 0.02, "<=", error=said["why_not"])
-            continue
-        lines = {line["name"]: line["share"] for line in said["lines"]["lines"]}
-        shares = {k: round(v, 5) for k, v in lines.items() if v}
-        error = said["lines"]["standard_error"]
-        measured = said["lines"]["measured"]
-        paths = {p["metric"].removeprefix(PREFIX): [p["counted"], p["interpolated"]] for p in report["paths"] if p["flop"] != "0"}
-        c.row(row, abs(lines["unexplained"]), 0.02, "<=", lines=shares, measured=measured, standard_error=error and error / measured, paths=paths, rates=said["rates"])
-        print("     ", " ".join(f"{k}={100 * v:+.2f}%" for k, v in shares.items()), f"std.err. {error and 100 * error / measured}%", flush=True)
-
-
-def callback(c):
-    """What the transformers callback adds to a step: the time that a step spends in it, and steps with and without it."""
-    if c.args.stand_in:
-        return
-    truth = os.path.join(c.args.out, "truth.json")
-    command = [sys.executable, os.path.join(HERE, "reconcile.py"), os.path.join(c.args.out, "callback"), "--callback", truth, "--seconds", "48"]
-    status, _, _ = c.metered("callback", command)
-    if status != 0:
-        c.row("callback.cost", None, 1e-3, "<=")
-        return
-    c.report("callback")
-    said = json.load(open(truth))
-    c.row("callback.cost", said["cost"], 1e-3, "<=", **{k: said[k] for k in ("step_s", "ratio", "steps", "host_s", "gpu_s", "parts_s", "first_s", "typical_s", "most_s")})
-
-
-def estimate(c):
-    """The goldens of tests/estimate, counted again by this machine's PyTorch on its GPU."""
-    if c.args.stand_in:
-        return
-    goldens = os.path.join(HERE, "..", "estimate")
-    out = os.path.join(c.args.out, "goldens")
-    names = sorted(name.removesuffix(".json") for name in os.listdir(os.path.join(goldens, "golden")))
-    command = [sys.executable, os.path.join(goldens, "record.py"), "--device", "cuda", "--out", out]
-    subprocess.run(command, env=c.env, check=True, timeout=600)
-    worst = 0.0
-    for name in names:
-        again, golden = (json.load(open(os.path.join(folder, f"{name}.json"))) for folder in (out, os.path.join(goldens, "golden")))
-        for a, b in zip(again["counted"], golden["counted"]):
-            worst = max(worst, *(abs(a[k] / b[k] - 1) for k in ("forward", "backward")))
-    c.row("estimate.goldens", worst, 1e-3, "<=", classes=len(names))
-    shutil.rmtree(out)
-
-
 ALL = {"start": start, "first": first, "exact": exact, "mix": mix, "fw": fw, "kineto": kineto, "shared": shared, "kill9": kill9, "over": over}
 # Those that run only when they are named: they take long, or need more than PyTorch.
-MORE = {"multi": multi, "reconcile": reconcile, "callback": callback, "estimate": estimate} | kernels.CHECKS | peers.CHECKS | witness.CHECKS
+MORE = {"multi": multi} | analytic.CHECKS | kernels.CHECKS | peers.CHECKS | witness.CHECKS
 
 
 def main():
