@@ -120,10 +120,13 @@ pub fn mapped() -> Vec<PathBuf> {
     mapped_files().into_iter().filter(|p| is_cupti(p)).collect()
 }
 
-/// Every file this process has mapped.
+/// Every file this process has mapped, by the name that it was mapped under: a file that was removed since, by an upgrade, is no other.
 fn mapped_files() -> BTreeSet<PathBuf> {
     let maps = foreign::bytes("/proc/self/maps").unwrap_or_default();
-    let path = |line: &[u8]| line.iter().position(|b| *b == b'/').map(|i| PathBuf::from(OsString::from_vec(line[i..].to_vec())));
+    let path = |line: &[u8]| {
+        let path = &line[line.iter().position(|b| *b == b'/')?..];
+        Some(PathBuf::from(OsString::from_vec(path.strip_suffix(b" (deleted)").unwrap_or(path).to_vec())))
+    };
     maps.split(|b| *b == b'\n').filter_map(path).collect()
 }
 

@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
+    time::Duration,
 };
 
 use crate::harness::{BF16, Bench, Outcome, library};
@@ -203,6 +205,32 @@ fn a_second_cupti_that_is_loaded_later_takes_over() {
     outcome.assert_fault("second-cupti");
     let (truth, counted) = (outcome.truth()[BF16], outcome.counted()[BF16]);
     assert!(counted <= truth && counted * 4 >= truth * 3, "{counted} of {truth}");
+}
+
+/// An upgrade takes the file away from under the program, or another comes in its place: the copy that counts is the same still.
+#[test]
+fn a_cupti_whose_file_is_removed_or_replaced_meanwhile_goes_on() {
+    for replaced in [false, true] {
+        let bench = Bench::new();
+        let args = ["1500", "1000"];
+        let bare = bench.command(false, "plain", &args).output().expect("a program");
+        let mut metered = bench.command(true, "plain", &args);
+        let child = metered.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
+        let library = bench.lib("libcupti.so.13");
+        let counts = || {
+            fs::read_dir(bench.out())
+                .is_ok_and(|d| d.flatten().any(|e| fs::read_to_string(e.path()).is_ok_and(|t| t.contains("\"window\""))))
+        };
+        while !counts() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        fs::remove_file(&library).expect("removing a library");
+        if replaced {
+            fs::copy(crate::harness::library("flopsprof_sim_cupti"), &library).expect("copying a library");
+        }
+        let outcome = bench.compare(&bare, child.wait_with_output().expect("its end"));
+        outcome.assert_exact();
+    }
 }
 
 /// Energy and clocks are missing, the count is whole.
