@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, DirBuilder, OpenOptions, Permissions},
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -24,6 +24,8 @@ pub struct Writer {
     path: PathBuf,
     prev: String,
     seq: u64,
+    /// The file was put back after somebody had removed it.
+    put_back: bool,
     /// Bytes of a line, or a whole one, reached the file without the newline (disk full): the next line starts behind a newline of its own.
     torn: bool,
 }
@@ -38,26 +40,22 @@ impl Writer {
         let named = |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         make_folder(folder).map_err(|e| named(folder, e))?;
         let path = folder.join(file_name);
-        let open = || {
-            let file = OpenOptions::new()
-                .create_new(true)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-                .append(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.set_permissions(Permissions::from_mode(0o600))?;
-            Held::new(file)
-        };
-        let file = open().map_err(|e| named(&path, e))?;
+        let file = make_file(&path).map_err(|e| named(&path, e))?;
         // The program may change its directory.
         let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self { file, path, prev: CHAIN_START.to_owned(), seq: 0, torn: false })
+        Ok(Self { file, path, prev: CHAIN_START.to_owned(), seq: 0, put_back: false, torn: false })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file was put back after somebody had removed it.
+    #[must_use]
+    pub fn put_back(&self) -> bool {
+        self.put_back
     }
 
     /// Appends one record.
@@ -86,17 +84,37 @@ impl Writer {
         Ok(())
     }
 
-    /// Sees to it that the descriptor is the evidence's: the process that it is written in may have closed it, and opened another file under its number.
-    fn have_file(&mut self) -> io::Result<()> {
-        if self.file.file().is_some() {
-            return Ok(());
+    /// Sees to it that the descriptor is the evidence's, and that the file has a name: the process that it is written in may have closed it and opened another file under its
+    /// number, or cleared the folder.
+    ///
+    /// # Errors
+    /// What the file system says; the lines so far are kept as long as the descriptor is.
+    pub fn have_file(&mut self) -> io::Result<()> {
+        if let Some(mut file) = self.file.file() {
+            return if file.metadata()?.nlink() > 0 { Ok(()) } else { self.put_back_from(&mut file) };
         }
-        let again = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&self.path)?;
+        let again = OpenOptions::new().read(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&self.path)?;
         let again = Held::new(again)?;
         if again.is() != self.file.is() {
             return Err(io::Error::other("another file is in its place"));
         }
         self.file = again;
+        Ok(())
+    }
+
+    /// Makes the file anew, with what is in the one that has no name any more.
+    fn put_back_from(&mut self, nameless: &mut fs::File) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            make_folder(folder)?;
+        }
+        let fresh = make_file(&self.path)?;
+        if let Err(e) = copy(nameless, &fresh) {
+            // Else it would be in the way of the next try.
+            let _ = fs::remove_file(&self.path);
+            return Err(e);
+        }
+        self.file = fresh;
+        self.put_back = true;
         Ok(())
     }
 
@@ -115,6 +133,34 @@ impl Writer {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes a file for its owner alone: never one that exists, never through a link.
+fn make_file(path: &Path) -> io::Result<Held> {
+    let file = OpenOptions::new()
+        .create_new(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .read(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Held::new(file)
+}
+
+/// Appends all of a file to another. By hand: the standard library's way is a choice of system calls that few sandboxes know.
+fn copy(from: &mut fs::File, to: &Held) -> io::Result<()> {
+    let mut to = to.file().ok_or(io::ErrorKind::NotFound)?;
+    let mut some = vec![0; 64 << 10];
+    from.seek(SeekFrom::Start(0))?;
+    loop {
+        match from.read(&mut some) {
+            Ok(0) => return Ok(()),
+            Ok(n) => to.write_all(some.get(..n).unwrap_or_default())?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 

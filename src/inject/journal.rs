@@ -23,6 +23,9 @@ use crate::{
     window::clock::monotonic_ns,
 };
 
+/// The kind of fault that says that the evidence had been removed.
+const REMOVED: &str = "removed";
+
 /// Records that may wait in memory: a day of windows.
 const WAITING: usize = 10_000;
 
@@ -131,6 +134,7 @@ impl Journal {
         if self.writer.is_none() {
             self.open();
         }
+        self.look_after();
         let Some(writer) = &mut self.writer else { return };
         while let Some((at_ns, record)) = self.waiting.front() {
             if let Err(e) = writer.append(*at_ns, record) {
@@ -143,6 +147,28 @@ impl Journal {
             self.waiting.pop_front();
         }
         self.refused = false;
+    }
+
+    /// Sees to it that the file is there, and says, once, if it had been removed: before what waits, of which the last may be the end.
+    fn look_after(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        // What does not succeed is tried again with the next line, which says why.
+        let _ = writer.have_file();
+        if !writer.put_back() || self.told.iter().any(|kind| kind == REMOVED) {
+            return;
+        }
+        let fault = Fault {
+            kind: REMOVED.to_owned(),
+            device: None,
+            what: format!(
+                "the evidence was removed while it was being written, and put back with all its lines: {}",
+                writer.path().display()
+            ),
+            remedy: "set FLOPSPROF_OUT to a folder that nobody clears; of processes that had ended before it nothing is left".to_owned(),
+        };
+        self.tell(&fault);
+        let at_ns = self.waiting.front().map_or_else(monotonic_ns, |(at_ns, _)| *at_ns);
+        self.waiting.push_front((at_ns, Record::Fault(fault)));
     }
 
     /// What is still in memory at the end is lost: says how much.

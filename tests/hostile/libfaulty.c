@@ -42,7 +42,7 @@ enum answer { MINUS, ZERO, NUMBER };
     X(poll, MINUS) X(prctl, MINUS) X(pthread_create, NUMBER) X(pthread_getattr_np, NUMBER) X(pthread_join, NUMBER) X(pthread_setname_np, NUMBER)  \
     X(pthread_sigmask, NUMBER) X(read, MINUS) X(readdir64, ZERO) X(readlink, MINUS) X(realpath, ZERO) X(setenv, MINUS) X(setsid, MINUS)           \
     X(sigaction, MINUS) X(sigaltstack, MINUS) X(sigpending, MINUS) X(sigtimedwait, MINUS) X(stat64, MINUS) X(statx, MINUS) X(sysconf, MINUS)      \
-    X(uname, MINUS) X(unshare, MINUS) X(waitpid, MINUS) X(write, MINUS) X(writev, MINUS)
+    X(uname, MINUS) X(unlink, MINUS) X(unshare, MINUS) X(waitpid, MINUS) X(write, MINUS) X(writev, MINUS)
 
 typedef long (*function)(long, long, long, long, long, long, long);
 enum { MOST = 80 };

@@ -5,7 +5,10 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -135,6 +138,11 @@ fn survives(fault: &str) -> Outcome {
     let starts = STARTS.iter().any(|s| fault.starts_with(s));
     let bench = Bench::new().env("FLOPSPROF_REPORT", if starts { "1" } else { "0" }).env("FLOPSPROF_DRAIN", "1");
     let outcome = bench.compare(bare(), race::output(command(&bench, true).env("FAULTY", fault)));
+    judge(&bench, outcome, fault).0
+}
+
+/// The outcome with its evidence where it is, and whether that holds most of what ran.
+fn judge(bench: &Bench, outcome: Outcome, fault: &str) -> (Outcome, bool) {
     // Elsewhere, where the disk was the trouble.
     let tmp = fs::read_dir(bench.dir.path().join("tmp")).into_iter().flatten().flatten().next().map(|e| e.path().join("evidence"));
     let outcome = if read::read_run(&bench.out()).is_err() && tmp.as_ref().is_some_and(|t| t.exists()) {
@@ -142,7 +150,7 @@ fn survives(fault: &str) -> Outcome {
     } else {
         outcome
     };
-    match read_all(&outcome, &bench) {
+    let whole = match read_all(&outcome, bench) {
         // What is missing is said there, or on stderr.
         Ok(()) => {
             let (truth, counted): (u128, u128) = (outcome.truth().values().sum(), outcome.counted().values().sum());
@@ -152,10 +160,14 @@ fn survives(fault: &str) -> Outcome {
                 "{counted} of {truth}, and nothing is said:\n{}",
                 outcome.course()
             );
+            whole
         }
-        Err(e) => assert!(!outcome.said.is_empty() || quiet(fault), "there is no evidence ({e}), and nobody says why"),
-    }
-    outcome
+        Err(e) => {
+            assert!(!outcome.said.is_empty() || quiet(fault), "there is no evidence ({e}), and nobody says why");
+            false
+        }
+    };
+    (outcome, whole)
 }
 
 pub(crate) fn read_all(outcome: &Outcome, bench: &Bench) -> Result<(), String> {
@@ -219,6 +231,27 @@ fn every_call_of_the_c_library_may_fail() {
     faults.retain(|f| f.contains(&only));
     let count = race::each(&faults, Clone::clone, |fault| drop(survives(fault)));
     eprintln!("faults: {count} in {} functions of the C library, all survived", called.len());
+}
+
+/// The evidence is removed while it is written, and what puts it back fails: at the first time, the second, or always.
+#[test]
+fn what_puts_removed_evidence_back_may_fail() {
+    let args: (&str, &[&str]) = ("clears", &["240", "1000"]);
+    let windows = || Bench::new().env("FLOPSPROF_WINDOW", "0.02").env("FLOPSPROF_REPORT", "0").env("FLOPSPROF_DRAIN", "1");
+    let bare = race::output(&mut shimmed(&windows(), false, args));
+    let functions = ["lseek64", "unlink", "read", "open64", "write", "mkdir", "fchmod", "fstat64", "statx"];
+    let faults: Vec<String> =
+        functions.iter().flat_map(|f| ["", "@1", "@2", "@5", "@9", "@14", "@20+"].map(|n| format!("{f}={EIO}{n}"))).collect();
+    let whole = AtomicUsize::new(0);
+    let count = race::each(&faults, Clone::clone, |fault| {
+        let bench = windows();
+        let outcome = bench.compare(&bare, race::output(shimmed(&bench, true, args).env("FAULTY", fault)));
+        let (_, is_whole) = judge(&bench, outcome, fault);
+        whole.fetch_add(usize::from(is_whole), Ordering::Relaxed);
+    });
+    let whole = whole.into_inner();
+    assert!(whole * 2 > count, "{whole} of {count} left whole evidence");
+    eprintln!("faults: {count} where removed evidence is put back, {whole} of which lost nothing");
 }
 
 /// A disk or a clock that does not answer for ten seconds, the first time or later, holds the program no longer than the deadlines that users have.

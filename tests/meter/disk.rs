@@ -94,6 +94,17 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
 }
 
 /// A program that closed its standard streams does not get the evidence in their place.
+/// A program that clears its output while it runs: the evidence that was in it is put back, and nothing is lost.
+#[test]
+fn evidence_that_is_removed_is_put_back() {
+    let bench = Bench::new().env("FLOPSPROF_WINDOW", "0.2");
+    let outcome = bench.run("clears", &["2000", "1000"]);
+    let fault = outcome.assert_fault("removed");
+    assert!(fault.what.contains("put back with all its lines"), "{fault:?}");
+    assert_eq!(outcome.counted(), outcome.truth(), "{}", outcome.course());
+    outcome.ended();
+}
+
 #[test]
 fn closed_standard_streams_do_not_become_the_evidence() {
     let bench = Bench::new();
