@@ -16,6 +16,8 @@ use super::{config, guard, memory, meter, say};
 
 /// The driver's variable: a library it loads at `cuInit`.
 const INJECTION: &CStr = c"CUDA_INJECTION64_PATH";
+/// A function of the C interface: by it copies of this library know each other.
+const VERSION: &CStr = c"flopsprof_version";
 /// What another tool had in it.
 const INJECTION_BEFORE: &CStr = c"FLOPSPROF_INJECTION_BEFORE";
 
@@ -32,7 +34,8 @@ extern "C" fn constructor() {
         memory::be_careful();
         Ends::find();
         say::know_stderr();
-        if config::disabled() {
+        BESIDE.store(another_is_first(), Ordering::Relaxed);
+        if disabled() {
             return;
         }
         let Some(own) = own_path() else {
@@ -65,9 +68,31 @@ extern "C" fn constructor() {
     });
 }
 
+/// Another copy of this library meters the process: this one only passes on what it stands between.
+static BESIDE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program's calls of the C interface reach another copy: one was preloaded before this one, from elsewhere. The first is the meter; two would inject each other for ever.
+fn another_is_first() -> bool {
+    // SAFETY: all zeros is a Dl_info.
+    let mut first: libc::Dl_info = unsafe { mem::zeroed() };
+    // SAFETY: the name ends in NUL.
+    let interface = unsafe { libc::dlsym(libc::RTLD_DEFAULT, VERSION.as_ptr()) };
+    // SAFETY: an address of the loader's own; the answer goes into a struct of ours.
+    let known = !interface.is_null() && unsafe { libc::dladdr(interface, &raw mut first) } != 0;
+    known && own_place().is_some_and(|own| own.dli_fbase != first.dli_fbase)
+}
+
+/// Whether this copy is to do nothing.
+fn disabled() -> bool {
+    BESIDE.load(Ordering::Relaxed) || config::disabled()
+}
+
 /// The driver calls this at `cuInit`, on the program's thread. 1 is success; what it answers changes nothing for the program.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn InitializeInjection() -> c_int {
+    if BESIDE.load(Ordering::Relaxed) {
+        return 1;
+    }
     let other = guard::shield(inject_other).flatten();
     guard::shield(start);
     other.unwrap_or(1)
@@ -88,7 +113,10 @@ fn inject_other() -> Option<c_int> {
     }
     // SAFETY: the library stays; the name ends in NUL.
     let entry = unsafe { libc::dlsym(library, c"InitializeInjection".as_ptr()) };
-    if entry.is_null() || entry == InitializeInjection as *mut c_void {
+    // SAFETY: as above.
+    let ours = unsafe { libc::dlsym(library, VERSION.as_ptr()) };
+    // A copy of this library, of whatever version, is no other tool.
+    if entry.is_null() || !ours.is_null() {
         return None;
     }
     // SAFETY: an injected library's function of this name has this type.
@@ -100,7 +128,7 @@ fn inject_other() -> Option<c_int> {
 fn start() {
     static STARTED: AtomicBool = AtomicBool::new(false);
     // A child forked after CUDA was started inherits the flag: CUDA does not work there, and neither does the meter.
-    if STARTED.swap(true, Ordering::AcqRel) || config::disabled() {
+    if STARTED.swap(true, Ordering::AcqRel) || disabled() {
         return;
     }
     guard::own();
@@ -216,16 +244,20 @@ pub(super) unsafe extern "C" fn _Exit(status: c_int) -> ! {
 /// The name under which this library was loaded, and in it none when this code is part of a program (the command, a test), which must not inject itself; none when the
 /// loader does not say.
 fn own_name() -> Option<Option<&'static CStr>> {
-    // SAFETY: all zeros is a Dl_info.
-    let mut info: libc::Dl_info = unsafe { mem::zeroed() };
-    // SAFETY: the address is of our own code; the answer goes into a struct of ours.
-    if unsafe { libc::dladdr(constructor as *const c_void, &raw mut info) } == 0 || info.dli_fname.is_null() {
-        return None;
-    }
+    let info = own_place()?;
     // SAFETY: no preconditions; the program headers lie behind the ELF header of the main program, 64 bytes into its first page.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } & !0xfff;
     // SAFETY: the loader's string ends in NUL, and stays: this library is never unloaded.
     Some((info.dli_fbase as u64 != program).then(|| unsafe { CStr::from_ptr(info.dli_fname) }))
+}
+
+/// Where the loader put this code, if it says.
+fn own_place() -> Option<libc::Dl_info> {
+    // SAFETY: all zeros is a Dl_info.
+    let mut info: libc::Dl_info = unsafe { mem::zeroed() };
+    // SAFETY: the address is of our own code; the answer goes into a struct of ours.
+    let known = unsafe { libc::dladdr(constructor as *const c_void, &raw mut info) } != 0 && !info.dli_fname.is_null();
+    known.then_some(info)
 }
 
 /// The path of this library, where it is one.

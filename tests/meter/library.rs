@@ -1,6 +1,7 @@
 //! CUPTI that is missing, old, incomplete, taken, refused, or there twice.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
@@ -259,4 +260,30 @@ fn a_driver_that_does_not_answer_the_meter() {
         let outcome = bench.run("plain", &["200", "1000"]);
         assert_eq!(outcome.counted(), outcome.truth(), "{fault}: {}", outcome.course());
     });
+}
+
+/// Two copies of the library, from two places: one meters, the other does nothing, and nothing is counted twice; also in a child, and where the second comes by the driver's variable.
+#[test]
+fn two_copies_of_the_library_are_one_meter() {
+    for ((ways, how), program) in [(["first", "second"], ""), (["second", "first"], ""), (["first", ""], "second")]
+        .into_iter()
+        .flat_map(|how| [(how, "plain"), (how, "spawn")])
+    {
+        let bench = Bench::new();
+        let copy = bench.dir.path().join("libflopsprof.so");
+        fs::copy(library("flopsprof"), &copy).expect("copying a library");
+        let of = |which: &str| if which == "first" { library("flopsprof") } else { copy.clone() };
+        let bare = bench.command(false, program, &[]).output().expect("a program");
+        let mut metered = bench.command(true, program, &[]);
+        let preload: Vec<String> = ways.iter().filter(|w| !w.is_empty()).map(|w| of(w).display().to_string()).collect();
+        metered.env("LD_PRELOAD", preload.join(":"));
+        if !how.is_empty() {
+            metered.env("CUDA_INJECTION64_PATH", of(how));
+        }
+        let outcome = bench.compare(&bare, metered.output().expect("a program"));
+        outcome.assert_exact();
+        let files = outcome.evidence();
+        let pids: BTreeSet<u32> = files.iter().map(|f| f.start.process.pid).collect();
+        assert!(files.len() == pids.len() && files.iter().all(|f| f.ended), "{} files of {pids:?}", files.len());
+    }
 }
