@@ -7,7 +7,6 @@
 //! A process's evidence is added up by itself ([`FileTotal`]), then merged ([`Ledger`]): of a run with thousands of ranks only sums are in memory.
 
 pub mod arithmetic;
-pub mod category;
 pub mod cores;
 pub mod estimated;
 mod file;
