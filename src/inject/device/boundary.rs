@@ -55,6 +55,7 @@ impl Metered {
                 if waited && length > schedule::LOOK && !self.schedule.as_ref().is_some_and(Schedule::waiting) {
                     self.cut(u64::try_from((length - schedule::LOOK).as_nanos()).unwrap_or(0));
                     length = schedule::LOOK;
+                    self.look = Some(api::progress().1);
                 }
                 self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
             }

@@ -17,7 +17,7 @@
 //! job of several processes, because kernels run one after the other in a burst, and one that waits for a kernel launched later, or on another GPU
 //! by the same thread, would wait for ever. Whatever goes wrong ends in plain windows, and the evidence says why.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use cupti_sys::{Cupti, Error};
 
@@ -76,6 +76,8 @@ pub(super) struct Censuses {
     pub(super) graphs: Vec<usize>,
     /// The last reason that was told.
     told: String,
+    /// Kernels that make products and ask for no look: they executed something, or their look was begun.
+    pub(super) settled: BTreeSet<String>,
 }
 
 impl Censuses {
@@ -98,6 +100,7 @@ impl Censuses {
             since_cores: 0,
             graphs: Vec::new(),
             told: String::new(),
+            settled: BTreeSet::new(),
         }
     }
 
@@ -486,6 +489,7 @@ impl Metered {
                 // Not idle: a census ends when launches came.
                 schedule.counted(group, &told.counts, told.launches == 0);
             }
+            self.seek(group, &kernels.kernels, &told.counts);
         }
         self.censuses.told.clear();
         let index = window.index;

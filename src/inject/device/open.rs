@@ -8,7 +8,7 @@ use super::{Counters, Metered, NOT_OUR_TURN};
 use crate::{
     counter::session::{Group, RangeProfiler, Ranges},
     evidence::record::Fault,
-    inject::refusal::Refused,
+    inject::{api, refusal::Refused},
     window::schedule::{self, Schedule},
 };
 
@@ -61,6 +61,7 @@ impl Metered {
     pub(super) fn start_as(&mut self, next: schedule::Turn) -> Result<usize, Refused> {
         let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
         self.switch_on(cupti, next.group).map_err(|e| self.refusal(&e))?;
+        self.look = next.look.then(|| api::progress().1);
         Ok(next.group)
     }
 
