@@ -5,7 +5,7 @@
 //! what the census saw: while it was on, twice as much was executed of what stands in every group, so that the census's launches were in it, wherever they begin. What shows
 //! no operations by then uses no tensor cores: that is settled. The meter begins looks by these rules, and the ledger tells by the same ones whether they were long enough.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
     counter::category::Category,
@@ -21,18 +21,22 @@ const TIMES: u32 = 5;
 
 /// Kernels of a census that by their names make products, and executed nothing on any path that was on: each with its part of the time of all kernels, where that is known.
 #[must_use]
-pub fn unexplained(kernels: &[Kernel]) -> BTreeMap<&str, Option<f64>> {
-    let (mut all, mut found): (f64, BTreeMap<&str, (f64, bool)>) = (0.0, BTreeMap::new());
+pub fn unexplained(kernels: &[Kernel]) -> Vec<(&str, Option<f64>)> {
+    // Name, ns, and whether it executed anything. Lists here and below, for the injected library's size: there are some hundred names, and a group or nine.
+    let (mut all, mut found): (f64, Vec<(&str, f64, bool)>) = (0.0, Vec::new());
     for kernel in kernels {
         let ns: f64 = kernel.durations_ns.iter().map(|ns| *ns as f64).sum();
         all += ns;
-        if kernel.kind == Kind::Kernel {
-            let row = found.entry(&kernel.name).or_default();
-            *row = (row.0 + ns, row.1 || executes(kernel));
+        if kernel.kind != Kind::Kernel {
+            continue;
+        }
+        match found.iter_mut().find(|(name, ..)| *name == kernel.name) {
+            Some(row) => (row.1, row.2) = (row.1 + ns, row.2 || executes(kernel)),
+            None => found.push((&kernel.name, ns, executes(kernel))),
         }
     }
     let part = |ns: f64| (all > 0.0).then(|| ns / all);
-    let idle = found.into_iter().filter(|(_, (_, executes))| !executes).map(|(name, (ns, _))| (name, part(ns)));
+    let idle = found.into_iter().filter(|(.., executes)| !executes).map(|(name, ns, _)| (name, part(ns)));
     idle.filter(|(name, part)| part.is_none_or(|p| p >= LEAST_PART) && Category::multiplies(name)).collect()
 }
 
@@ -66,12 +70,13 @@ impl Need {
     }
 }
 
-/// The looks that are due, by group.
+/// The looks that are due.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Looks(BTreeMap<usize, Look>);
+pub(super) struct Looks(Vec<Look>);
 
 #[derive(Clone, Debug)]
 struct Look {
+    group: usize,
     need: Need,
     work: u128,
     given: Duration,
@@ -80,7 +85,8 @@ struct Look {
 impl Looks {
     /// A group is to be looked at, from now on.
     pub(super) fn add(&mut self, group: usize, need: Need) {
-        self.0.insert(group, Look { need, work: 0, given: Duration::ZERO });
+        self.0.retain(|look| look.group != group);
+        self.0.push(Look { group, need, work: 0, given: Duration::ZERO });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -89,26 +95,28 @@ impl Looks {
 
     /// The next window of a look: its group and length, no shorter than `shortest`. Each is as long as those before it, so that a short look is enough for short steps.
     pub(super) fn window(&mut self, shortest: Duration, longest: Duration) -> Option<(usize, Duration)> {
-        self.0.retain(|_, look| !look.need.met(0, look.given));
-        let (group, look) = self.0.iter_mut().next()?;
+        self.0.retain(|look| !look.need.met(0, look.given));
+        let look = self.0.first_mut()?;
         let length = look.given.max(shortest).min(longest);
         look.given += length;
-        Some((*group, length))
+        Some((look.group, length))
     }
 
     /// A window of a group counted so much of what stands in every group, and `found` something else.
     pub(super) fn saw(&mut self, group: usize, work: u128, found: bool) {
-        if let Some(look) = self.0.get_mut(&group) {
-            look.work = look.work.saturating_add(work);
-            if found || look.need.met(look.work, Duration::ZERO) {
-                self.0.remove(&group);
+        self.0.retain_mut(|look| {
+            if look.group == group {
+                look.work = look.work.saturating_add(work);
             }
-        }
+            look.group != group || !(found || look.need.met(look.work, Duration::ZERO))
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn kernel(name: &str, flop: u128, ns: u64) -> Kernel {
@@ -119,12 +127,12 @@ mod tests {
     #[test]
     fn a_product_that_executes_nothing_is_not_explained() {
         let kernels = [kernel("gemm_a", 7, 500), kernel("gemm_b", 0, 400), kernel("gemm_a", 0, 50), kernel("softmax", 0, 50)];
-        assert_eq!(unexplained(&kernels), [("gemm_b", Some(0.4))].into());
+        assert_eq!(unexplained(&kernels), [("gemm_b", Some(0.4))]);
         // Some of its launches may have had nothing to do, and what takes no time is worth none.
-        assert_eq!(unexplained(&[kernel("gemm_a", 7, 99_950), kernel("gemm_b", 0, 50)]), [].into());
+        assert_eq!(unexplained(&[kernel("gemm_a", 7, 99_950), kernel("gemm_b", 0, 50)]), []);
         let untimed = Kernel { durations_ns: Vec::new(), ..kernel("gemm_b", 0, 0) };
-        assert_eq!(unexplained(std::slice::from_ref(&untimed)), [("gemm_b", None)].into());
-        assert_eq!(unexplained(&[Kernel { kind: Kind::Graph, ..untimed }]), [].into());
+        assert_eq!(unexplained(std::slice::from_ref(&untimed)), [("gemm_b", None)]);
+        assert_eq!(unexplained(&[Kernel { kind: Kind::Graph, ..untimed }]), []);
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! job of several processes, because kernels run one after the other in a burst, and one that waits for a kernel launched later, or on another GPU
 //! by the same thread, would wait for ever. Whatever goes wrong ends in plain windows, and the evidence says why.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use cupti_sys::{Cupti, Error};
 
@@ -77,7 +77,7 @@ pub(super) struct Censuses {
     /// The last reason that was told.
     told: String,
     /// Kernels that make products and ask for no look: they executed something, or their look was begun.
-    pub(super) settled: BTreeSet<String>,
+    pub(super) settled: Vec<String>,
 }
 
 impl Censuses {
@@ -100,7 +100,7 @@ impl Censuses {
             since_cores: 0,
             graphs: Vec::new(),
             told: String::new(),
-            settled: BTreeSet::new(),
+            settled: Vec::new(),
         }
     }
 

@@ -20,6 +20,8 @@ impl Metered {
         self.groups =
             planned.plan.groups.iter().map(|g| Group::new(&planned.host, g)).collect::<Result<_, _>>().map_err(|e| self.refusal(&e))?;
         self.schedule = Some(Schedule::new(&planned.plan, self.steady));
+        // The looks that were due are the old schedule's.
+        self.censuses.settled.clear();
         self.cupti = Some(cupti);
         self.planned = Some(planned);
         Ok(())

@@ -21,11 +21,17 @@ impl Metered {
     pub(super) fn seek(&mut self, group: usize, kernels: &[Kernel], counts: &BTreeMap<String, u128>) {
         let (Some(schedule), Some(planned)) = (&mut self.schedule, &self.planned) else { return };
         let settled = &mut self.censuses.settled;
-        let executes = kernels.iter().filter(|k| look::executes(k) && !settled.contains(&k.name) && Category::multiplies(&k.name));
-        let executes: Vec<String> = executes.map(|k| k.name.clone()).collect();
-        settled.extend(executes);
+        for kernel in kernels.iter().filter(|k| look::executes(k)) {
+            if !settled.contains(&kernel.name) && Category::multiplies(&kernel.name) {
+                settled.push(kernel.name.clone());
+            }
+        }
         let known = settled.len();
-        settled.extend(look::unexplained(kernels).into_keys().map(str::to_owned));
+        for (name, _) in look::unexplained(kernels) {
+            if !settled.iter().any(|s| s == name) {
+                settled.push(name.to_owned());
+            }
+        }
         if settled.len() == known {
             return;
         }
