@@ -16,6 +16,8 @@ use crate::{
 const LEAST_PART: f64 = 0.001;
 /// How long a group is looked at, at the most: a program may have stopped what the census saw.
 const LONGEST: Duration = Duration::from_secs(60);
+/// A look is longer than the pace asks for, so that a program that is slower just then does not cost two changes of group more.
+const SPARE: f64 = 1.25;
 /// Where nothing that stands in every group was executed, a look is so many times as long as the census's kernels took.
 const TIMES: u32 = 5;
 
@@ -80,35 +82,44 @@ struct Look {
     need: Need,
     work: u128,
     given: Duration,
+    /// A window was given that should be long enough, and what it counted is not told yet.
+    pending: bool,
 }
 
 impl Looks {
     /// A group is to be looked at, from now on.
     pub(super) fn add(&mut self, group: usize, need: Need) {
         self.0.retain(|look| look.group != group);
-        self.0.push(Look { group, need, work: 0, given: Duration::ZERO });
+        self.0.push(Look { group, need, work: 0, given: Duration::ZERO, pending: false });
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The next window of a look: its group and length, no shorter than `shortest`. Each is as long as those before it, so that a short look is enough for short steps.
-    pub(super) fn window(&mut self, shortest: Duration, longest: Duration) -> Option<(usize, Duration)> {
+    /// The next window of a look: its group and length. `pace`: how much of what stands in every group was executed so far, and in how long. By that one window is long enough, so that
+    /// what it counts is a measure of the time around it; else, and where nobody knows, windows follow until they are.
+    pub(super) fn window(&mut self, shortest: Duration, longest: Duration, pace: (u128, Duration)) -> Option<(usize, Duration)> {
         self.0.retain(|look| !look.need.met(0, look.given));
-        let look = self.0.first_mut()?;
-        let length = look.given.max(shortest).min(longest);
+        let look = self.0.iter_mut().find(|look| !look.pending)?;
+        let needs = if look.need.work > 0 && pace.0 > 0 {
+            pace.1.mul_f64((SPARE * look.need.work.saturating_sub(look.work) as f64 / pace.0 as f64).min(1e6))
+        } else {
+            look.given
+        };
+        let length = needs.min(look.need.time - look.given).max(shortest).min(longest);
+        look.pending = pace.0 > 0 && length >= needs;
         look.given += length;
         Some((look.group, length))
     }
 
-    /// A window of a group counted so much of what stands in every group, and `found` something else.
-    pub(super) fn saw(&mut self, group: usize, work: u128, found: bool) {
+    /// A window of a group counted so much of what stands in every group.
+    pub(super) fn saw(&mut self, group: usize, work: u128) {
         self.0.retain_mut(|look| {
             if look.group == group {
-                look.work = look.work.saturating_add(work);
+                (look.work, look.pending) = (look.work.saturating_add(work), false);
             }
-            look.group != group || !(found || look.need.met(look.work, Duration::ZERO))
+            look.group != group || !look.need.met(look.work, Duration::ZERO)
         });
     }
 }

@@ -14,7 +14,7 @@
 //!    run: a kill costs at most a tenth of the run, and boundaries take 0.01 % of the time.
 //! 4. **Probe.** While some groups are kept off, each gets a short turn now and then, at growing intervals. A probe that finds something makes its
 //!    group a main one and brings the next probe forward; a main group that finds nothing three times in a row goes back to being probed.
-//! 5. **Look.** A census may see a kernel whose path the survey missed ([`super::look`]). Then each group that is kept off is looked at once, in growing windows, until it must have
+//! 5. **Look.** A census may see a kernel whose path the survey missed ([`super::look`]). Then each group that is kept off is looked at once, for so long that it must have
 //!    met what the census saw. It belongs to the survey, and is paid for as that is.
 //!
 //! What a window counted is told when the next one is open already, so that nothing but CUPTI's own calls lies between the two: decisions are one window late.
@@ -96,6 +96,8 @@ pub struct Schedule {
     change: bool,
     probe: bool,
     looks: Looks,
+    /// How much of what stands in every group was executed in windows since something was counted first, and how long they were.
+    pace: (u128, Duration),
 }
 
 impl Schedule {
@@ -119,6 +121,7 @@ impl Schedule {
             change: true,
             probe: true,
             looks: Looks::default(),
+            pace: (0, Duration::ZERO),
         }
     }
 
@@ -191,7 +194,7 @@ impl Schedule {
             return Some(Turn { group, length: LOOK.min(self.steady.young), look: true });
         }
         if self.change
-            && let Some((group, length)) = self.looks.window(LOOK, self.steady.young)
+            && let Some((group, length)) = self.looks.window(LOOK, self.steady.young, self.pace)
         {
             if self.in_use.iter().all(Option::is_none) {
                 self.main = group;
@@ -228,6 +231,13 @@ impl Schedule {
         Some(Turn { group: self.main, length, look: false })
     }
 
+    /// Tells how long a window was that counted this, and in which launches came as they do: how fast the program works.
+    pub fn worked(&mut self, group: usize, counts: &BTreeMap<String, u128>, took: Duration) {
+        if let (true, Some(turns)) = (self.active, self.turns.get(group)) {
+            self.pace = (self.pace.0.saturating_add(always(turns, counts)), self.pace.1 + took);
+        }
+    }
+
     /// Tells what a window counted. `idle`: NVML saw the tensor cores stand still, so that a window that counted nothing missed nothing. A program that
     /// pauses (a checkpoint, a profile being written) keeps its group; without this word each pause cost two changes.
     pub fn counted(&mut self, group: usize, counts: &BTreeMap<String, u128>, idle: bool) {
@@ -238,10 +248,8 @@ impl Schedule {
         if group == self.main {
             self.blind = !anything && !idle;
         }
-        let found = turns.iter().any(|path| counts.get(path).is_some_and(|n| *n > 0));
-        let always = counts.iter().filter(|(path, _)| !turns.contains(path)).map(|(_, n)| *n);
-        self.looks.saw(group, always.fold(0, u128::saturating_add), found);
-        if found {
+        self.looks.saw(group, always(turns, counts));
+        if turns.iter().any(|path| counts.get(path).is_some_and(|n| *n > 0)) {
             if state.is_none() {
                 self.probe_after = FIRST_PROBE;
             }
@@ -253,6 +261,11 @@ impl Schedule {
             }
         }
     }
+}
+
+/// What was counted of the paths that stand in every group, by a group that has these besides.
+fn always(turns: &[String], counts: &BTreeMap<String, u128>) -> u128 {
+    counts.iter().filter(|(path, _)| !turns.contains(path)).fold(0, |sum, (_, n)| sum.saturating_add(*n))
 }
 
 /// The one in a sorted list that follows `last`, round robin.
@@ -368,6 +381,25 @@ mod tests {
         assert_eq!(changes, 1, "beside the first: {spent:?}");
         assert!((0..3).filter(|g| *g != on).all(|g| spent[g] >= 8.0), "six windows that double: {spent:?}");
         assert_eq!(play(&mut schedule, &[], 600.0).2, 0);
+    }
+
+    /// By how fast the program has worked so far, a look is one window. What it counted is told late; if it was too little, another follows.
+    #[test]
+    fn a_look_is_one_window_where_the_pace_is_known() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        play(&mut schedule, &["c"], 5.0);
+        let work = |n: u128| BTreeMap::from([("always".to_owned(), n)]);
+        schedule.worked(2, &work(50), Duration::from_secs(5));
+        assert!(schedule.seek(2, Need::of(20, &[])));
+        // Twice the census's work at ten a second, and a quarter.
+        let looks = [schedule.turn().unwrap(), schedule.turn().unwrap()];
+        assert_eq!(looks.map(|t| (t.group, t.length.as_secs(), t.look)), [(0, 5, true), (1, 5, true)]);
+        assert_eq!(schedule.turn().unwrap().group, 2);
+        schedule.counted(0, &work(40), false);
+        schedule.counted(1, &work(30), false);
+        assert_eq!((schedule.turn().unwrap().group, schedule.turn().unwrap().group), (1, 2));
+        schedule.counted(1, &work(10), false);
+        assert_eq!(schedule.turn().unwrap().group, 2);
     }
 
     #[test]

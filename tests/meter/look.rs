@@ -43,6 +43,18 @@ fn groups(outcome: &Outcome, from: &Window) -> Vec<usize> {
     groups
 }
 
+/// The head's operations are counted from when they were found on, and the total holds within its error: much of so short a run was over by then.
+fn assert_estimated(outcome: &Outcome) {
+    let (total, truth) = (&outcome.ledger().paths[HMMA], outcome.truth()[HMMA]);
+    let error = total.standard_error().expect("an error");
+    assert!(total.counted > truth * 2 / 5 && total.counted <= truth, "{total:?} of {truth}\n{}", outcome.course());
+    assert!(
+        (total.total() as f64 - truth as f64).abs() < 3.0 * error && error < truth as f64,
+        "{total:?} of {truth}\n{}",
+        outcome.course()
+    );
+}
+
 fn report(outcome: &Outcome) -> Value {
     serde_json::from_str(&outcome.command(&["report", "--json"])).expect("JSON")
 }
@@ -54,8 +66,7 @@ fn a_path_that_the_survey_missed_is_found_because_a_census_shows_its_kernel() {
     let groups = groups(&outcome, &censuses[0].1);
     // The looks at the two others are done, and the path's group stays on.
     assert!(groups.len() <= 6 && groups.last() == Some(&0), "{groups:?}\n{}", outcome.course());
-    let (total, truth) = (&outcome.ledger().paths[HMMA], outcome.truth()[HMMA]);
-    assert!(total.counted > truth / 3 && total.total() > truth * 7 / 10 && total.total() < truth * 13 / 10, "{total:?} of {truth}");
+    assert_estimated(&outcome);
     assert_eq!(outcome.ledger().paths[BF16].counted, outcome.truth()[BF16]);
     let report = report(&outcome);
     assert_eq!((&report["tier"], &report["not_metered"]["unexplained"]), (&"sampled".into(), &Value::Null));
@@ -70,8 +81,7 @@ fn a_survey_waits_for_steps_that_are_marked() {
     let found = windows.iter().position(|w| w.counts.get(HMMA).is_some_and(|n| *n > 0)).expect("the head's path");
     let seconds = (windows[found].end_ns - windows[0].start_ns) as f64 / 1e9;
     assert!(seconds < 4.5 && windows[found].end_ns - windows[found].start_ns > 500_000_000, "{seconds} s\n{}", outcome.course());
-    let (total, truth) = (&outcome.ledger().paths[HMMA], outcome.truth()[HMMA]);
-    assert!(total.total() > truth / 2 && total.total() < truth * 3 / 2, "{total:?} of {truth}\n{}", outcome.course());
+    assert_estimated(&outcome);
     assert_eq!(outcome.counted()[BF16], outcome.truth()[BF16]);
 }
 
