@@ -13,6 +13,7 @@ mod census;
 mod cores;
 mod open;
 mod roll;
+mod seek;
 mod told;
 mod uncounted;
 
@@ -21,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 use cupti_sys::{Cupti, Error};
 
 use super::{
+    api,
     claim::Claim,
     config::Config,
     driver::{Context, Driver, DriverError},
@@ -64,6 +66,8 @@ const GLANCE: Duration = Duration::from_millis(250);
 const GLANCES: u32 = 8;
 /// How often it is looked, while counting, whether another process waits for its turn, another tool for the subscription, or a census is due.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a step has ended that a window waits for.
+const MOMENT: Duration = Duration::from_millis(20);
 /// How often a process that waits for its turn asks.
 const ASK: Duration = Duration::from_millis(20);
 /// How soon counters that somebody outside holds are tried again, at first and at the most: each try lets the GPU run empty.
@@ -105,6 +109,8 @@ pub(super) struct Metered {
     profiler: Option<(RangeProfiler, usize)>,
     groups: Vec<Group>,
     schedule: Option<Schedule>,
+    /// Steps that the program had marked when the window was opened, if it is one that looks.
+    look: Option<u64>,
     /// When a phase ended a window the last time.
     phase_ns: u64,
     turn: Claim,
@@ -172,6 +178,7 @@ impl Metered {
             profiler: None,
             groups: Vec::new(),
             schedule: None,
+            look: None,
             phase_ns: 0,
             turn: Claim::default(),
             witness: None,
@@ -274,8 +281,10 @@ impl Metered {
                 let (start_ns, until_ns) = (*start_ns, *until_ns);
                 let turn = self.age(now) / SHARED_PART;
                 let full_turn = now >= later(start_ns, turn.max(SHARED_TURN).min(self.steady.young));
-                if now >= until_ns || (full_turn && self.turn.wanted()) {
+                if full_turn && self.turn.wanted() {
                     self.boundary();
+                } else if now >= until_ns {
+                    if self.amid_step(start_ns, now) { self.stretch(now) } else { self.boundary() }
                 } else if now >= later(start_ns, schedule::LOOK) && self.began_to_work(now) {
                     self.cut(until_ns - now);
                     self.boundary();
@@ -305,6 +314,22 @@ impl Metered {
             self.phase_ns = now;
             self.cut(until_ns.saturating_sub(now));
             self.boundary();
+        }
+    }
+
+    /// Whether the open window looks, and the program, which marks its steps, has not done one as a whole in it: the second mark ends one that began in it.
+    fn amid_step(&self, start_ns: u64, now: u64) -> bool {
+        let marked = api::progress().1;
+        let longest = self.schedule.as_ref().map_or(Duration::ZERO, Schedule::longest_look);
+        marked > 0 && self.look.is_some_and(|at| marked < at + 2) && now < later(start_ns, longest)
+    }
+
+    /// Leaves the window open for another moment.
+    fn stretch(&mut self, now: u64) {
+        if let (Mode::Counting { until_ns, .. }, Some(schedule)) = (&mut self.mode, &mut self.schedule) {
+            let longer = later(now, MOMENT);
+            schedule.stretch(Duration::from_nanos(longer - *until_ns));
+            *until_ns = longer;
         }
     }
 

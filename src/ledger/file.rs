@@ -13,6 +13,7 @@ use super::{
     tensor::{Slice, Work},
     timeline::Timeline,
     track::{Track, tracks},
+    unexplained::Unexplained,
     witness::FileWitness,
 };
 use crate::evidence::{
@@ -44,6 +45,7 @@ pub struct FileTotal {
     pub(super) uncounted: BTreeMap<String, f64>,
     pub(super) uncovered: BTreeSet<String>,
     pub(super) never_looked: BTreeSet<String>,
+    pub(super) unexplained: Unexplained,
     pub(super) libraries: BTreeMap<String, BTreeSet<String>>,
     pub(super) breaks: Vec<String>,
     pub(super) kernels: KernelTotals,
@@ -109,7 +111,14 @@ impl FileTotal {
 
     fn add(&mut self, track: &Track) {
         let mut work = Work::default();
-        let paths = track.paths(&mut self.timeline, &mut work);
+        let mut paths = track.paths(&mut self.timeline, &mut work);
+        let unexplained = Unexplained::of(track, &paths);
+        for path in &unexplained.paths {
+            if let Some(total) = paths.get_mut(path) {
+                total.variance = None;
+            }
+        }
+        self.unexplained.add(unexplained);
         self.kernels.add(&KernelTotals::of(track, &paths));
         self.cores.add(&Cores::of(track, &paths));
         if let Some(overhead) = Overhead::of(track) {

@@ -97,6 +97,7 @@ impl Ledger {
         file.uncounted.into_iter().for_each(|(why, s)| *run.uncounted.entry(why).or_default() += s);
         run.uncovered.extend(file.uncovered);
         run.never_looked.extend(file.never_looked);
+        run.unexplained.add(file.unexplained);
         file.libraries.into_iter().for_each(|(name, versions)| run.libraries.entry(name).or_default().extend(versions));
         run.kernels.add(&file.kernels);
         run.cores.add(&file.cores);

@@ -7,7 +7,6 @@
 //! A process's evidence is added up by itself ([`FileTotal`]), then merged ([`Ledger`]): of a run with thousands of ranks only sums are in memory.
 
 pub mod arithmetic;
-pub mod category;
 pub mod cores;
 pub mod estimated;
 mod file;
@@ -20,6 +19,7 @@ pub mod span;
 pub mod tensor;
 pub mod timeline;
 pub mod track;
+pub mod unexplained;
 pub mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,7 @@ use estimated::Estimated;
 use job::Run;
 use kernel::{KernelTotals, Overhead};
 use timeline::Timeline;
+use unexplained::Unexplained;
 use witness::Witnessed;
 
 pub use file::FileTotal;
@@ -57,7 +58,7 @@ pub struct PathTotal {
     /// FLOP between them.
     #[serde(serialize_with = "decimal")]
     pub interpolated: u128,
-    /// Variance of `interpolated`, FLOP²; none when it is not known.
+    /// Variance of `interpolated`, FLOP²; none when it is not known: also of a path that may have been in use although it did nothing while it was looked at.
     #[serde(skip)]
     pub variance: Option<f64>,
     /// Time in which the path was looked at, and metered time, ns.
@@ -123,12 +124,12 @@ fn add_paths(into: &mut Paths, from: &Paths) {
     }
 }
 
-/// All paths of one thing together: its tier and coverage are those of the paths that executed anything, where one did.
+/// All paths of one thing together: its tier and coverage are those of the paths that executed anything, where one did, or may have while nobody looked.
 #[must_use]
 pub fn sum(paths: &Paths) -> PathTotal {
     let idle = paths.values().all(|p| p.total() == 0);
     let mut total = PathTotal::none();
-    paths.values().filter(|p| idle || p.total() > 0).for_each(|p| total.add(p));
+    paths.values().filter(|p| idle || p.total() > 0 || p.variance.is_none()).for_each(|p| total.add(p));
     total
 }
 
@@ -236,6 +237,8 @@ pub struct RunTotal {
     pub uncovered: BTreeSet<String>,
     /// Paths that were never looked at although the chip has them.
     pub never_looked: BTreeSet<String>,
+    /// Kernels that may have executed what nobody looked at.
+    pub unexplained: Unexplained,
     /// Libraries by name: their versions.
     pub libraries: BTreeMap<String, BTreeSet<String>>,
     /// Which kernels executed it.
@@ -272,7 +275,9 @@ impl RunTotal {
     /// The worst tier of what it consists of; none where nothing was measured or estimated.
     #[must_use]
     pub fn tier(&self) -> Option<Tier> {
-        self.estimated.iter().map(|e| e.tier).chain(sum(&self.paths).tier()).max()
+        // Not counted where a path that may have been in use had no turn at all.
+        let doubtful = (!self.unexplained.is_empty()).then_some(Tier::Sampled);
+        self.estimated.iter().map(|e| e.tier).chain(sum(&self.paths).tier()).chain(doubtful).max()
     }
 
     /// Why nothing was measured; none where anything was.
@@ -307,6 +312,7 @@ impl RunTotal {
             || !self.unreadable.is_empty()
             || !self.estimated.is_empty()
             || self.beside().next().is_some()
+            || !self.unexplained.is_empty()
             || self.unmeasured().is_some()
     }
 

@@ -6,7 +6,7 @@
 //! end where it is not: a missing rank, a lost line.
 
 use crate::{
-    ledger::{self, DeviceTotal, PathTotal, RunTotal},
+    ledger::{self, DeviceTotal, PathTotal, RunTotal, unexplained::Unexplained},
     rule::{Amount, Component, Gap, Input, Kind, Origin, Statement, split},
 };
 
@@ -70,6 +70,7 @@ pub fn executed(run: &RunTotal) -> Executed {
         None => gaps.push(gap("operations outside the tensor cores, on a GPU whose size or clock is not known", None)),
     }
     without_error(run, &mut gaps);
+    unexplained(run, &mut gaps);
     match run.unmeasured() {
         None => not_looked_at(run, &mut gaps),
         Some(why) if run.estimated.is_empty() => gaps.push(gap(format!("nothing was measured: {why}"), None)),
@@ -106,7 +107,8 @@ fn peak(device: &DeviceTotal) -> Option<f64> {
 
 /// Intervals in which a path was not looked at, and whose scatter is not known.
 fn without_error(run: &RunTotal, gaps: &mut Vec<Gap>) {
-    for (path, _) in run.paths.iter().filter(|(_, t)| t.variance.is_none()) {
+    let doubtful = |path: &String, t: &PathTotal| run.unexplained.paths.contains(path) && t.total() == 0;
+    for (path, _) in run.paths.iter().filter(|(path, t)| t.variance.is_none() && !doubtful(path, t)) {
         let most = |d: &DeviceTotal| match d.paths.get(path) {
             None => Some(0.0),
             Some(PathTotal { looked_ns: (on, all), .. }) => d.peak.get(path).map(|p| p * seconds(all.saturating_sub(*on))),
@@ -114,6 +116,23 @@ fn without_error(run: &RunTotal, gaps: &mut Vec<Gap>) {
         let at_most = run.devices.iter().map(most).sum::<Option<f64>>();
         gaps.push(gap(format!("{path} was looked at too rarely to know the error of what lies between"), at_most));
     }
+}
+
+/// Kernels that may have executed what nobody looked at: at most as much as the fastest of their paths does. At any moment a tensor core is on one path.
+fn unexplained(run: &RunTotal, gaps: &mut Vec<Gap>) {
+    let Unexplained { kernels, paths } = &run.unexplained;
+    if kernels.is_empty() {
+        return;
+    }
+    let most = |d: &DeviceTotal| {
+        let peaks = paths.iter().map(|path| d.peak.get(path).copied()).collect::<Option<Vec<f64>>>()?;
+        Some(peaks.into_iter().fold(0.0, f64::max) * seconds(d.metered_ns))
+    };
+    let what = format!(
+        "{} kernel(s) that make products by their names executed nothing that a census saw, and what they did on paths that were hardly looked at is not known",
+        kernels.len()
+    );
+    gaps.push(gap(what, run.devices.iter().map(most).sum::<Option<f64>>()));
 }
 
 /// Paths that the chip has and nobody looked at.
@@ -262,6 +281,24 @@ mod tests {
         let e = executed(&run);
         assert_eq!((e.amount.flop, e.amount.low), (100, 5));
         assert_eq!(e.gaps[0].at_most, Some(10u128.pow(15)));
+    }
+
+    /// Three paths may have been used, one at a time: no more than the fastest does in all of the time.
+    #[test]
+    fn what_kernels_did_where_nobody_looked_is_at_most_the_fastest_path_s_peak() {
+        let mut run = run(true);
+        let doubtful = PathTotal { variance: None, looked_ns: (1, 100), ..PathTotal::default() };
+        for (path, peak) in [("a", 5e14), ("b", 2e15), ("c", 1e15)] {
+            run.paths.insert(path.to_owned(), doubtful.clone());
+            run.unexplained.paths.insert(path.to_owned());
+            run.devices[0].peak.insert(path.to_owned(), peak);
+        }
+        run.unexplained.kernels.insert("gemm".to_owned(), Some(0.1));
+        let gaps = executed(&run).gaps;
+        assert_eq!((gaps.len(), gaps[0].at_most), (1, Some(2 * 10u128.pow(17))));
+        // A path that was never on has no peak.
+        run.devices[0].peak.remove("c");
+        assert_eq!(executed(&run).gaps[0].at_most, None);
     }
 
     #[test]

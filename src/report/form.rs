@@ -156,6 +156,9 @@ fn compute_method(report: &Report) -> String {
     let error = match total.standard_error {
         Some(0.0) => "no part of it is interpolated".to_owned(),
         Some(e) => format!("standard error {} FLOP", plain(e, 2)),
+        None if report.not_metered.unexplained.is_some() && total.interpolated == "0" => {
+            "what was executed on paths that were hardly looked at is not known".to_owned()
+        }
         None => "the error of the interpolated part is not known".to_owned(),
     };
     let quantity = match verdict::quantity(report) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    counter::plan::PREFIX,
+    counter::{category::demangle, plan::PREFIX},
     evidence::record::{Fault, Tier},
     ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, kernel::Overhead},
     reconcile::{
@@ -271,6 +271,9 @@ pub struct NotMetered {
     pub uncovered: Vec<String>,
     /// Paths whose turn never came.
     pub never_looked: Vec<String>,
+    /// Kernels that make products by their names, and may have executed them on paths that were hardly looked at: what that was is not in the total. Left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<UnexplainedRow>,
     /// Processes that ended without their last record.
     pub unclean_ends: Vec<String>,
     /// Seconds of theirs that may be missing at most: the total is then a lower bound.
@@ -287,6 +290,26 @@ pub struct NotMetered {
     pub unreadable: Vec<String>,
     /// Places where the evidence was changed after it was written.
     pub breaks: Vec<String>,
+}
+
+/// Kernels whose operations nobody may have looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnexplainedRow {
+    /// The kernels, those that took most of the time first.
+    pub kernels: Vec<UnexplainedKernel>,
+    /// Metrics of the paths that they may have used.
+    pub paths: Vec<String>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnexplainedKernel {
+    /// As its author wrote it.
+    pub name: String,
+    /// As the program's library has it.
+    pub symbol: String,
+    /// Its part of the time of all kernels in a census; null where that was not counted.
+    pub time_share: Option<f64>,
 }
 
 impl Report {
@@ -404,6 +427,7 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
             uncounted_s: run.uncounted.clone(),
             uncovered: run.uncovered.iter().cloned().collect(),
             never_looked: run.never_looked.iter().filter(|p| !run.paths.contains_key(*p)).cloned().collect(),
+            unexplained: unexplained(run),
             unclean_ends: run.processes.iter().filter(|p| !p.ended).map(|p| p.file.clone()).collect(),
             missing_s_at_most: run.missing_s(),
             ranks_missing: run.ranks_missing(),
@@ -415,6 +439,14 @@ pub fn report(run: &RunTotal, six_nd: Option<SixNd>) -> Report {
         },
         libraries: run.libraries.iter().map(|(name, versions)| (name.clone(), versions.iter().cloned().collect())).collect(),
     }
+}
+
+fn unexplained(run: &RunTotal) -> Option<UnexplainedRow> {
+    let of =
+        |(symbol, part): (&String, &Option<f64>)| UnexplainedKernel { name: demangle(symbol), symbol: symbol.clone(), time_share: *part };
+    let mut kernels: Vec<UnexplainedKernel> = run.unexplained.kernels.iter().map(of).collect();
+    kernels.sort_by(|a, b| b.time_share.unwrap_or(1.0).total_cmp(&a.time_share.unwrap_or(1.0)));
+    (!kernels.is_empty()).then(|| UnexplainedRow { kernels, paths: run.unexplained.paths.iter().cloned().collect() })
 }
 
 fn overhead(of: &Overhead) -> OverheadRow {

@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, fmt::Write, io};
 use serde::Serialize;
 
 use crate::{
-    counter::plan::PREFIX,
+    counter::{
+        category::{Category, demangle},
+        plan::PREFIX,
+    },
     evidence::record::Kind,
     ledger::{
         self, RunTotal,
         arithmetic::{Amount, add_up},
-        category::{Category, demangle},
         kernel::{KernelTotal, Key, Seen},
     },
 };
@@ -372,7 +374,7 @@ fn main_path(row: &KernelRow) -> &str {
 }
 
 /// A name that fits a line: its beginning, without the return type that says nothing.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     let name = name.strip_prefix("void ").unwrap_or(name);
     if name.chars().count() <= NAME { name.to_owned() } else { name.chars().take(NAME - 1).chain(['…']).collect() }
 }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{
     completeness, core,
     figure::duration,
-    json::{Operations, Report},
-    verdict,
+    json::{Operations, Report, UnexplainedKernel, UnexplainedRow},
+    kernel, verdict,
 };
 use crate::{
     evidence::record::Tier,
@@ -14,6 +14,9 @@ use crate::{
     reconcile::completeness::Verdict,
     rule::{Statement, TestName},
 };
+
+/// Kernels that a line names.
+const NAMED: usize = 4;
 
 /// Writes the report as text.
 #[must_use]
@@ -249,6 +252,7 @@ pub fn doubts(report: &Report) -> Vec<String> {
         let paths: Vec<&str> = n.never_looked.iter().map(|p| short(p)).collect();
         lines.push(format!("the run was too short for a turn of {}: what they executed is not known", paths.join(", ")));
     }
+    lines.extend(n.unexplained.as_ref().map(|u| unexplained(u, report)));
     if !n.unclean_ends.is_empty() {
         lines.push(format!(
             "{} process(es) have no last record (killed, or still running): the total is a lower bound, at most {} are missing: {}",
@@ -269,6 +273,27 @@ pub fn doubts(report: &Report) -> Vec<String> {
     lines.extend(n.clocks.iter().cloned());
     lines.extend(n.breaks.iter().map(|b| format!("evidence was changed: {b}")));
     lines
+}
+
+/// Kernels that may have executed what nobody looked at, by name, and where.
+fn unexplained(row: &UnexplainedRow, report: &Report) -> String {
+    let name = |k: &UnexplainedKernel| {
+        let part = k.time_share.map_or_else(|| "time not counted".to_owned(), |p| format!("{:.1} % of the kernels' time", 100.0 * p));
+        format!("{} ({part})", kernel::short(&k.name))
+    };
+    let mut names: Vec<String> = row.kernels.iter().take(NAMED).map(name).collect();
+    if row.kernels.len() > NAMED {
+        names.push(format!("{} more", row.kernels.len() - NAMED));
+    }
+    let path = |metric: &String| {
+        let covered = report.paths.iter().find(|r| r.metric == *metric).map_or(0.0, |r| r.operations.covered);
+        format!("{} (looked at {:.2} % of the time)", short(metric), 100.0 * covered)
+    };
+    format!(
+        "kernels that make products by their names executed nothing that a census saw: {}. What they executed on {} is not known: the total is a lower bound",
+        names.join(", "),
+        row.paths.iter().map(path).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn not_metered(out: &mut String, report: &Report) {

@@ -6,23 +6,29 @@
 //!
 //! 1. **Wait.** Until something is counted for the first time (a program may load its model for minutes), the groups alternate in growing windows. One is
 //!    cut short when NVML sees the tensor cores begin to work.
-//! 2. **Survey.** From then on, one short window for each other group, to see which turn-taking paths the program uses.
+//! 2. **Survey.** From then on, one short window for each other group, to see which turn-taking paths the program uses. Where the program marks its steps, each goes on until
+//!    one has passed in it, for two seconds at most; so does a probe.
 //! 3. **Main.** If none is in use, the group that is on stays on, as long as it counts anything, also after a survey or a probe: that saves the change back. If those of one
 //!    group are, it stays on. If those of several are, they share the time, round robin. Windows grow with the age of the run, from half a second to the steady length: a short program
 //!    is counted in pieces too, a kill costs at most half of a young run. Where one group stays on they grow on when the run is ten minutes old, to the steady length of an old
 //!    run: a kill costs at most a tenth of the run, and boundaries take 0.01 % of the time.
 //! 4. **Probe.** While some groups are kept off, each gets a short turn now and then, at growing intervals. A probe that finds something makes its
 //!    group a main one and brings the next probe forward; a main group that finds nothing three times in a row goes back to being probed.
+//! 5. **Look.** A census may see a kernel whose path the survey missed ([`super::look`]). Then each group that is kept off is looked at once, for so long that it must have
+//!    met what the census saw. It belongs to the survey, and is paid for as that is.
 //!
 //! What a window counted is told when the next one is open already, so that nothing but CUPTI's own calls lies between the two: decisions are one window late.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::look::{Looks, Need};
 use crate::counter::plan::Plan;
 
 /// Length of a survey window and of a probe. Long enough that a training step's kernels show (steps are 10 to 1000 ms: what a survey misses, a
 /// probe finds), short because every other group's turn-taking paths are off meanwhile.
 pub const LOOK: Duration = Duration::from_millis(250);
+/// The same where the program marks its steps and none has passed as a whole: a look goes on for it, but no longer than this.
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// The shortest main window.
 const SHORTEST: Duration = Duration::from_millis(500);
 /// The longest window while nothing has been counted yet.
@@ -60,6 +66,8 @@ pub struct Turn {
     pub group: usize,
     /// How long.
     pub length: Duration,
+    /// It is to see what a group's paths do, and should see a step of the program as a whole.
+    pub look: bool,
 }
 
 /// The schedule of one device.
@@ -87,6 +95,9 @@ pub struct Schedule {
     shortest: Duration,
     change: bool,
     probe: bool,
+    looks: Looks,
+    /// How much of what stands in every group was executed in windows since something was counted first, and how long they were.
+    pace: (u128, Duration),
 }
 
 impl Schedule {
@@ -109,6 +120,8 @@ impl Schedule {
             shortest: Duration::ZERO,
             change: true,
             probe: true,
+            looks: Looks::default(),
+            pace: (0, Duration::ZERO),
         }
     }
 
@@ -130,6 +143,17 @@ impl Schedule {
         self.age = self.age.saturating_sub(by);
     }
 
+    /// A window goes on longer than it was given out: by so much.
+    pub fn stretch(&mut self, by: Duration) {
+        self.age += by;
+    }
+
+    /// The longest that a look may become for a step.
+    #[must_use]
+    pub fn longest_look(&self) -> Duration {
+        LONGEST_LOOK.min(self.steady.young)
+    }
+
     /// Whether a window of this group is one in which the program does what it always does, after the survey: a time for a census.
     #[must_use]
     pub fn settled(&self, group: usize) -> bool {
@@ -142,6 +166,17 @@ impl Schedule {
         (self.shortest, self.change, self.probe) = (shortest, change, probe);
     }
 
+    /// A census of this group saw kernels whose path may have been off: each group that has a path of its own and is kept off is looked at. False where there is none.
+    pub fn seek(&mut self, census: usize, need: Need) -> bool {
+        let on = self.turns.get(census).map_or(&[][..], Vec::as_slice);
+        for (group, turns) in self.turns.iter().enumerate().filter(|(g, _)| self.in_use[*g].is_none()) {
+            if turns.iter().any(|path| !on.contains(path)) {
+                self.looks.add(group, need);
+            }
+        }
+        !self.looks.is_empty()
+    }
+
     fn decide(&mut self) -> Option<Turn> {
         if self.turns.is_empty() {
             return None;
@@ -150,13 +185,21 @@ impl Schedule {
         if !self.active {
             self.main = after(&all, self.main);
             let length = if self.age.is_zero() && all.len() > 1 { LOOK } else { self.age.clamp(SHORTEST, WAITING) };
-            return Some(Turn { group: self.main, length: length.min(self.steady.young) });
+            return Some(Turn { group: self.main, length: length.min(self.steady.young), look: false });
         }
         if let Some(group) = self.looked.iter().position(|l| !l) {
             // Taken as looked at when it is on: what it counts is told one window late.
             self.looked[group] = true;
             self.main = group;
-            return Some(Turn { group, length: LOOK.min(self.steady.young) });
+            return Some(Turn { group, length: LOOK.min(self.steady.young), look: true });
+        }
+        if self.change
+            && let Some((group, length)) = self.looks.window(LOOK, self.steady.young, self.pace)
+        {
+            if self.in_use.iter().all(Option::is_none) {
+                self.main = group;
+            }
+            return Some(Turn { group, length, look: true });
         }
         let mut used: Vec<usize> = all.into_iter().filter(|g| self.in_use[*g].is_some()).collect();
         if used.is_empty() {
@@ -173,7 +216,7 @@ impl Schedule {
             if self.in_use.iter().all(Option::is_none) {
                 self.main = self.probed;
             }
-            return Some(Turn { group: self.probed, length: LOOK.min(self.steady.young) });
+            return Some(Turn { group: self.probed, length: LOOK.min(self.steady.young), look: true });
         }
         if self.change || !used.contains(&self.main) {
             self.main = after(&used, self.main);
@@ -185,7 +228,14 @@ impl Schedule {
         let length = (self.age / share).max(SHORTEST).min(steady);
         let length = if self.age > FIRST_PROBE { length.max(self.shortest) } else { length };
         self.since_probe += length;
-        Some(Turn { group: self.main, length })
+        Some(Turn { group: self.main, length, look: false })
+    }
+
+    /// Tells how long a window was that counted this, and in which launches came as they do: how fast the program works.
+    pub fn worked(&mut self, group: usize, counts: &BTreeMap<String, u128>, took: Duration) {
+        if let (true, Some(turns)) = (self.active, self.turns.get(group)) {
+            self.pace = (self.pace.0.saturating_add(always(turns, counts)), self.pace.1 + took);
+        }
     }
 
     /// Tells what a window counted. `idle`: NVML saw the tensor cores stand still, so that a window that counted nothing missed nothing. A program that
@@ -198,6 +248,7 @@ impl Schedule {
         if group == self.main {
             self.blind = !anything && !idle;
         }
+        self.looks.saw(group, always(turns, counts));
         if turns.iter().any(|path| counts.get(path).is_some_and(|n| *n > 0)) {
             if state.is_none() {
                 self.probe_after = FIRST_PROBE;
@@ -210,6 +261,11 @@ impl Schedule {
             }
         }
     }
+}
+
+/// What was counted of the paths that stand in every group, by a group that has these besides.
+fn always(turns: &[String], counts: &BTreeMap<String, u128>) -> u128 {
+    counts.iter().filter(|(path, _)| !turns.contains(path)).fold(0, |sum, (_, n)| sum.saturating_add(*n))
 }
 
 /// The one in a sorted list that follows `last`, round robin.
@@ -308,6 +364,56 @@ mod tests {
             }
             assert_eq!(on.len() > 1, changes, "idle {idle}: {on:?}");
         }
+    }
+
+    /// What a census asks for: each other group until it has met as much as was in the census twice, and then peace; a path that is found gets its group into use.
+    #[test]
+    fn what_a_census_could_not_see_is_looked_at_once() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        play(&mut schedule, &[], 5.0);
+        let on = schedule.turn().unwrap().group;
+        // A window's `always` is 7: six windows of each group.
+        assert!(schedule.seek(on, Need::of(21, &[])));
+        schedule.thrift(Duration::ZERO, false, false);
+        assert_eq!(play(&mut schedule, &[], 5.0).2, 0, "not paid for");
+        schedule.thrift(Duration::ZERO, true, false);
+        let (spent, _, changes) = play(&mut schedule, &[], 100.0);
+        assert_eq!(changes, 1, "beside the first: {spent:?}");
+        assert!((0..3).filter(|g| *g != on).all(|g| spent[g] >= 8.0), "six windows that double: {spent:?}");
+        assert_eq!(play(&mut schedule, &[], 600.0).2, 0);
+    }
+
+    /// By how fast the program has worked so far, a look is one window. What it counted is told late; if it was too little, another follows.
+    #[test]
+    fn a_look_is_one_window_where_the_pace_is_known() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        play(&mut schedule, &["c"], 5.0);
+        let work = |n: u128| BTreeMap::from([("always".to_owned(), n)]);
+        schedule.worked(2, &work(50), Duration::from_secs(5));
+        assert!(schedule.seek(2, Need::of(20, &[])));
+        // Twice the census's work at ten a second, and a quarter.
+        let looks = [schedule.turn().unwrap(), schedule.turn().unwrap()];
+        assert_eq!(looks.map(|t| (t.group, t.length.as_secs(), t.look)), [(0, 5, true), (1, 5, true)]);
+        assert_eq!(schedule.turn().unwrap().group, 2);
+        schedule.counted(0, &work(40), false);
+        schedule.counted(1, &work(30), false);
+        assert_eq!((schedule.turn().unwrap().group, schedule.turn().unwrap().group), (1, 2));
+        schedule.counted(1, &work(10), false);
+        assert_eq!(schedule.turn().unwrap().group, 2);
+    }
+
+    #[test]
+    fn a_path_that_a_look_finds_is_in_use_from_then_on() {
+        let mut schedule = Schedule::new(&plan(), STEADY);
+        play(&mut schedule, &["c"], 5.0);
+        assert!(schedule.seek(2, Need::of(21, &[])));
+        schedule.thrift(Duration::ZERO, true, false);
+        let (spent, ..) = play(&mut schedule, &["b"], 600.0);
+        assert!(spent[1] > 400.0, "{spent:?}");
+        // Groups in use have turns anyway.
+        assert!(schedule.seek(1, Need::of(21, &[])));
+        let (spent, ..) = play(&mut schedule, &["b"], 600.0);
+        assert!(spent[0] > 5.0 && spent[1] > 500.0, "{spent:?}");
     }
 
     /// Where nothing takes turns a survey is one change for each other group, and a probe one.

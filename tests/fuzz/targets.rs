@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 
 use ed25519_dalek::SigningKey;
 use flopsprof::{
+    counter::category::Category,
     cumulative::{self, Entry, Kept},
     estimate::{
         config::Config,
@@ -19,7 +20,7 @@ use flopsprof::{
         read::{self, ProcessEvidence},
         record::{Kind, Line},
     },
-    ledger::{self, FileTotal, Ledger, RunTotal, category::Category},
+    ledger::{self, FileTotal, Ledger, RunTotal},
     reconcile::declared::Told,
     report::{
         aws, estimate as form, html, kernel,

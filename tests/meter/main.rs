@@ -7,6 +7,7 @@ mod disk;
 mod exports;
 mod harness;
 mod library;
+mod look;
 mod memcheck;
 mod process;
 mod report;

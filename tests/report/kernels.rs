@@ -1,6 +1,6 @@
 //! `flopsprof report --kernels`: which kernels executed the operations.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use flopsprof::evidence::record::{Kernel, Kernels, Kind, Spent};
 use serde_json::Value;
@@ -223,7 +223,7 @@ fn the_page_has_a_chart_of_the_kinds_where_there_was_a_census() {
         let file = folder.path().join("report.html");
         let output = report(folder.path(), ["--html", file.to_str().expect("UTF-8")]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::read_to_string(file).expect("the page")
+        fs::read_to_string(file).expect("the page")
     };
     let page = html(&run());
     for part in ["<figure id=\"by-kernel\"", "GEMM", "not seen in a census", "apportioned by 2 censuses"] {
@@ -241,7 +241,7 @@ fn the_page_has_a_chart_of_the_kinds_where_there_was_a_census() {
 /// Recorded kernels of PyTorch, among them those whose names hold a word of another category, as `lambda` holds LAMB.
 #[test]
 fn recorded_kernels_have_their_categories_and_no_negative_nothing() {
-    let recorded = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/2026-11-25-h100-cuda-cores");
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/2026-11-25-h100-cuda-cores");
     let output = report(&recorded, ["--kernels=100", "--json"]);
     let table: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut seen = 0;
@@ -268,4 +268,27 @@ fn recorded_kernels_have_their_categories_and_no_negative_nothing() {
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         assert!(!text.split([' ', ',']).any(|word| word.starts_with("-0")), "{text}");
     }
+}
+
+/// Of the recorded runs, those with a census among them, one has products that executed nothing while nobody looked at their path: the head of an odd vocabulary, on mma.sync. It is
+/// called what it is, and no other run is.
+#[test]
+fn one_recorded_run_has_kernels_that_nobody_saw_executed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence");
+    let (mut named, mut censuses) = (Vec::new(), 0);
+    for run in fs::read_dir(folder).expect("recorded runs").flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+        let report: Value = serde_json::from_slice(&report(&run, ["--json"]).stdout).expect("JSON");
+        censuses += report["kernels"]["censuses"].as_u64().unwrap_or(0);
+        let said = &report["not_metered"]["unexplained"];
+        if said.is_null() {
+            continue;
+        }
+        named.push(run.file_name().expect("a name").to_owned());
+        let kernels = said["kernels"].as_array().expect("kernels");
+        assert!(kernels.len() == 3 && kernels.iter().all(|k| k["name"].as_str().is_some_and(|n| n.contains("s1688gemm_bf16"))), "{said}");
+        assert!(said["paths"].as_array().expect("paths").contains(&"sm__ops_path_tensor_op_hmma_src_bf16_dst_fp32".into()), "{said}");
+        assert_eq!((&report["tier"], &report["not_metered"]["lower_bound"]), (&"sampled".into(), &true.into()));
+    }
+    assert_eq!(named, ["2026-11-26-h200-census-odd-ckpt"]);
+    assert!(censuses >= 17, "{censuses}");
 }

@@ -20,12 +20,13 @@
 #define FLOP_PER_WARP_ITERATION 65536ull
 #define THREADS 128u
 
-enum kernel { BF16, FP8, FP64, IDLE, SPARSE, KERNELS };
-static const char *const kernel_name[KERNELS] = {"zoo_bf16", "zoo_fp8", "zoo_fp64", "zoo_idle", "zoo_sparse"};
-/* The first two stand in every group of GH100's counters, the third takes turns, the fourth works on the CUDA cores alone, the last makes the first one's
- * operations with 2:4 sparse matrices. */
+enum kernel { BF16, FP8, FP64, IDLE, SPARSE, GEMM, SGEMM, KERNELS };
+static const char *const kernel_name[KERNELS] = {"zoo_bf16", "zoo_fp8", "zoo_fp64", "zoo_idle", "zoo_sparse", "zoo_gemm", "zoo_sgemm"};
+/* The first two stand in every group of GH100's counters, the third takes turns, the fourth works on the CUDA cores alone, the fifth makes the first one's
+ * operations with 2:4 sparse matrices. The last two are products by their names: one on a path that takes turns, the other on the CUDA cores. */
 static const char *const kernel_metric[KERNELS] = {"sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32", "sm__ops_path_tensor_src_fp8",
-                                                   "sm__ops_path_tensor_src_fp64", NULL, "sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32"};
+                                                   "sm__ops_path_tensor_src_fp64", NULL, "sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32",
+                                                   "sm__ops_path_tensor_op_hmma_src_bf16_dst_fp32", NULL};
 static const char zoo_ptx[] =
     "//@sim kernel=zoo_bf16 metric=sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32 flop_per_warp_iteration=65536 iterations_param=0\n"
     "//@sim kernel=zoo_fp8 metric=sm__ops_path_tensor_src_fp8 flop_per_warp_iteration=65536 iterations_param=0\n"
@@ -37,7 +38,11 @@ static const char zoo_ptx[] =
     "//@sim kernel=zoo_idle metric=smsp__sass_thread_inst_executed_op_ffma_pred_on flop_per_warp_iteration=32 iterations_param=0\n"
     ".visible .entry zoo_idle(.param .u32 iterations)\n{\n\tret;\n}\n"
     "//@sim kernel=zoo_sparse metric=sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32_sparsity_on flop_per_warp_iteration=65536 iterations_param=0\n"
-    ".visible .entry zoo_sparse(.param .u32 iterations)\n{\n\tret;\n}\n";
+    ".visible .entry zoo_sparse(.param .u32 iterations)\n{\n\tret;\n}\n"
+    "//@sim kernel=zoo_gemm metric=sm__ops_path_tensor_op_hmma_src_bf16_dst_fp32 flop_per_warp_iteration=65536 iterations_param=0\n"
+    ".visible .entry zoo_gemm(.param .u32 iterations)\n{\n\tret;\n}\n"
+    "//@sim kernel=zoo_sgemm metric=smsp__sass_thread_inst_executed_op_ffma_pred_on flop_per_warp_iteration=32 iterations_param=0\n"
+    ".visible .entry zoo_sgemm(.param .u32 iterations)\n{\n\tret;\n}\n";
 
 /* The functions that the zoo calls, by their exported names. */
 #define ZOO_FUNCTIONS(X)                                                                                                                          \
@@ -125,7 +130,7 @@ __attribute__((unused)) static struct zoo zoo_primary(int ordinal) {
 __attribute__((unused)) static void zoo_launch(const struct zoo *zoo, enum kernel kernel, unsigned blocks, uint32_t iterations, void *stream) {
     void *parameters[] = {&iterations};
     ZOO_CHECK(cuLaunchKernel(zoo->function[kernel], blocks, 1, 1, THREADS, 1, 1, 0, stream, parameters, NULL));
-    if (kernel != IDLE) {
+    if (kernel_metric[kernel] != NULL) {
         __atomic_fetch_add(&zoo_flop[kernel], blocks * (THREADS / 32) * FLOP_PER_WARP_ITERATION * iterations, __ATOMIC_RELAXED);
     }
 }

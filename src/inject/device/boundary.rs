@@ -55,6 +55,7 @@ impl Metered {
                 if waited && length > schedule::LOOK && !self.schedule.as_ref().is_some_and(Schedule::waiting) {
                     self.cut(u64::try_from((length - schedule::LOOK).as_nanos()).unwrap_or(0));
                     length = schedule::LOOK;
+                    self.look = Some(api::progress().1);
                 }
                 self.mode = Mode::Counting { group, start_ns, until_ns: later(start_ns, length), opened: boundary };
             }
@@ -78,11 +79,12 @@ impl Metered {
     }
 
     /// What the closed range counted, and what the schedule learns from it.
-    fn counts(&mut self, group: usize, idle: bool) -> Result<Counts, Error> {
+    fn counts(&mut self, group: usize, idle: bool, took_ns: u64) -> Result<Counts, Error> {
         let Some(planned) = &self.planned else { return Ok(Counts::default()) };
         let counts = self.groups[group].counts(&planned.host)?;
         if let Some(schedule) = &mut self.schedule {
             schedule.counted(group, &counts.paths, idle);
+            schedule.worked(group, &counts.paths, Duration::from_nanos(took_ns));
         }
         self.learn_peaks(group);
         Ok(counts)
@@ -95,7 +97,7 @@ impl Metered {
         let nvml = self.read_nvml();
         let idle = nvml.as_ref().is_some_and(nvml::idle);
         let next_ns = next.map(|n| u64::try_from(n.as_nanos()).unwrap_or(u64::MAX));
-        let (counts, unreadable) = match closed.and_then(|()| self.counts(group, idle)) {
+        let (counts, unreadable) = match closed.and_then(|()| self.counts(group, idle, end_ns.saturating_sub(start_ns))) {
             Ok(counts) => {
                 let why = format!("window {}: no valid count for {}", self.index, counts.invalid.join(", "));
                 let unreadable = (!counts.invalid.is_empty()).then_some(("invalid-count", why));

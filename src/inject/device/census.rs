@@ -76,6 +76,8 @@ pub(super) struct Censuses {
     pub(super) graphs: Vec<usize>,
     /// The last reason that was told.
     told: String,
+    /// Kernels that make products and ask for no look: they executed something, or their look was begun.
+    pub(super) settled: Vec<String>,
 }
 
 impl Censuses {
@@ -98,6 +100,7 @@ impl Censuses {
             since_cores: 0,
             graphs: Vec::new(),
             told: String::new(),
+            settled: Vec::new(),
         }
     }
 
@@ -486,6 +489,7 @@ impl Metered {
                 // Not idle: a census ends when launches came.
                 schedule.counted(group, &told.counts, told.launches == 0);
             }
+            self.seek(group, &kernels.kernels, &told.counts);
         }
         self.censuses.told.clear();
         let index = window.index;

@@ -8,7 +8,7 @@ use super::{Counters, Metered, NOT_OUR_TURN};
 use crate::{
     counter::session::{Group, RangeProfiler, Ranges},
     evidence::record::Fault,
-    inject::refusal::Refused,
+    inject::{api, refusal::Refused},
     window::schedule::{self, Schedule},
 };
 
@@ -20,6 +20,8 @@ impl Metered {
         self.groups =
             planned.plan.groups.iter().map(|g| Group::new(&planned.host, g)).collect::<Result<_, _>>().map_err(|e| self.refusal(&e))?;
         self.schedule = Some(Schedule::new(&planned.plan, self.steady));
+        // The looks that were due are the old schedule's.
+        self.censuses.settled.clear();
         self.cupti = Some(cupti);
         self.planned = Some(planned);
         Ok(())
@@ -61,6 +63,7 @@ impl Metered {
     pub(super) fn start_as(&mut self, next: schedule::Turn) -> Result<usize, Refused> {
         let cupti = self.cupti.ok_or_else(|| Refused::Busy("no counters on this device".to_owned()))?;
         self.switch_on(cupti, next.group).map_err(|e| self.refusal(&e))?;
+        self.look = next.look.then(|| api::progress().1);
         Ok(next.group)
     }
 

@@ -66,6 +66,23 @@ const WORDS: [(Category, &[&str]); 8] = [
 /// Words that say nothing and hold another that does: C++ has lambdas in the names of most elementwise kernels, and LAMB is an optimizer.
 const IDLE: [(&str, &str); 3] = [("lambda", ""), ("convert", "cast"), ("conversion", "cast")];
 
+/// Words of kernels that serve products and attention and multiply nothing on the tensor cores: they add up parts, convert, prepare, or multiply on the CUDA cores.
+const BESIDE: [&str; 13] = [
+    "_simt_",
+    "opclasssimt",
+    "splitkreduce",
+    "reducesplitk",
+    "reduce_head",
+    "splitkv_combine",
+    "dot_do_o",
+    "cast_dq",
+    "prepare_",
+    "elementwise",
+    "triton_poi",
+    "triton_red",
+    "triton_per",
+];
+
 /// Words that make an attention kernel one of the backward pass.
 const BACKWARD: [&str; 6] = ["bwd", "backward", "bprop", "dot_do_o", "cast_dq", "fmha_cutlassb"];
 
@@ -73,12 +90,20 @@ impl Category {
     /// The category of a demangled name.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        let name = IDLE.iter().fold(name.to_lowercase(), |name, (word, other)| name.replace(word, other));
+        let name = telling(name);
         let found = WORDS.iter().find(|(_, words)| words.iter().any(|w| name.contains(w))).map_or(Self::Other, |(category, _)| *category);
         match found {
             Self::AttentionForward if BACKWARD.iter().any(|w| name.contains(w)) => Self::AttentionBackward,
             found => found,
         }
+    }
+
+    /// Whether a kernel of this name, mangled or not, makes matrix products, as tensor cores do: that it executed nothing there wants a reason.
+    #[must_use]
+    pub fn multiplies(name: &str) -> bool {
+        let products = matches!(Self::of(name), Self::Gemm | Self::AttentionForward | Self::AttentionBackward | Self::Convolution);
+        let name = telling(name);
+        products && !BESIDE.iter().any(|w| name.contains(w))
     }
 
     /// As a report has it.
@@ -97,6 +122,11 @@ impl Category {
             Self::Other => "other",
         }
     }
+}
+
+/// What of a name says something, in small letters.
+fn telling(name: &str) -> String {
+    IDLE.iter().fold(name.to_ascii_lowercase(), |name, (word, other)| name.replace(word, other))
 }
 
 /// A name as its author wrote it, without what a linker added. A name that is not mangled is itself.
@@ -148,6 +178,26 @@ mod tests {
             ("products(int, float*)", Other),
         ] {
             assert_eq!(Category::of(name), category, "{name}");
+        }
+    }
+
+    /// Names of kernels in recorded censuses, as the library has them.
+    #[test]
+    fn what_serves_a_product_is_none() {
+        for (name, multiplies) in [
+            ("_ZN7cutlass7Kernel2I64cutlass_75_tensorop_bf16_s1688gemm_bf16_128x128_tn_align1EEvNT_6ParamsE", true),
+            ("nvjet_tst_128x256_64x4_1x2_h_bz_coopA_NNT", true),
+            ("ampere_sgemm_128x64_nn", true),
+            ("_ZN7cutlass7Kernel2I42cutlass_80_simt_sgemm_128x32_8x5_nn_align1EEvNT_6ParamsE", false),
+            ("_ZN8cublasLt19splitKreduce_kernelILi32ELi16EifvfvLb0EfvvLb1ELb0ELb0EEEvNS_18cublasSplitKParamsE", false),
+            ("_ZN5cudnn6fusion28compute_dot_do_o_specializedILb1ELi64EEEvPKv", false),
+            ("_ZN5cudnn6fusion20convert_dq_to_16bitsILb1EEEvPKv", false),
+            ("_ZN5cudnn6fusion16fmha_reduce_headILb1EEEvPKv", false),
+            ("_ZN2at4cuda6detail25prepare_grouped_gemm_dataIN7cutlass10bfloat16_tEEEvPT_", false),
+            ("triton_poi_fused__scaled_dot_product_flash_attention_3", false),
+            ("_ZN2at6native29vectorized_elementwise_kernelILi4EEEvi", false),
+        ] {
+            assert_eq!(Category::multiplies(name), multiplies, "{name}");
         }
     }
 
