@@ -98,7 +98,7 @@ NOT_ESTIMATED = (
 )
 
 
-def _adapters(model):
+def _adapters(model, experts):
     """PEFT's configuration, as a method; None where there are no adapters."""
     configs = getattr(model, "peft_config", None)
     if not configs:
@@ -113,7 +113,7 @@ def _adapters(model):
     chosen = any(getattr(config, field, None) not in (None, [], "") for field in ("layers_to_transform", "exclude_modules"))
     if named and (chosen or isinstance(targets, str) and targets != "all-linear" or not targets):
         # A regular expression, or some layers: what was found is what counts, by its whole name, since below the lowest of them no gradient is needed.
-        targets = {name.split("language_model.", 1)[-1] for name in named}
+        targets = set(_together([name.split("language_model.", 1)[-1] for name in named], experts))
     elif isinstance(targets, str) and targets != "all-linear":
         targets = []
     rank = int(getattr(config, "r", 0) or 0)
@@ -123,7 +123,7 @@ def _adapters(model):
         "targets": targets if isinstance(targets, str) else sorted(targets),
         "also": _also(model, getattr(config, "modules_to_save", None) or []),
     }
-    ranks = {name: r for name, r in _ranks(model, active).items() if r != rank}
+    ranks = _together({name: r for name, r in _ranks(model, active).items() if r != rank}, experts)
     method |= {"ranks": ranks} if ranks else {}
     if getattr(config, "use_dora", False):
         method |= {"dora": True, "dropout": float(getattr(config, "lora_dropout", 0) or 0)}
@@ -158,6 +158,60 @@ def _adapted(model, adapter):
             of = getattr(module, "parameter_name", None)
             name = _clean(name + ".").rstrip(".").split("language_model.", 1)[-1]
             yield (f"{name}.{of}" if of else name), module
+
+
+#: An expert that is a module of its own, as in transformers 4: where it hangs, its number, and what is behind.
+_EXPERT = re.compile(r"(.*\.experts)\.(\d+)(?:\.(.+))?")
+
+
+def _experts(model):
+    """How many experts there are that are modules of their own, by where they hang."""
+    modules = getattr(model, "named_modules", None)
+    numbers = {}
+    for name, _ in modules() if callable(modules) else ():
+        found = _EXPERT.fullmatch(_clean(name + ".").rstrip("."))
+        if found and not found[3]:
+            numbers.setdefault(found[1].split("language_model.", 1)[-1], set()).add(found[2])
+    return {place: len(those) for place, those in numbers.items()}
+
+
+def _together(names, experts):
+    """Names with those of all experts of a layer as one, without their numbers: hundreds of them say one thing. `names` may have values, which must be the same."""
+    values = names if isinstance(names, dict) else dict.fromkeys(names)
+    groups = {}
+    for name, value in values.items():
+        found = _EXPERT.fullmatch(name)
+        if found and found[3] and found[1] in experts:
+            groups.setdefault((found[1], found[3], value), []).append(name)
+    whole = {key: those for key, those in groups.items() if len(those) == experts[key[0]]}
+    one_by_one = {name for those in whole.values() for name in those}
+    values = {name: value for name, value in values.items() if name not in one_by_one} | {f"{place}.{rest}": value for place, rest, value in whole}
+    return values if isinstance(names, dict) else list(values)
+
+
+def _ties(model, said):
+    """Whether the head's matrix is the table's, as the model has it. transformers 5 says so of every T5, and loads those with two matrices as they were published all the same."""
+    base = getattr(model, "get_base_model", None)
+    base = base() if callable(base) else model
+    weights = []
+    for which in ("get_input_embeddings", "get_output_embeddings"):
+        get = getattr(base, which, None)
+        module = get() if callable(get) else None
+        for inner in ("original_module", "base_layer"):
+            module = getattr(module, inner, module)
+        weights.append(getattr(module, "weight", None))
+    # Of shards and views nothing can be told.
+    own = {id(parameter) for _, parameter in model.named_parameters()}
+    return weights[0] is weights[1] if all(id(weight) in own for weight in weights) else said
+
+
+def _input_gradients(model):
+    """Whether the embeddings' output is made to need a gradient, whatever is trained: transformers, PEFT and TRL hang a hook on the table for it. None where it cannot be told."""
+    get = getattr(model, "get_input_embeddings", None)
+    hooks = getattr(get() if callable(get) else None, "_forward_hooks", None)
+    if hooks is None:
+        return None
+    return any("inputs_require_grad" in getattr(hook, "__name__", "") for hook in hooks.values())
 
 
 def _class(model, said):
@@ -209,13 +263,15 @@ def read(model, gradient_checkpointing=None):
     as_dict = as_dict() if callable(as_dict) else dict(config) if isinstance(config, dict) else {}
     if as_dict:
         as_dict["architectures"] = _class(model, as_dict.get("architectures"))
+        as_dict |= {"tie_word_embeddings": tied} if (tied := _ties(model, as_dict.get("tie_word_embeddings"))) is not None else {}
     total, trainable = parameters(model, whole)
-    method = _adapters(model)
+    experts = _experts(model)
+    method = _adapters(model, experts)
     if method is None:
         if trainable == total:
             method = {"kind": "full"}
         else:
-            method = {"kind": "frozen", "trained": [_clean(n) for n, p in model.named_parameters() if p.requires_grad]}
+            method = {"kind": "frozen", "trained": _together([_clean(n) for n, p in model.named_parameters() if p.requires_grad], experts)}
     method["quantised"] = _quantised(model)
     if gradient_checkpointing is None:
         gradient_checkpointing = _checkpointed(model)
@@ -226,7 +282,7 @@ def read(model, gradient_checkpointing=None):
         "method": method,
         "gradient_checkpointing": bool(gradient_checkpointing),
         "attention": str(getattr(config, "_attn_implementation", None) or "sdpa"),
-    }
+    } | ({"experts_apart": True} if experts else {}) | ({} if (asked := _input_gradients(model)) is None else {"input_gradients": asked})
 
 
 #: Fields of a configuration that say nothing of what is executed: how weights are kept, what text is made of them, what labels are called.

@@ -86,6 +86,9 @@ pub(crate) struct Args {
     /// Dropout of adapters' inputs; with --method dora the frozen products are computed once more for it
     #[arg(long, value_name = "SHARE", value_parser = dropout)]
     lora_dropout: Option<f64>,
+    /// How the library keeps the experts of a mixture, which adapters depend on
+    #[arg(long, value_enum, default_value_t = Experts::Stacked)]
+    experts: Experts,
     /// Modules trained whole beside adapters
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     modules_to_save: Vec<String>,
@@ -151,6 +154,14 @@ enum Attention {
     Full,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Experts {
+    /// All of a layer in one parameter (transformers 5; gpt-oss always)
+    Stacked,
+    /// A module each (transformers 4)
+    Modules,
+}
+
 /// Exit status of wrong usage, which is the command line parser's too.
 const USAGE: u8 = 2;
 /// Rank of adapters, where none is given.
@@ -159,6 +170,7 @@ const RANK: u64 = 8;
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
     let config = model.config.as_ref().map(Config::new).transpose().with_context(|| model.name())?;
+    let config = config.map(|c| c.with_experts_apart(args.experts == Experts::Modules));
     let built = config.map(family::model).transpose().with_context(|| model.name())?.flatten();
     if built.is_none()
         && args.params.or(model.parameters).is_none()

@@ -198,10 +198,9 @@ impl Job {
             for operation in &layer.operations {
                 match &operation.work {
                     Work::Linear(l) => {
-                        let module = format!("{}{}", layer.name, l.name);
-                        let trains = |p: &str| self.method.trains(layer.index, false, &module, p);
+                        let trained = |p: &str| self.method.trained(layer, l, p);
                         let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied), l.outputs * u64::from(l.bias));
-                        trainable += l.stored * (matrix * u64::from(trains("weight")) + bias * u64::from(trains("bias")));
+                        trainable += matrix * trained("weight") + bias * trained("bias");
                         adapters = adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |a| a.parameters(l)));
                     }
                     Work::Elementwise { name, parameters }

@@ -55,11 +55,11 @@ impl Adapter {
     #[must_use]
     pub fn parameters(&self, linear: &Linear) -> u64 {
         let low = self.rank.saturating_mul(linear.inputs + linear.outputs);
-        match self.kind {
-            AdapterKind::Module => low,
+        let each = match self.kind {
+            AdapterKind::Module | AdapterKind::Parameter { .. } => low,
             AdapterKind::Decomposed(_) => low.saturating_add(linear.outputs),
-            AdapterKind::Parameter { .. } => low.saturating_mul(linear.stored),
-        }
+        };
+        each.saturating_mul(linear.stored)
     }
 }
 
@@ -154,6 +154,18 @@ impl Method {
         }
     }
 
+    /// How many of a product's matrices are trained, by a parameter of its module: all or none, but for experts that are modules, where a pattern may name some.
+    #[must_use]
+    pub fn trained(&self, layer: &Layer, linear: &Linear, parameter: &str) -> u64 {
+        let trains = |name: &str| self.trains(layer.index, false, &format!("{}{name}", layer.name), parameter);
+        match self {
+            Self::Unfrozen(_) if linear.stored > 1 && !linear.stacked() => {
+                (0..linear.stored).map(|i| u64::from(trains(&linear.of_expert(i)))).sum()
+            }
+            _ => linear.stored * u64::from(trains(&linear.name)),
+        }
+    }
+
     /// The adapter at a product; none where there is none.
     #[must_use]
     pub fn adapter(&self, layer: &Layer, linear: &Linear) -> Option<Adapter> {
@@ -244,6 +256,9 @@ fn parameter_names(model: &Model) -> Vec<String> {
     for layer in &model.layers {
         for operation in &layer.operations {
             match &operation.work {
+                Work::Linear(l) if l.stored > 1 && !l.stacked() => {
+                    names.extend((0..l.stored).map(|i| format!("{}{}.weight", layer.name, l.of_expert(i))));
+                }
                 Work::Linear(l) if !l.tied => names.push(format!("{}{}.weight", layer.name, l.name)),
                 Work::Elementwise { name, parameters } if *parameters > 0 => names.push(format!("{}{name}.weight", layer.name)),
                 _ => {}

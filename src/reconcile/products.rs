@@ -37,6 +37,8 @@ pub(super) struct Products {
     pub(super) single: Vec<Product>,
     /// Of experts: together, since how many tokens each gets is nobody's to say. FLOP, and so with sides rounded up.
     pub(super) experts: (u128, u128),
+    /// FLOP of one row in each of their matrices, in each of the products that are made with it.
+    pub(super) expert_rows: u128,
 }
 
 impl Products {
@@ -82,21 +84,23 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
                 Work::Linear(l) => {
                     let (tokens, stored) = (tokens(model, l, &batch), u128::from(l.stored));
                     let base = one(&ask(Work::Linear(l.clone()))?, |c| c != Component::Adapters && c != Component::AttentionScores);
-                    if stored > 1 {
-                        let met = tokens.saturating_mul(l.met);
-                        let filled = u128::from(met).plus(stored.saturating_mul(u128::from(LONGEST)));
-                        let times = u128::from(base.1);
-                        products.experts.0.grow(base.0.saturating_mul(times));
-                        products.experts.1.grow(padded(&[filled, up(l.inputs), up(l.outputs), times]));
-                    } else if base.1 > 0 {
-                        products.add(base.0, padded(&[up(tokens), up(l.inputs), up(l.outputs)]), base.1);
-                    }
+                    let met = tokens.saturating_mul(l.met);
+                    let filled = u128::from(met).plus(stored.saturating_mul(u128::from(LONGEST)));
+                    let mut add = |(flop, times): (u128, u64), a: u64, b: u64| {
+                        if stored > 1 {
+                            let (many, sides) = (u128::from(times), [u128::from(a), u128::from(b)]);
+                            products.experts.0.grow(flop.saturating_mul(many));
+                            products.experts.1.grow(padded(&[filled, up(a), up(b), many]));
+                            products.expert_rows.grow(padded(&[stored, sides[0], sides[1], many]));
+                        } else if times > 0 {
+                            products.add(flop, padded(&[up(tokens), up(a), up(b)]), times);
+                        }
+                    };
+                    add(base, l.inputs, l.outputs);
                     let Some(adapter) = job.method.adapter(layer, l) else { continue };
                     for (inputs, outputs) in [(l.inputs, 0), (0, l.outputs)] {
                         let half = one(&ask(Work::Linear(Linear { inputs, outputs, ..l.clone() }))?, |c| c == Component::Adapters);
-                        if half.1 > 0 {
-                            products.add(half.0, padded(&[up(tokens), up(adapter.rank), up(inputs.max(outputs))]), half.1);
-                        }
+                        add(half, adapter.rank, inputs.max(outputs));
                     }
                 }
                 // A fused kernel is no product.

@@ -7,6 +7,8 @@ Attention is `eager`: two products forward and four backward, all of them visibl
 formulas look at shapes and know no mask. What a kernel that skips masked positions executes cannot be counted that way, so the pairs that each
 layer's mask allows are counted in the mask itself.
 
+The cases `*-modules` and `t5-untied` are of what transformers 4 makes, and recorded with 4.57 and PEFT 0.17; all others with transformers 5.
+
 Needs torch, transformers, peft. Nothing is downloaded: the weights are random.
 """
 
@@ -156,6 +158,16 @@ CASES = {
         trained=r"decoder\.block\.2\.",
         adapters=(DROPPED,),
     ),
+    # transformers 5 ties a new T5 whatever its configuration says, so this one is recorded with 4.57. It loads those that were published untied as what they are.
+    "t5-untied": case(
+        "T5Config",
+        "T5ForConditionalGeneration",
+        {"vocab_size": 512, "d_model": 256, "d_kv": 32, "d_ff": 640, "num_layers": 2, "num_heads": 8, "feed_forward_proj": "gated-gelu"}
+        | {"tie_word_embeddings": False, "decoder_start_token_id": 0},
+        targets=["q", "v"],
+        trained=r"encoder\.block\.1\.|lm_head",
+        adapters=({"target_modules": ALL},),
+    ),
     "t5-encoder": case(
         "T5Config",
         "T5EncoderModel",
@@ -188,6 +200,16 @@ CASES = {
         adapters=(DORA,),
     ),
 }
+# Experts that are modules of their own: recorded with transformers 4.57 and PEFT 0.17.
+EXPERTS = {"target_modules": ["v_proj", "gate_proj", "up_proj", "down_proj"]}
+for name, adapters in {
+    "mixtral": ({"target_modules": ["w1", "w3"]}, EVERY, DORA | {"target_modules": ["v_proj", "w2"]}),
+    "qwen2-moe": (EXPERTS, EVERY),
+    "qwen3-moe": (EXPERTS,),
+    "deepseek-v3": (EVERY,),
+}.items():
+    # Of all layers, so that each expert's share of the tokens does not matter.
+    CASES[f"{name}-modules"] = CASES[name] | {"adapters": adapters, "trained": r"layers\.0\.self_attn|experts\.\d+\.(w2|down_proj)"}
 for c in CASES.values():
     if c["config"] == "ViTConfig":
         for token in SPECIAL:
@@ -237,14 +259,15 @@ def count(c, method, checkpointing, device, adapters=None):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     with FlopCounterMode(display=False) as counter:
-        said = model(**inputs(config, device))
+        output = model(**inputs(config, device))
         # An encoder by itself has no loss of its own.
-        loss = said.last_hidden_state.sum() if config.architectures[0] == "T5EncoderModel" else said.loss
+        loss = output.last_hidden_state.sum() if config.architectures[0] == "T5EncoderModel" else output.loss
         forward = counter.get_total_flops()
         by_op = {str(k): v for k, v in counter.get_flop_counts()["Global"].items()}
         loss.backward()
         total = counter.get_total_flops()
     parameters = list(model.parameters())
+    said = _model.read(model)
     more = {"dora": "use_dora", "dropout": "lora_dropout", "target_parameters": "target_parameters"}
     return {
         "method": method,
@@ -253,7 +276,9 @@ def count(c, method, checkpointing, device, adapters=None):
         "trained": c["trained"] if method == "frozen" else None,
     } | {name: adapters[field] for name, field in more.items() if field in (adapters or {})} | {
         # As the callback tells it, for tests/reconcile.rs.
-        "declared": _model.read(model)["method"] if adapters else None,
+        "declared": said["method"] if adapters else None,
+        # What transformers 4 makes of checkpointing depends on who asks for it.
+        "input_gradients": said["input_gradients"],
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "forward": forward,
