@@ -123,10 +123,16 @@ def _adapters(model, experts):
         "targets": targets if isinstance(targets, str) else sorted(targets),
         "also": _also(model, getattr(config, "modules_to_save", None) or []),
     }
+    if method["kind"] == "lora":
+        method["also"] += _in_place(model)
     ranks = _together({name: r for name, r in _ranks(model, active).items() if r != rank}, experts)
     method |= {"ranks": ranks} if ranks else {}
     if getattr(config, "use_dora", False):
         method |= {"dora": True, "dropout": float(getattr(config, "lora_dropout", 0) or 0)}
+    if isinstance(method["targets"], list):
+        # A head takes adapters along with the table that it is tied to, if PEFT is told so.
+        modules = _together([name for name, module in _adapted(model, active) if not getattr(module, "parameter_name", None)], experts)
+        method["targets"] += [name for name in modules if not any(name == t or name.endswith(f".{t}") for t in targets)]
     parameters = {name: module for name, module in _adapted(model, active) if getattr(module, "parameter_name", None)}
     if parameters:
         # Where PEFT hands both matrices to a parametrization, it is their product that PyTorch tries when it is put on; before, it was a sum.
@@ -136,12 +142,28 @@ def _adapters(model, experts):
 
 
 def _also(model, names):
-    """Modules that are trained whole. PEFT adds names of its own for a classifier, `classifier` and `score`, of which a model has one."""
+    """Modules of which a copy is trained whole: as PEFT left them, since it takes what is tied to one along if it is told to, and adds names of its own for a classifier,
+    `classifier` and `score`, of which a model has one."""
     modules = getattr(model, "named_modules", None)
     if not callable(modules):
         return sorted(names)
+    copied = {}
+    for name, module in modules():
+        if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            name = _clean(name + ".").rstrip(".").split("language_model.", 1)[-1]
+            # One that shares its copy's matrix with another has none of its own: its parameter is trained where it is.
+            matrix = id(getattr(module, "weight", None) if getattr(module, "weight", None) is not None else module)
+            copied[matrix] = [*copied.get(matrix, ()), f"{name}.weight" if matrix in copied else name]
+    if copied:
+        return sorted(name for names in copied.values() for name in names)
     there = {_clean(name).rsplit(".", 1)[-1]: None for name, _ in modules()} | {_clean(name): None for name, _ in modules()}
     return sorted(name for name in names if name in there)
+
+
+def _in_place(model):
+    """Parameters that are trained where they are, beside adapters: biases (`bias` of LoraConfig), or whatever somebody unfroze."""
+    names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return sorted(_clean(name).split("language_model.", 1)[-1] for name in names if not re.search(r"\blora_|\bmodules_to_save\b|\btrainable_tokens_", name))
 
 
 def _ranks(model, adapter):

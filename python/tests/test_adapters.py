@@ -59,6 +59,38 @@ class Kinds(unittest.TestCase):
         self.assertEqual(read(model)["method"]["not_estimated"], ["use_qalora", "layer_replication"])
 
 
+class Besides(unittest.TestCase):
+    """What is trained beside adapters."""
+
+    def model(self, modules, parameters=("base_model.model.lm_head.original_module.weight",), **config):
+        model = adapted(Model({name: Parameter(10) for name in parameters}), **config)
+        model.named_modules = lambda: iter(modules.items())
+        return model
+
+    def copied(self, weight):
+        return types.SimpleNamespace(modules_to_save={}, original_module=None, weight=weight)
+
+    def test_copies_are_named_as_peft_left_them(self):
+        """It takes a head along that is tied to the table, if it is told to: one copy for both."""
+        own, table = object(), object()
+        names = ("base_model.model.model.embed_tokens", "base_model.model.lm_head")
+        method = lambda *weights: read(self.model({n: self.copied(w) for n, w in zip(names, weights)}, modules_to_save=["lm_head"]))["method"]
+        self.assertEqual(method(table, own)["also"][:2], ["lm_head", "model.embed_tokens"])
+        self.assertEqual(method(table, table)["also"][:2], ["lm_head.weight", "model.embed_tokens"])
+
+    def test_what_is_trained_in_its_place_is_named(self):
+        at = "base_model.model.model.layers.0.self_attn.q_proj"
+        names = [f"{at}.base_layer.bias", f"{at}.lora_A.default.weight", f"{at}.lora_magnitude_vector.default.weight", "base_model.model.lm_head.modules_to_save.default.weight"]
+        model = self.model({}, names)
+        for _, parameter in model.named_parameters():
+            parameter.requires_grad = True
+        self.assertEqual(read(model)["method"]["also"], ["model.layers.0.self_attn.q_proj.bias"])
+
+    def test_adapters_that_nobody_named_are_declared(self):
+        modules = {f"base_model.model.{name}": types.SimpleNamespace(r={"default": 8}) for name in ("model.embed_tokens", "lm_head")}
+        self.assertEqual(read(self.model(modules, target_modules={"embed_tokens"}))["method"]["targets"], ["embed_tokens", "lm_head"])
+
+
 class Experts(unittest.TestCase):
     """Experts that are modules of their own, as in transformers 4: all of a layer are told as one."""
 

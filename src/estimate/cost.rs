@@ -177,7 +177,7 @@ struct Forward {
 
 impl Pass<'_> {
     fn run(&mut self) {
-        let embeds = self.model.embeddings.iter().any(|(name, _)| self.method.trains(None, true, name, "weight"));
+        let embeds = self.table() || self.model.embeddings.iter().any(|(name, _)| self.method.trains(None, true, name, "weight"));
         let wanted = self.model.input_gradients.unwrap_or(self.run.checkpointing);
         let first = self.model.text && (embeds || wanted && !self.run.forward_only);
         let (mut hidden, mut encoder, mut side) = (first, false, Side::Encoder);
@@ -190,6 +190,20 @@ impl Pass<'_> {
             // The tables of an image model are added behind its first layer.
             hidden |= i == 0 && !self.model.text && embeds;
         }
+    }
+
+    /// Counts the adapter of a table, of which one matrix is looked up and the other multiplied; says whether there is one.
+    fn table(&mut self) -> bool {
+        let Some((rank, width)) = self.model.table().and_then(|(name, width)| Some((self.method.table(name)?, width))) else {
+            return false;
+        };
+        if matches!(self.part, Part::Row | Part::Products) {
+            let flop = 2 * self.tokens(Side::Main) * u128::from(rank) * u128::from(width);
+            let cost = self.costs.entry(Component::Adapters).or_default();
+            cost.forward += flop;
+            cost.backward += 2 * flop * u128::from(!self.run.forward_only);
+        }
+        true
     }
 
     /// Counts a layer; says whether its output needs a gradient.
@@ -253,7 +267,7 @@ impl Pass<'_> {
         let trained = |parameter: &str| self.method.trained(layer, linear, parameter);
         // A tied head has no parameter of its own: it is trained when the table is.
         let weights = match self.model.embeddings.first() {
-            Some((table, _)) if linear.tied => u64::from(self.method.trains(None, true, table, "weight")),
+            Some((table, _)) if linear.tied => u64::from(self.method.trains_tied(table, &format!("{}{}", layer.name, linear.name))),
             _ => trained("weight"),
         };
         let adapter = self.method.adapter(layer, linear);

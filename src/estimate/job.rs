@@ -42,7 +42,7 @@ pub struct Job {
 /// Parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counted {
-    /// All, adapters included.
+    /// All, adapters and copies that are trained in the place of frozen modules included.
     pub total: u64,
     /// Trained; none where that depends on modules of an architecture that is not known.
     pub trainable: Option<u64>,
@@ -190,17 +190,27 @@ impl Job {
         };
         let base = model.parameters();
         check(base.total)?;
-        let (mut adapters, mut trainable) = (0u64, 0u64);
-        for (_, n) in model.embeddings.iter().filter(|(name, _)| self.method.trains(None, true, name, "weight")) {
-            trainable = trainable.saturating_add(*n);
+        let (mut adapters, mut trainable, mut copies) = (0u64, 0u64, 0u64);
+        for (name, n) in &model.embeddings {
+            trainable = trainable.saturating_add(n * u64::from(self.method.trains(None, true, name, "weight")));
+            copies += n * u64::from(self.method.copies(name));
+        }
+        if let Some((name, width)) = model.table()
+            && let Some(rank) = self.method.table(name)
+        {
+            let rows = model.embeddings.iter().find(|(n, _)| n == name).map_or(0, |(_, n)| n / width.max(1));
+            adapters = adapters.saturating_add(rank.saturating_mul(rows + width));
         }
         for layer in &model.layers {
             for operation in &layer.operations {
                 match &operation.work {
                     Work::Linear(l) => {
                         let trained = |p: &str| self.method.trained(layer, l, p);
-                        let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied), l.outputs * u64::from(l.bias));
+                        // A copy of a tied head has a matrix of its own.
+                        let copied = self.method.copies(&format!("{}{}", layer.name, l.name));
+                        let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied || copied), l.outputs * u64::from(l.bias));
                         trainable += matrix * trained("weight") + bias * trained("bias");
+                        copies += l.stored * (matrix + bias) * u64::from(copied);
                         adapters = adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |a| a.parameters(l)));
                     }
                     Work::Elementwise { name, parameters }
@@ -212,11 +222,11 @@ impl Job {
                 }
             }
         }
-        check(base.total.saturating_add(adapters))?;
+        check(base.total.saturating_add(adapters).saturating_add(copies))?;
         Ok(Counted {
-            total: base.total + adapters,
+            total: base.total + adapters + copies,
             trainable: Some(trainable + adapters),
-            active: base.active + adapters,
+            active: base.active + adapters + copies,
             looked_up: base.looked_up,
             adapters,
         })

@@ -266,6 +266,13 @@ impl Model {
         count
     }
 
+    /// The table that an adapter can be of, and how wide it is: that of the tokens, where all go through it in one way.
+    #[must_use]
+    pub fn table(&self) -> Option<(&str, u64)> {
+        let (name, _) = self.embeddings.first().filter(|_| self.text && !self.encoder_decoder)?;
+        Some((name, self.linears().next()?.1.inputs))
+    }
+
     /// All products with weights, each with its layer.
     pub fn linears(&self) -> impl Iterator<Item = (&Layer, &Linear)> {
         self.layers.iter().flat_map(|layer| {

@@ -72,11 +72,22 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
     let mut alone = model.clone();
     alone.layers.iter_mut().flat_map(|l| &mut l.operations).for_each(|o| nothing(&mut o.work));
     let mut products = Products::default();
+    let mut method = job.method.clone();
+    if let Some((table, width)) = model.table()
+        && let Some(rank) = method.table(table)
+    {
+        let tokens = batch.rows.saturating_mul(batch.length);
+        let [all, sides] = [[tokens, rank, width].map(u128::from), [tokens, rank, width].map(up)];
+        // Forward, and the gradients of both matrices. What it makes of all others, that they need a gradient below, is said in its place.
+        products.add(padded(&all), padded(&sides), 3);
+        method = method.without_table(table);
+        alone.input_gradients = Some(true);
+    }
     for (i, layer) in model.layers.iter().enumerate() {
         for (j, operation) in layer.operations.iter().enumerate() {
             let mut ask = |work: Work| {
                 alone.layers[i].operations[j].work = work;
-                let costs = cost(&alone, &job.method, &workload, run);
+                let costs = cost(&alone, &method, &workload, run);
                 nothing(&mut alone.layers[i].operations[j].work);
                 costs
             };
@@ -97,7 +108,7 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
                         }
                     };
                     add(base, l.inputs, l.outputs);
-                    let Some(adapter) = job.method.adapter(layer, l) else { continue };
+                    let Some(adapter) = method.adapter(layer, l) else { continue };
                     for (inputs, outputs) in [(l.inputs, 0), (0, l.outputs)] {
                         let half = one(&ask(Work::Linear(Linear { inputs, outputs, ..l.clone() }))?, |c| c == Component::Adapters);
                         add(half, adapter.rank, inputs.max(outputs));
@@ -192,9 +203,13 @@ mod tests {
                 also: Vec::new(),
                 quantised: false,
             };
-            for (method, kernel) in
-                [(Method::Full, Kernel::EAGER), (Method::Full, Kernel::FLASH), (lora(Targets::AllLinear), Kernel::EAGER)]
-            {
+            let table = Targets::Names(["embed_tokens", "v_proj", "down_proj"].map(str::to_owned).to_vec());
+            for (method, kernel) in [
+                (Method::Full, Kernel::EAGER),
+                (Method::Full, Kernel::FLASH),
+                (lora(Targets::AllLinear), Kernel::EAGER),
+                (lora(table), Kernel::EAGER),
+            ] {
                 for checkpointing in [false, true] {
                     let job = Job {
                         model: None,

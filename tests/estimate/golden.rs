@@ -46,7 +46,7 @@ fn job(golden: &Value, counted: &Value) -> Job {
             parameters: serde_json::from_value(counted["target_parameters"].clone()).unwrap_or_default(),
             tried: true,
             dora: (counted["dora"] == true).then(|| Dora { dropout: counted["dropout"].as_f64() > Some(0.0) }),
-            also: Vec::new(),
+            also: serde_json::from_value(counted["declared"]["also"].clone()).unwrap_or_default(),
             quantised: false,
         },
         "frozen" => Method::unfrozen(&[counted["trained"].as_str().expect("a pattern").to_owned()]).expect("a pattern"),

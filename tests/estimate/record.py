@@ -61,6 +61,19 @@ CASES = {
         trained=r"layers\.(0|1)\.mlp|lm_head",
         adapters=(DORA, DROPPED),
     ),
+    # A copy of a tied head is no longer tied, adapters of the table are looked up, and biases are trained where they are.
+    "llama-copied": case(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        DENSE | {"num_key_value_heads": 4, "tie_word_embeddings": True, "attention_bias": True},
+        adapters=(
+            {"modules_to_save": ["lm_head"]},
+            {"modules_to_save": ["embed_tokens"]},
+            {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+            {"target_modules": ["v_proj", "embed_tokens", "lm_head"]},
+            {"bias": "all"},
+        ),
+    ),
     "llama-classifier": case("LlamaConfig", "LlamaForSequenceClassification", DENSE | {"num_key_value_heads": 8, "num_labels": 5}),
     "mistral": case("MistralConfig", "MistralForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 32}),
     "qwen2": case(
