@@ -262,6 +262,17 @@ def _checkpointed(model):
     return callable(modules) and any(getattr(m, "gradient_checkpointing", False) is True for m in modules())
 
 
+def _reentrant(model):
+    """Whether layers are checkpointed in PyTorch's reentrant way, which runs all of them again: by what transformers hangs on them."""
+    modules = getattr(model, "modules", None)
+    for module in modules() if callable(modules) else ():
+        if getattr(module, "gradient_checkpointing", False) is True:
+            said = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", None) or {}
+            if said.get("use_reentrant") is not None:
+                return bool(said["use_reentrant"])
+    return False
+
+
 def _plain(value):
     """A configuration as JSON can carry it."""
     if isinstance(value, dict):
@@ -304,7 +315,7 @@ def read(model, gradient_checkpointing=None):
         "method": method,
         "gradient_checkpointing": bool(gradient_checkpointing),
         "attention": str(getattr(config, "_attn_implementation", None) or "sdpa"),
-    } | ({"experts_apart": True} if experts else {}) | ({} if (asked := _input_gradients(model)) is None else {"input_gradients": asked})
+    } | ({"experts_apart": True} if experts else {}) | ({"reentrant": True} if gradient_checkpointing and _reentrant(model) else {}) | ({} if (asked := _input_gradients(model)) is None else {"input_gradients": asked})
 
 
 #: Fields of a configuration that say nothing of what is executed: how weights are kept, what text is made of them, what labels are called.

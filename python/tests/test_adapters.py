@@ -1,5 +1,6 @@
 """Without torch and PEFT: adapters are declared with the rank that each has, and with what kind they are of."""
 
+import functools
 import types
 import unittest
 
@@ -127,6 +128,21 @@ class Experts(unittest.TestCase):
         modules = {name.removesuffix(".up_proj.weight"): types.SimpleNamespace() for name in names}
         model.named_modules = lambda: iter(modules.items())
         self.assertEqual(read(model)["method"]["trained"], [names[2], "model.layers.0.mlp.experts.up_proj.weight"])
+
+
+class Checkpointing(unittest.TestCase):
+    def test_the_reentrant_way_is_told(self):
+        """transformers hangs the function that checkpoints on each module that does."""
+        model = Model({"w": Parameter(1)})
+        layer = types.SimpleNamespace(gradient_checkpointing=True)
+        model.modules = lambda: iter([model, layer])
+        said = []
+        for reentrant in (None, False, True):
+            layer._gradient_checkpointing_func = functools.partial(print, **({} if reentrant is None else {"use_reentrant": reentrant}))
+            said.append(read(model).get("reentrant"))
+        self.assertEqual(said, [None, None, True])
+        layer.gradient_checkpointing = False
+        self.assertNotIn("reentrant", read(model))
 
 
 class Embeddings(unittest.TestCase):

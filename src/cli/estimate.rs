@@ -18,7 +18,7 @@ use flopsprof::{
         job::{Job, Speed},
         method::{Dora, Method, Targets},
         model::Model,
-        peft,
+        peft, weights,
         workload::{self, Filling, Shape, Workload},
     },
     evidence::read,
@@ -101,6 +101,9 @@ pub(crate) struct Args {
     /// Layers are computed again in the backward pass
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// They are computed again to their end (use_reentrant, the default of transformers 4)
+    #[arg(long, requires = "gradient_checkpointing")]
+    reentrant: bool,
     /// Which positions are computed, and how
     #[arg(long, value_enum, default_value_t = Attention::Flash)]
     attention: Attention,
@@ -168,15 +171,24 @@ const USAGE: u8 = 2;
 const RANK: u64 = 8;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
+    let mut model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
     let config = model.config.as_ref().map(Config::new).transpose().with_context(|| model.name())?;
     let config = config.map(|c| c.with_experts_apart(args.experts == Experts::Modules));
     let built = config.map(family::model).transpose().with_context(|| model.name())?.flatten();
+    let built = built.map(|m| Model { reentrant: args.reentrant, ..m });
+    if built.is_none() && args.params.is_none() && config.is_some() {
+        model.parameters = model.parameters.or_else(|| weights::count(model.path.parent()?));
+    }
     if built.is_none()
         && args.params.or(model.parameters).is_none()
         && let Some(c) = config
     {
-        bail!("{}: the architecture `{}` is not known (known: {}): give --params for 6ND", model.name(), c.model_type(), family::KNOWN);
+        bail!(
+            "{}: the architecture `{}` is not known (known: {}): give --params for 6ND (or the folder with its weights, model.safetensors, which say how many there are)",
+            model.name(),
+            c.model_type(),
+            family::KNOWN
+        );
     }
     if let Some(why) = args.misused(built.as_ref()) {
         eprintln!("flopsprof: {why}");

@@ -5,7 +5,7 @@
 //! keeping them.
 //!
 //! Gradient checkpointing runs a layer's forward again, up to the last tensor that the backward pass wants (PyTorch's `early_stop`): where a layer ends
-//! in a product and a sum, that product is not run again. It also makes the embeddings' output need a gradient (transformers 5 does so for every text
+//! in a product and a sum, that product is not run again. Its reentrant form runs all of the layer again. It also makes the embeddings' output need a gradient (transformers 5 does so for every text
 //! model, 4 where PEFT or TRL ask for it: a live model says which), so that gradients flow down to the first layer even where all of it is frozen.
 
 use std::collections::BTreeMap;
@@ -242,7 +242,7 @@ impl Pass<'_> {
 
     /// Adds a layer's forward once more.
     fn again(&mut self, layer: &Layer, forwards: &[Forward]) {
-        let last = layer.operations.iter().rposition(|o| !matches!(o.work, Work::Sum));
+        let last = layer.operations.iter().rposition(|o| !matches!(o.work, Work::Sum)).filter(|_| !self.model.reentrant);
         for (i, forward) in forwards.iter().enumerate() {
             let Some(component) = forward.component else { continue };
             let (unwanted, unwanted_adapter) = if Some(i) == last { (forward.unwanted, forward.unwanted_adapter) } else { (0, 0) };

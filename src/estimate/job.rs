@@ -256,7 +256,8 @@ impl Job {
             cost::sum(&costs)
         } else {
             notes.push(
-                "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation"
+                "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation; of a mixture of experts \
+                 it is too much, since a token does not meet them all"
                     .to_owned(),
             );
             if parameters.trainable.is_none() {

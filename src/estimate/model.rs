@@ -218,6 +218,8 @@ pub struct Model {
     pub text: bool,
     /// Whether the embeddings' output needs a gradient for more than the table's sake, where a live model has said so (transformers 4 does it for some trainings, and not for others).
     pub input_gradients: Option<bool>,
+    /// Checkpointed layers are run again to their end, and not to the last tensor that is wanted (PyTorch's `use_reentrant`, which was transformers 4's default).
+    pub reentrant: bool,
     /// Tokens a row has by construction: an image's patches and its class token.
     pub fixed_length: Option<u64>,
     /// The field that says how many positions were learned, and the number, where a row cannot be longer. Those that are rotated or relative have no such end.

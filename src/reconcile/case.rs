@@ -82,7 +82,8 @@ impl Split {
 impl Case {
     pub(super) fn new(model: &Declared, train: &Rows) -> Result<Self, String> {
         let config = Config::new(&model.config).map_err(|e| e.to_string())?;
-        let built = Model { input_gradients: model.input_gradients, ..built(config.with_experts_apart(model.experts_apart))? };
+        let (input_gradients, reentrant) = (model.input_gradients, model.reentrant);
+        let built = Model { input_gradients, reentrant, ..built(config.with_experts_apart(model.experts_apart))? };
         let fused = model.attention != "eager";
         let workload = said(train)?;
         let job = Job {

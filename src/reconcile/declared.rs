@@ -11,6 +11,7 @@
 //! `kind` is `full`, `lora` or `frozen`. Adapters of stacked experts and other parameters stand in `parameters` (`["model.layers.0.mlp.experts.down_proj"]`; `tried` is true where PEFT's parametrization of them is a product, which PyTorch makes once more), `dora` is true where what is
 //! trained is scaled by a magnitude of its own, and `dropout` the share of the adapters' input that is dropped; `not_estimated` names what else they do. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
 //!
+//! `reentrant` is true where checkpointing is PyTorch's reentrant one, which runs layers again to their end.
 //! `input_gradients` tells whether the embeddings' output needs a gradient although no table is trained (`enable_input_require_grads`); without it, it does where layers are checkpointed.
 //! `experts_apart` is true where each expert is a module, as in transformers 4: `targets`, `ranks`, `trained` then name all experts of a layer together, without their numbers
 //! (`model.layers.0.mlp.experts.down_proj`).
@@ -66,6 +67,9 @@ pub struct Declared {
     /// Layers are checkpointed.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Checkpointed layers are run again to their end (`use_reentrant`).
+    #[serde(default)]
+    pub reentrant: bool,
     /// The embeddings' output is made to need a gradient, whatever is trained.
     #[serde(default)]
     pub input_gradients: Option<bool>,

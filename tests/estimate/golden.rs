@@ -32,6 +32,7 @@ fn job(golden: &Value, counted: &Value) -> Job {
     let config = Config::new(&golden["config"]).expect("a configuration").with_experts_apart(apart);
     let mut model = family::model(config).expect("a model").expect("a known architecture");
     model.input_gradients = counted["input_gradients"].as_bool();
+    model.reentrant = counted["reentrant"] == true;
     let number = |v: &Value| v.as_u64().unwrap_or(0);
     let shape =
         Shape { rows: number(&golden["rows"]), length: number(&golden["length"]), decoder_length: number(&golden["decoder_length"]) };

@@ -74,6 +74,8 @@ CASES = {
             {"bias": "all"},
         ),
     ),
+    # The older way to checkpoint, which runs layers again to their end.
+    "llama-reentrant": case("LlamaConfig", "LlamaForCausalLM", DENSE | {"num_key_value_heads": 2}, targets=["q_proj", "down_proj"], trained="embed|norm", reentrant=True),
     "llama-classifier": case("LlamaConfig", "LlamaForSequenceClassification", DENSE | {"num_key_value_heads": 8, "num_labels": 5}),
     "mistral": case("MistralConfig", "MistralForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 32}),
     "qwen2": case(
@@ -269,7 +271,7 @@ def count(c, method, checkpointing, device, adapters=None):
             parameter.requires_grad_(bool(re.search(c["trained"], name)))
     if checkpointing:
         # As Trainer does. For text models transformers makes the embeddings' output need a gradient here.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": c.get("reentrant", False)})
     model.train()
     with FlopCounterMode(display=False) as counter:
         output = model(**inputs(config, device))
@@ -292,6 +294,7 @@ def count(c, method, checkpointing, device, adapters=None):
         "declared": said["method"] if adapters else None,
         # What transformers 4 makes of checkpointing depends on who asks for it.
         "input_gradients": said["input_gradients"],
+        "reentrant": said.get("reentrant", False),
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "forward": forward,

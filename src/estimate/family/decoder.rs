@@ -165,6 +165,7 @@ pub(super) fn model(c: Config<'_>, style: &Style) -> Result<Model, EstimateError
         encoder_decoder: false,
         text: true,
         input_gradients: None,
+        reentrant: false,
         fixed_length: None,
         positions: None,
         notes: Vec::new(),

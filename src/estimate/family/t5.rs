@@ -105,6 +105,7 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         encoder_decoder: !encoder_only,
         text: true,
         input_gradients: None,
+        reentrant: false,
         fixed_length: None,
         positions: None,
         notes: Vec::new(),
