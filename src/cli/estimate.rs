@@ -18,7 +18,7 @@ use flopsprof::{
         job::{Job, Speed},
         method::{Dora, Method, Targets},
         model::Model,
-        peft, weights,
+        peft, spectrum, weights,
         workload::{self, Filling, Shape, Workload},
     },
     evidence::read,
@@ -95,8 +95,11 @@ pub(crate) struct Args {
     /// Parameters trained by --method frozen: regular expressions (Spectrum's unfrozen_parameters)
     #[arg(long, value_name = "REGEX")]
     unfreeze: Vec<String>,
+    /// Spectrum's file of these (YAML)
+    #[arg(long, value_name = "FILE")]
+    spectrum: Option<PathBuf>,
     /// With --method frozen: freeze the embeddings and the first so many layers
-    #[arg(long, value_name = "N", conflicts_with = "unfreeze")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["unfreeze", "spectrum"])]
     freeze_layers: Option<u64>,
     /// Layers are computed again in the backward pass
     #[arg(long)]
@@ -247,7 +250,11 @@ impl Args {
                 }
             }
         }
-        for (given, option) in [(self.freeze_layers.is_some(), "--freeze-layers"), (!self.unfreeze.is_empty(), "--unfreeze")] {
+        for (given, option) in [
+            (self.freeze_layers.is_some(), "--freeze-layers"),
+            (!self.unfreeze.is_empty(), "--unfreeze"),
+            (self.spectrum.is_some(), "--spectrum"),
+        ] {
             if given && !self.method.contains(&How::Frozen) {
                 return Some(format!("{option} is of --method frozen, which is not asked for"));
             }
@@ -353,11 +360,18 @@ impl Args {
                     None => method,
                 }
             }
-            How::Frozen => match (self.freeze_layers, self.unfreeze.is_empty()) {
-                (Some(n), _) => Method::FrozenLayers(n),
-                (None, false) => Method::unfrozen(&self.unfreeze)?,
-                (None, true) => bail!("--method frozen needs --unfreeze REGEX or --freeze-layers N"),
-            },
+            How::Frozen => {
+                let mut patterns = self.unfreeze.clone();
+                if let Some(file) = &self.spectrum {
+                    let name = || file.display().to_string();
+                    patterns.extend(spectrum::patterns(&fs::read_to_string(file).with_context(name)?).with_context(name)?);
+                }
+                match self.freeze_layers {
+                    Some(n) => Method::FrozenLayers(n),
+                    None if patterns.is_empty() => bail!("--method frozen needs --unfreeze REGEX, --spectrum FILE or --freeze-layers N"),
+                    None => Method::unfrozen(&patterns)?,
+                }
+            }
         })
     }
 

@@ -312,6 +312,16 @@ impl Job {
     }
 
     fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {
+        if let (Some(model), Method::Unfrozen(patterns)) = (&self.model, &self.method)
+            && let Some((layer, head)) = model.linears().find(|(_, l)| l.tied)
+            && let Some(pattern) = patterns.iter().find(|p| p.is_match(&head.parameter(layer)))
+            && model.embeddings.first().is_some_and(|(table, _)| !self.method.trains(None, true, table, "weight"))
+        {
+            notes.push(format!(
+                "`{pattern}` names {}, which is tied: its matrix is the table's and no parameter of its own, and stays frozen",
+                head.parameter(layer)
+            ));
+        }
         let kinds = self.model.iter().flat_map(Model::linears).filter_map(|(y, l)| self.method.adapter(y, l).map(|a| a.kind));
         let once: BTreeSet<_> = kinds
             .filter_map(|kind| match kind {

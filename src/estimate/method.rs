@@ -296,7 +296,8 @@ fn parameter_names(model: &Model) -> Vec<String> {
                 Work::Linear(l) if l.stored > 1 && !l.stacked() => {
                     names.extend((0..l.stored).map(|i| format!("{}{}.weight", layer.name, l.of_expert(i))));
                 }
-                Work::Linear(l) if !l.tied => names.push(format!("{}{}.weight", layer.name, l.name)),
+                // A tied head's name is known, though it has no parameter of its own.
+                Work::Linear(l) => names.push(format!("{}{}.weight", layer.name, l.name)),
                 Work::Elementwise { name, parameters } if *parameters > 0 => names.push(format!("{}{name}.weight", layer.name)),
                 _ => {}
             }

@@ -21,6 +21,8 @@ fn no_command_says_its_cause_twice() {
         vec!["estimate", &here, "--tokens", "1M"],
         vec!["estimate", "--params", "1B", "--lengths", &nothing],
         vec!["estimate", "--params", "1B", "--lengths", &text],
+        vec!["estimate", "--params", "1B", "--tokens", "1M", "--method", "frozen", "--spectrum", &nothing],
+        vec!["estimate", "--params", "1B", "--tokens", "1M", "--method", "frozen", "--spectrum", &text],
         vec!["estimate", "--params", "1B", "--tokens", "1M", "--measured", &nothing],
         vec!["estimate", "--params", "1B", "--tokens", "1M", "--measured", &here],
         vec!["estimate", "--params", "1B", "--tokens", "1M", "--measured", &text],

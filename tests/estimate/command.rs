@@ -59,6 +59,39 @@ fn methods_stand_side_by_side() {
     }
 }
 
+/// Spectrum's files begin with the head and the table, whether they are one matrix or not.
+#[test]
+fn a_file_of_spectrum_says_what_is_trained() {
+    let file = "unfrozen_parameters:\n- ^lm_head.weight$\n- ^model.embed_tokens.weight$\n# mlp.down_proj layers\n- model.layers.1.mlp.down_proj\n- model.layers.27.mlp.down_proj\n";
+    let (dir, path) =
+        folder(&[("config.json", LLAMA_3B), ("tied.yaml", file), ("head.yaml", "unfrozen_parameters: ['^lm_head.weight$', mlp.up_proj]")]);
+    let config = path.to_str().expect("UTF-8");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let of =
+        |name: &str| json(&[config, "--tokens", "1M", "-s", "512", "--method", "frozen", "--spectrum", &at(name)])["estimates"][0].clone();
+    let (tied, head) = (of("tied.yaml"), of("head.yaml"));
+    assert_eq!(tied["parameters"]["trainable"], 128_256 * 3072 + 2 * 8192 * 3072);
+    assert!(tied["notes"].as_array().expect("notes").is_empty(), "{tied}");
+    // Alone the name of a tied head is nobody's, as in torch.
+    assert_eq!(head["parameters"]["trainable"], 28 * 8192 * 3072);
+    assert!(head["notes"].to_string().contains("^lm_head.weight$") && head["notes"].to_string().contains("stays frozen"), "{head}");
+    for (content, word) in [
+        ("unfrozen: []", "not there"),
+        ("unfrozen_parameters: [1]", "[1]"),
+        ("unfrozen_parameters: []", "[]"),
+        ("a: [", "YAML"),
+        ("- x", "not there"),
+    ] {
+        std::fs::write(at("wrong.yaml"), content).expect("a file");
+        let output = flopsprof(&[config, "--tokens", "1M", "--method", "frozen", "--spectrum", &at("wrong.yaml")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(1) && ["wrong.yaml", "unfrozen_parameters", word].iter().all(|w| said.contains(w)),
+            "{content}: {said}"
+        );
+    }
+}
+
 /// A layer ends in a product: the older way to checkpoint makes that one again too.
 #[test]
 fn reentrant_checkpointing_runs_layers_again_to_their_end() {
