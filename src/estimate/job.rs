@@ -190,7 +190,7 @@ impl Job {
         };
         let base = model.parameters();
         check(base.total)?;
-        let (mut adapters, mut trainable, mut copies) = (0u64, 0u64, 0u64);
+        let (mut adapters, mut trainable, mut copies, mut unmet) = (0u64, 0u64, 0u64, 0u64);
         for (name, n) in &model.embeddings {
             trainable = trainable.saturating_add(n * u64::from(self.method.trains(None, true, name, "weight")));
             copies += n * u64::from(self.method.copies(name));
@@ -211,7 +211,13 @@ impl Job {
                         let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied || copied), l.outputs * u64::from(l.bias));
                         trainable += matrix * trained("weight") + bias * trained("bias");
                         copies += l.stored * (matrix + bias) * u64::from(copied);
-                        adapters = adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |a| a.parameters(l)));
+                        if let Some(adapter) = self.method.adapter(layer, l) {
+                            let own = adapter.parameters(l);
+                            adapters = adapters.saturating_add(own);
+                            // Of experts that are modules a token meets the adapters of those that it meets; others are multiplied out, all of them.
+                            let multiplied = matches!(adapter.kind, AdapterKind::Parameter { .. });
+                            unmet = unmet.saturating_add(if multiplied { 0 } else { own / l.stored * (l.stored - l.met.min(l.stored)) });
+                        }
                     }
                     Work::Elementwise { name, parameters }
                         if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") =>
@@ -226,7 +232,7 @@ impl Job {
         Ok(Counted {
             total: base.total + adapters + copies,
             trainable: Some(trainable + adapters),
-            active: base.active + adapters + copies,
+            active: base.active + adapters + copies - unmet,
             looked_up: base.looked_up,
             adapters,
         })

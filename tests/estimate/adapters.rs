@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     LLAMA_3B,
-    command::{flopsprof, golden, json},
+    command::{flopsprof, golden, golden_config, json},
     folder,
 };
 
@@ -92,6 +92,8 @@ fn adapters_of_experts_that_are_modules_are_estimated_from_the_command_line() {
     let (stacked, modules) = (of("stacked", &lora), of("modules", &lora));
     // Three layers of four experts of 256 x 640, rank 8; a token meets two of them.
     assert_eq!(modules["parameters"]["trainable"], 3 * 4 * 3 * 8 * (256 + 640));
+    let met = |e: &Value| e["parameters"]["active"].as_u64().expect("a number");
+    assert_eq!(met(&modules) - met(&of("modules", &["--method", "full"])), 3 * 2 * 3 * 8 * (256 + 640), "those of two experts of four");
     let components = modules["components"].as_array().expect("components");
     let adapters = components.iter().find(|c| c["component"] == "adapters").expect("adapters");
     assert_eq!(number(adapters, "forward"), 3 * 3 * 2 * (2 * 96) * 2 * 8 * (256 + 640));
@@ -109,6 +111,10 @@ fn adapters_of_experts_that_are_modules_are_estimated_from_the_command_line() {
     assert_eq!(4 * (number(&all, "backward") - number(&one, "backward")), 3 * each, "{none}");
     let trained = |e: &Value| e["parameters"]["trainable"].as_u64().expect("a number");
     assert_eq!((trained(&one) - trained(&none), trained(&all) - trained(&none)), (256 * 640, 4 * 256 * 640));
+    let mut many = golden_config("mixtral");
+    many["num_local_experts"] = 16_777_216.into();
+    let (_many, many) = folder(&[("config.json", &many.to_string())]);
+    refused(&[many.to_str().expect("UTF-8"), "--tokens", "1M", "--experts", "modules"], 1, &["num_local_experts", "16777216", "modules"]);
     refused(
         &[&path, "--tokens", "1M", "--experts", "modules", "--method", "frozen", "--unfreeze", r"experts\.4\."],
         1,

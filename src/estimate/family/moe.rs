@@ -9,6 +9,9 @@ use super::{
     decoder::gated,
 };
 
+/// No model has more experts, all layers together, that are modules: each has a name of its own, which patterns are tried on.
+const MOST_MODULES: u64 = 1 << 18;
+
 /// How experts are laid out.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Style {
@@ -38,6 +41,14 @@ pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usiz
     let (stored, met) = (c.size(count_field)?, c.size("num_experts_per_tok")?);
     if met > stored {
         return Err(contradiction(("num_experts_per_tok", met), (count_field, stored), "a token cannot meet more experts than there are"));
+    }
+    let layers = c.layers("num_hidden_layers")?;
+    if c.experts_apart() && stored.saturating_mul(layers) > MOST_MODULES {
+        return Err(contradiction(
+            (count_field, stored),
+            ("num_hidden_layers", layers),
+            "no model has so many experts that are modules of their own",
+        ));
     }
     let width = match style {
         Style::Mixtral | Style::GptOss => c.size("intermediate_size")?,
