@@ -231,7 +231,8 @@ class Batches(unittest.TestCase):
             said = describe({"input_ids": self.IDS} | inputs)
             self.assertEqual(said["documents"], [(3, 0), (5, 0), (8, 0)], inputs)
             self.assertTrue(said["by_document"])
-        self.assertFalse(describe({"input_ids": self.IDS, "position_ids": positions}, "flash_attention_2")["masked"])
+        for attention in ("flash_attention_2", "kernels-community/vllm-flash-attn3", "flex_attention"):
+            self.assertFalse(describe({"input_ids": self.IDS, "position_ids": positions}, attention)["masked"])
 
     def test_encoders_and_decoders_have_a_length_each(self):
         said = describe({"input_ids": self.IDS, "labels": [[1, 2, 3], [4, -100, -100]]}, encoder_decoder=True)
