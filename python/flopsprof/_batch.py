@@ -138,5 +138,6 @@ def describe(inputs, attention="sdpa", encoder_decoder=False):
         "documents": documents,
         "decoder_length": decoder_length,
         "masked": masked,
-        "by_document": packed,
+        # transformers takes pads out of what FlashAttention gets.
+        "by_document": packed or padded and skips,
     }

@@ -225,6 +225,14 @@ class Batches(unittest.TestCase):
         self.assertFalse(describe({"input_ids": self.IDS, "attention_mask": [[1] * 8] * 2})["masked"])
         self.assertFalse(describe({"input_ids": self.IDS})["masked"])
 
+    def test_flash_attention_gets_no_pads(self):
+        padded = {"input_ids": self.IDS, "attention_mask": [[1] * 8, [1] * 3 + [0] * 5]}
+        told = lambda attention: (lambda said: (said["masked"], said["by_document"], said["documents"]))(describe(padded, attention))
+        self.assertEqual(told("flash_attention_2"), (False, True, [(8, 0), (3, 0)]))
+        self.assertEqual(told("sdpa"), (True, False, [(8, 0), (3, 0)]))
+        full = {"input_ids": self.IDS, "attention_mask": [[1] * 8] * 2}
+        self.assertFalse(describe(full, "flash_attention_2")["by_document"])
+
     def test_packed_rows_hold_several_documents(self):
         positions = [[0, 1, 2, 0, 1, 2, 3, 4], list(range(8))]
         for inputs in ({"position_ids": positions}, {"attention_mask": [[1, 1, 1, 2, 2, 2, 2, 2], [1] * 8]}):
