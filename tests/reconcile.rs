@@ -141,7 +141,9 @@ fn of_golden(golden: &Value, counted: &Value) -> (Vec<Record>, u128) {
         _ => json!({"kind": "full"}),
     };
     let model = json!({
-        "format": 1, "config": golden["config"], "method": method, "attention": "eager",
+        "format": 1, "config": golden["config"], "method": method, "attention": "eager", "input_gradients": counted["input_gradients"],
+        "reentrant": counted["reentrant"] == true,
+        "experts_apart": golden["case"].as_str().is_some_and(|case| case.ends_with("-modules")),
         "parameters": {"total": counted["parameters"], "trainable": counted["trainable"]},
         "gradient_checkpointing": counted["checkpointing"],
     });

@@ -128,14 +128,16 @@ def describe(inputs, attention="sdpa", encoder_decoder=False):
             lengths = found[row]
         packed |= len(lengths) > 1
         documents.extend((n, decoder_real[row]) for n in lengths if n > 0)
-    flash = attention.startswith("flash")
+    # FlashAttention goes by the name of its kernel too (kernels-community/vllm-flash-attn3); FlexAttention leaves out whole blocks that nobody attends to.
+    skips = "flash" in attention or "flex" in attention
     # Kernels of scaled_dot_product_attention skip by causality alone; pads and bounds of documents make an explicit mask, which they compute whole.
-    masked = (padded or packed) and not flash and attention != "eager"
+    masked = (padded or packed) and not skips and attention != "eager"
     return {
         "rows": rows,
         "length": length,
         "documents": documents,
         "decoder_length": decoder_length,
         "masked": masked,
-        "by_document": packed,
+        # transformers takes pads out of what FlashAttention gets.
+        "by_document": packed or padded and skips,
     }

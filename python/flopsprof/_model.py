@@ -7,6 +7,8 @@ FSDP are shards, so the sizes of the original ones are taken from their metadata
 
 import re
 
+from ._adapters import adapters, clean, experts_apart, together
+
 
 def true_numel(parameter):
     """Elements of a parameter before packing and partitioning."""
@@ -75,89 +77,29 @@ def _unwrapped(model):
     return model
 
 
-def _clean(name):
-    """A parameter's name as it is without wrappers and adapters."""
-    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model.", "base_layer."):
-        name = name.replace(wrapper, "")
-    name = re.sub(r"^module\.", "", name)
-    return re.sub(r"\.modules_to_save\.[^.]+", "", name)
+def _ties(model, said):
+    """Whether the head's matrix is the table's, as the model has it. transformers 5 says so of every T5, and loads those with two matrices as they were published all the same."""
+    base = getattr(model, "get_base_model", None)
+    base = base() if callable(base) else model
+    weights = []
+    for which in ("get_input_embeddings", "get_output_embeddings"):
+        get = getattr(base, which, None)
+        module = get() if callable(get) else None
+        for inner in ("original_module", "base_layer"):
+            module = getattr(module, inner, module)
+        weights.append(getattr(module, "weight", None))
+    # Of shards and views nothing can be told.
+    own = {id(parameter) for _, parameter in model.named_parameters()}
+    return weights[0] is weights[1] if all(id(weight) in own for weight in weights) else said
 
 
-#: Fields of LoraConfig that change what is executed, in ways that the estimate does not know.
-NOT_ESTIMATED = (
-    "use_qalora",
-    "use_bdlora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "monteclora_config",
-    "trainable_token_indices",
-    "velora_config",
-)
-
-
-def _adapters(model):
-    """PEFT's configuration, as a method; None where there are no adapters."""
-    configs = getattr(model, "peft_config", None)
-    if not configs:
+def _input_gradients(model):
+    """Whether the embeddings' output is made to need a gradient, whatever is trained: transformers, PEFT and TRL hang a hook on the table for it. None where it cannot be told."""
+    get = getattr(model, "get_input_embeddings", None)
+    hooks = getattr(get() if callable(get) else None, "_forward_hooks", None)
+    if hooks is None:
         return None
-    active = getattr(model, "active_adapter", None)
-    active = active[0] if isinstance(active, (list, tuple)) and active else active
-    config = configs.get(active) or next(iter(configs.values()))
-    kind = getattr(config, "peft_type", "")
-    kind = str(getattr(kind, "value", kind)).upper()
-    targets = getattr(config, "target_modules", None) or []
-    named = getattr(model, "targeted_module_names", None) or []
-    chosen = any(getattr(config, field, None) not in (None, [], "") for field in ("layers_to_transform", "exclude_modules"))
-    if named and (chosen or isinstance(targets, str) and targets != "all-linear" or not targets):
-        # A regular expression, or some layers: what was found is what counts, by its whole name, since below the lowest of them no gradient is needed.
-        targets = {name.split("language_model.", 1)[-1] for name in named}
-    elif isinstance(targets, str) and targets != "all-linear":
-        targets = []
-    rank = int(getattr(config, "r", 0) or 0)
-    method = {
-        "kind": "lora" if kind in ("LORA", "") else kind.lower(),
-        "rank": rank,
-        "targets": targets if isinstance(targets, str) else sorted(targets),
-        "also": _also(model, getattr(config, "modules_to_save", None) or []),
-    }
-    ranks = {name: r for name, r in _ranks(model, active).items() if r != rank}
-    method |= {"ranks": ranks} if ranks else {}
-    if getattr(config, "use_dora", False):
-        method |= {"dora": True, "dropout": float(getattr(config, "lora_dropout", 0) or 0)}
-    parameters = {name: module for name, module in _adapted(model, active) if getattr(module, "parameter_name", None)}
-    if parameters:
-        # Where PEFT hands both matrices to a parametrization, it is their product that PyTorch tries when it is put on; before, it was a sum.
-        method |= {"parameters": sorted(parameters), "tried": any(hasattr(module, "get_delta_factors") for module in parameters.values())}
-    others = [field for field in NOT_ESTIMATED if getattr(config, field, None)]
-    return method | {"not_estimated": others} if others else method
-
-
-def _also(model, names):
-    """Modules that are trained whole. PEFT adds names of its own for a classifier, `classifier` and `score`, of which a model has one."""
-    modules = getattr(model, "named_modules", None)
-    if not callable(modules):
-        return sorted(names)
-    there = {_clean(name).rsplit(".", 1)[-1]: None for name, _ in modules()} | {_clean(name): None for name, _ in modules()}
-    return sorted(name for name in names if name in there)
-
-
-def _ranks(model, adapter):
-    """Ranks of a model's adapters by module, as PEFT keeps them: `rank_pattern` gives some their own, and what of it matched is what counts. `alpha_pattern` scales, and executes nothing."""
-    return {name: int(module.r[adapter]) for name, module in _adapted(model, adapter)}
-
-
-def _adapted(model, adapter):
-    """Modules that PEFT put an adapter to, by name. One for a parameter stands around the module that has it, or around another of these, and has the parameter's name here."""
-    modules = getattr(model, "named_modules", None)
-    for name, module in modules() if callable(modules) else ():
-        own = getattr(module, "r", None)
-        if isinstance(own, dict) and adapter in own:
-            of = getattr(module, "parameter_name", None)
-            name = _clean(name + ".").rstrip(".").split("language_model.", 1)[-1]
-            yield (f"{name}.{of}" if of else name), module
+    return any("inputs_require_grad" in getattr(hook, "__name__", "") for hook in hooks.values())
 
 
 def _class(model, said):
@@ -186,6 +128,17 @@ def _checkpointed(model):
     return callable(modules) and any(getattr(m, "gradient_checkpointing", False) is True for m in modules())
 
 
+def _reentrant(model):
+    """Whether layers are checkpointed in PyTorch's reentrant way, which runs all of them again: by what transformers hangs on them."""
+    modules = getattr(model, "modules", None)
+    for module in modules() if callable(modules) else ():
+        if getattr(module, "gradient_checkpointing", False) is True:
+            said = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", None) or {}
+            if said.get("use_reentrant") is not None:
+                return bool(said["use_reentrant"])
+    return False
+
+
 def _plain(value):
     """A configuration as JSON can carry it."""
     if isinstance(value, dict):
@@ -209,13 +162,15 @@ def read(model, gradient_checkpointing=None):
     as_dict = as_dict() if callable(as_dict) else dict(config) if isinstance(config, dict) else {}
     if as_dict:
         as_dict["architectures"] = _class(model, as_dict.get("architectures"))
+        as_dict |= {"tie_word_embeddings": tied} if (tied := _ties(model, as_dict.get("tie_word_embeddings"))) is not None else {}
     total, trainable = parameters(model, whole)
-    method = _adapters(model)
+    experts = experts_apart(model)
+    method = adapters(model, experts)
     if method is None:
         if trainable == total:
             method = {"kind": "full"}
         else:
-            method = {"kind": "frozen", "trained": [_clean(n) for n, p in model.named_parameters() if p.requires_grad]}
+            method = {"kind": "frozen", "trained": together([clean(n) for n, p in model.named_parameters() if p.requires_grad], experts)}
     method["quantised"] = _quantised(model)
     if gradient_checkpointing is None:
         gradient_checkpointing = _checkpointed(model)
@@ -226,7 +181,7 @@ def read(model, gradient_checkpointing=None):
         "method": method,
         "gradient_checkpointing": bool(gradient_checkpointing),
         "attention": str(getattr(config, "_attn_implementation", None) or "sdpa"),
-    }
+    } | ({"experts_apart": True} if experts else {}) | ({"reentrant": True} if gradient_checkpointing and _reentrant(model) else {}) | ({} if (asked := _input_gradients(model)) is None else {"input_gradients": asked})
 
 
 #: Fields of a configuration that say nothing of what is executed: how weights are kept, what text is made of them, what labels are called.

@@ -225,13 +225,22 @@ class Batches(unittest.TestCase):
         self.assertFalse(describe({"input_ids": self.IDS, "attention_mask": [[1] * 8] * 2})["masked"])
         self.assertFalse(describe({"input_ids": self.IDS})["masked"])
 
+    def test_flash_attention_gets_no_pads(self):
+        padded = {"input_ids": self.IDS, "attention_mask": [[1] * 8, [1] * 3 + [0] * 5]}
+        told = lambda attention: (lambda said: (said["masked"], said["by_document"], said["documents"]))(describe(padded, attention))
+        self.assertEqual(told("flash_attention_2"), (False, True, [(8, 0), (3, 0)]))
+        self.assertEqual(told("sdpa"), (True, False, [(8, 0), (3, 0)]))
+        full = {"input_ids": self.IDS, "attention_mask": [[1] * 8] * 2}
+        self.assertFalse(describe(full, "flash_attention_2")["by_document"])
+
     def test_packed_rows_hold_several_documents(self):
         positions = [[0, 1, 2, 0, 1, 2, 3, 4], list(range(8))]
         for inputs in ({"position_ids": positions}, {"attention_mask": [[1, 1, 1, 2, 2, 2, 2, 2], [1] * 8]}):
             said = describe({"input_ids": self.IDS} | inputs)
             self.assertEqual(said["documents"], [(3, 0), (5, 0), (8, 0)], inputs)
             self.assertTrue(said["by_document"])
-        self.assertFalse(describe({"input_ids": self.IDS, "position_ids": positions}, "flash_attention_2")["masked"])
+        for attention in ("flash_attention_2", "kernels-community/vllm-flash-attn3", "flex_attention"):
+            self.assertFalse(describe({"input_ids": self.IDS, "position_ids": positions}, attention)["masked"])
 
     def test_encoders_and_decoders_have_a_length_each(self):
         said = describe({"input_ids": self.IDS, "labels": [[1, 2, 3], [4, -100, -100]]}, encoder_decoder=True)

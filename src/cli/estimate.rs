@@ -18,7 +18,7 @@ use flopsprof::{
         job::{Job, Speed},
         method::{Dora, Method, Targets},
         model::Model,
-        peft,
+        peft, spectrum, weights,
         workload::{self, Filling, Shape, Workload},
     },
     evidence::read,
@@ -86,18 +86,27 @@ pub(crate) struct Args {
     /// Dropout of adapters' inputs; with --method dora the frozen products are computed once more for it
     #[arg(long, value_name = "SHARE", value_parser = dropout)]
     lora_dropout: Option<f64>,
+    /// How the library keeps the experts of a mixture, which adapters depend on
+    #[arg(long, value_enum, default_value_t = Experts::Stacked)]
+    experts: Experts,
     /// Modules trained whole beside adapters
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     modules_to_save: Vec<String>,
     /// Parameters trained by --method frozen: regular expressions (Spectrum's unfrozen_parameters)
     #[arg(long, value_name = "REGEX")]
     unfreeze: Vec<String>,
+    /// Spectrum's file of these (YAML)
+    #[arg(long, value_name = "FILE")]
+    spectrum: Option<PathBuf>,
     /// With --method frozen: freeze the embeddings and the first so many layers
-    #[arg(long, value_name = "N", conflicts_with = "unfreeze")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["unfreeze", "spectrum"])]
     freeze_layers: Option<u64>,
     /// Layers are computed again in the backward pass
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// They are computed again to their end (use_reentrant, the default of transformers 4)
+    #[arg(long, requires = "gradient_checkpointing")]
+    reentrant: bool,
     /// Which positions are computed, and how
     #[arg(long, value_enum, default_value_t = Attention::Flash)]
     attention: Attention,
@@ -151,20 +160,38 @@ enum Attention {
     Full,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Experts {
+    /// All of a layer in one parameter (transformers 5; gpt-oss always)
+    Stacked,
+    /// A module each (transformers 4)
+    Modules,
+}
+
 /// Exit status of wrong usage, which is the command line parser's too.
 const USAGE: u8 = 2;
 /// Rank of adapters, where none is given.
 const RANK: u64 = 8;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
+    let mut model = args.config.as_deref().map(Source::read).transpose()?.unwrap_or_default();
     let config = model.config.as_ref().map(Config::new).transpose().with_context(|| model.name())?;
+    let config = config.map(|c| c.with_experts_apart(args.experts == Experts::Modules));
     let built = config.map(family::model).transpose().with_context(|| model.name())?.flatten();
+    let built = built.map(|m| Model { reentrant: args.reentrant, ..m });
+    if built.is_none() && args.params.is_none() && config.is_some() {
+        model.parameters = model.parameters.or_else(|| weights::count(model.path.parent()?));
+    }
     if built.is_none()
         && args.params.or(model.parameters).is_none()
         && let Some(c) = config
     {
-        bail!("{}: the architecture `{}` is not known (known: {}): give --params for 6ND", model.name(), c.model_type(), family::KNOWN);
+        bail!(
+            "{}: the architecture `{}` is not known (known: {}): give --params for 6ND (or the folder with its weights, model.safetensors, which say how many there are)",
+            model.name(),
+            c.model_type(),
+            family::KNOWN
+        );
     }
     if let Some(why) = args.misused(built.as_ref()) {
         eprintln!("flopsprof: {why}");
@@ -223,7 +250,11 @@ impl Args {
                 }
             }
         }
-        for (given, option) in [(self.freeze_layers.is_some(), "--freeze-layers"), (!self.unfreeze.is_empty(), "--unfreeze")] {
+        for (given, option) in [
+            (self.freeze_layers.is_some(), "--freeze-layers"),
+            (!self.unfreeze.is_empty(), "--unfreeze"),
+            (self.spectrum.is_some(), "--spectrum"),
+        ] {
             if given && !self.method.contains(&How::Frozen) {
                 return Some(format!("{option} is of --method frozen, which is not asked for"));
             }
@@ -329,11 +360,18 @@ impl Args {
                     None => method,
                 }
             }
-            How::Frozen => match (self.freeze_layers, self.unfreeze.is_empty()) {
-                (Some(n), _) => Method::FrozenLayers(n),
-                (None, false) => Method::unfrozen(&self.unfreeze)?,
-                (None, true) => bail!("--method frozen needs --unfreeze REGEX or --freeze-layers N"),
-            },
+            How::Frozen => {
+                let mut patterns = self.unfreeze.clone();
+                if let Some(file) = &self.spectrum {
+                    let name = || file.display().to_string();
+                    patterns.extend(spectrum::patterns(&fs::read_to_string(file).with_context(name)?).with_context(name)?);
+                }
+                match self.freeze_layers {
+                    Some(n) => Method::FrozenLayers(n),
+                    None if patterns.is_empty() => bail!("--method frozen needs --unfreeze REGEX, --spectrum FILE or --freeze-layers N"),
+                    None => Method::unfrozen(&patterns)?,
+                }
+            }
         })
     }
 

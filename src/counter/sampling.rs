@@ -50,7 +50,7 @@ const MOST_CYCLES: f64 = 1e15;
 #[derive(Debug, Error)]
 pub enum SamplingError {
     /// CUPTI's answer.
-    #[error("{0}")]
+    #[error(transparent)]
     Cupti(#[from] Error),
     /// The chip needs several passes for it.
     #[error("{chip} needs {passes} passes for its tensor cycles")]

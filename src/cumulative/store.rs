@@ -43,20 +43,20 @@ const TABLES: &str = "
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Its folder cannot be made.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The folder.
         path: PathBuf,
         /// What the file system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// SQLite refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", of(path, cause))]
     Sqlite {
         /// The ledger's file.
         path: PathBuf,
         /// What it said.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
     /// Written by a newer flopsprof.
     #[error("{path}: this ledger has format {found}, this flopsprof reads up to {SCHEMA}: use a newer flopsprof")]
@@ -67,14 +67,14 @@ pub enum StoreError {
         found: i64,
     },
     /// What is in it cannot be read.
-    #[error("{path}: {what}: {source}")]
+    #[error("{path}: {what}: {cause}")]
     Content {
         /// The ledger's file.
         path: PathBuf,
         /// Which part.
         what: String,
         /// What is wrong.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// There is no such entry.
     #[error("{path}: there is no entry {id}")]
@@ -129,9 +129,9 @@ impl Store {
     /// [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
+            fs::create_dir_all(folder).map_err(|cause| StoreError::Io { path: folder.to_owned(), cause })?;
         }
-        let sql = |source| StoreError::Sqlite { path: path.to_owned(), source };
+        let sql = |cause| StoreError::Sqlite { path: path.to_owned(), cause };
         let mut connection = Connection::open(path).map_err(sql)?;
         connection.busy_timeout(BUSY).map_err(sql)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(sql)?;
@@ -176,8 +176,8 @@ impl Store {
         let base = base_key(origin);
         let before = self.origin(&base, modification)?.filter(|o| o != origin);
         let path = self.path.clone();
-        let sql = |source| StoreError::Sqlite { path: path.clone(), source };
-        let json = |what: &str, source| StoreError::Content { path: path.clone(), what: what.to_owned(), source };
+        let sql = |cause| StoreError::Sqlite { path: path.clone(), cause };
+        let json = |what: &str, cause| StoreError::Content { path: path.clone(), what: what.to_owned(), cause };
         let origin_text = serde_json::to_string(origin).map_err(|e| json("the base model", e))?;
         let entry_text = serde_json::to_string(entry).map_err(|e| json("the run", e))?;
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
@@ -227,7 +227,7 @@ impl Store {
     /// [`StoreError`].
     pub fn modifications(&mut self) -> Result<Vec<Modification>, StoreError> {
         let path = self.path.clone();
-        let sql = |source| StoreError::Sqlite { path: path.clone(), source };
+        let sql = |cause| StoreError::Sqlite { path: path.clone(), cause };
         // One transaction, so that nothing moves between the reads.
         let tx = self.connection.transaction().map_err(sql)?;
         let rows: Vec<(i64, String, String, String)> = {
@@ -243,8 +243,8 @@ impl Store {
         Ok(modifications)
     }
 
-    fn sql(&self, source: rusqlite::Error) -> StoreError {
-        StoreError::Sqlite { path: self.path.clone(), source }
+    fn sql(&self, cause: rusqlite::Error) -> StoreError {
+        StoreError::Sqlite { path: self.path.clone(), cause }
     }
 
     fn parse<T: serde::de::DeserializeOwned>(&self, text: &str, what: &str) -> Result<T, StoreError> {
@@ -253,11 +253,11 @@ impl Store {
 }
 
 fn content<T: serde::de::DeserializeOwned>(path: &Path, text: &str, what: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|source| StoreError::Content { path: path.to_owned(), what: what.to_owned(), source })
+    serde_json::from_str(text).map_err(|cause| StoreError::Content { path: path.to_owned(), what: what.to_owned(), cause })
 }
 
 fn runs(tx: &Transaction<'_>, path: &Path, model: i64) -> Result<Vec<Kept>, StoreError> {
-    let sql = |source| StoreError::Sqlite { path: path.to_owned(), source };
+    let sql = |cause| StoreError::Sqlite { path: path.to_owned(), cause };
     let mut all = tx.prepare("SELECT id, added_unix_s, entry FROM run WHERE model = ?1 ORDER BY id").map_err(sql)?;
     let rows = all.query_map([model], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?, r.get::<_, String>(2)?))).map_err(sql)?;
     let mut kept = Vec::new();
@@ -286,4 +286,10 @@ fn also_in(tx: &Transaction<'_>, model: i64, entry: &Entry) -> rusqlite::Result<
         }
     }
     Ok(names)
+}
+
+/// What SQLite says, without the file: of one that cannot be opened it names that itself.
+fn of(path: &Path, cause: &rusqlite::Error) -> String {
+    let said = cause.to_string();
+    said.strip_suffix(&format!(": {}", path.display())).map(str::to_owned).unwrap_or(said)
 }

@@ -14,6 +14,7 @@ const MOST_LAYERS: u64 = 1 << 14;
 pub struct Config<'a> {
     value: &'a Value,
     model_type: &'a str,
+    experts_apart: bool,
 }
 
 impl<'a> Config<'a> {
@@ -30,7 +31,19 @@ impl<'a> Config<'a> {
             Some(other) => return Err(wrong("model_type", other, "a name")),
             None => return Err(EstimateError::NoModelType),
         };
-        Ok(Self { value, model_type })
+        Ok(Self { value, model_type, experts_apart: false })
+    }
+
+    /// Experts are modules of their own, as transformers had them up to its version 4, and not stacked into one parameter. No configuration says so.
+    #[must_use]
+    pub fn with_experts_apart(self, experts_apart: bool) -> Self {
+        Self { experts_apart, ..self }
+    }
+
+    /// Whether experts are modules of their own.
+    #[must_use]
+    pub fn experts_apart(&self) -> bool {
+        self.experts_apart
     }
 
     /// `model_type`.
@@ -44,7 +57,7 @@ impl<'a> Config<'a> {
     pub fn part(&self, field: &str) -> Option<Self> {
         let value = self.value.get(field).filter(|v| v.is_object())?;
         let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or(self.model_type);
-        Some(Self { value, model_type })
+        Some(Self { value, model_type, ..*self })
     }
 
     /// The first of `architectures`.

@@ -5,8 +5,8 @@
 //! keeping them.
 //!
 //! Gradient checkpointing runs a layer's forward again, up to the last tensor that the backward pass wants (PyTorch's `early_stop`): where a layer ends
-//! in a product and a sum, that product is not run again. It also makes the embeddings' output need a gradient (transformers does so for every text
-//! model), so that gradients flow down to the first layer even where all of it is frozen.
+//! in a product and a sum, that product is not run again. Its reentrant form runs all of the layer again. It also makes the embeddings' output need a gradient (transformers 5 does so for every text
+//! model, 4 where PEFT or TRL ask for it: a live model says which), so that gradients flow down to the first layer even where all of it is frozen.
 
 use std::collections::BTreeMap;
 
@@ -177,8 +177,9 @@ struct Forward {
 
 impl Pass<'_> {
     fn run(&mut self) {
-        let embeds = self.model.embeddings.iter().any(|(name, _)| self.method.trains(None, true, name, "weight"));
-        let first = self.model.text && (embeds || self.run.checkpointing && !self.run.forward_only);
+        let embeds = self.table() || self.model.embeddings.iter().any(|(name, _)| self.method.trains(None, true, name, "weight"));
+        let wanted = self.model.input_gradients.unwrap_or(self.run.checkpointing);
+        let first = self.model.text && (embeds || wanted && !self.run.forward_only);
         let (mut hidden, mut encoder, mut side) = (first, false, Side::Encoder);
         for (i, layer) in self.model.layers.iter().enumerate() {
             if self.model.encoder_decoder && side == Side::Encoder && layer.side == Side::Main {
@@ -189,6 +190,20 @@ impl Pass<'_> {
             // The tables of an image model are added behind its first layer.
             hidden |= i == 0 && !self.model.text && embeds;
         }
+    }
+
+    /// Counts the adapter of a table, of which one matrix is looked up and the other multiplied; says whether there is one.
+    fn table(&mut self) -> bool {
+        let Some((rank, width)) = self.model.table().and_then(|(name, width)| Some((self.method.table(name)?, width))) else {
+            return false;
+        };
+        if matches!(self.part, Part::Row | Part::Products) {
+            let flop = 2 * self.tokens(Side::Main) * u128::from(rank) * u128::from(width);
+            let cost = self.costs.entry(Component::Adapters).or_default();
+            cost.forward += flop;
+            cost.backward += 2 * flop * u128::from(!self.run.forward_only);
+        }
+        true
     }
 
     /// Counts a layer; says whether its output needs a gradient.
@@ -227,7 +242,7 @@ impl Pass<'_> {
 
     /// Adds a layer's forward once more.
     fn again(&mut self, layer: &Layer, forwards: &[Forward]) {
-        let last = layer.operations.iter().rposition(|o| !matches!(o.work, Work::Sum));
+        let last = layer.operations.iter().rposition(|o| !matches!(o.work, Work::Sum)).filter(|_| !self.model.reentrant);
         for (i, forward) in forwards.iter().enumerate() {
             let Some(component) = forward.component else { continue };
             let (unwanted, unwanted_adapter) = if Some(i) == last { (forward.unwanted, forward.unwanted_adapter) } else { (0, 0) };
@@ -249,29 +264,29 @@ impl Pass<'_> {
     }
 
     fn linear(&mut self, layer: &Layer, linear: &Linear, input: bool) -> (Forward, bool) {
-        let module = format!("{}{}", layer.name, linear.name);
-        let trains = |parameter: &str| self.method.trains(layer.index, false, &module, parameter);
+        let trained = |parameter: &str| self.method.trained(layer, linear, parameter);
         // A tied head has no parameter of its own: it is trained when the table is.
-        let weight = match self.model.embeddings.first() {
-            Some((table, _)) if linear.tied => self.method.trains(None, true, table, "weight"),
-            _ => trains("weight"),
+        let weights = match self.model.embeddings.first() {
+            Some((table, _)) if linear.tied => u64::from(self.method.trains_tied(table, &format!("{}{}", layer.name, linear.name))),
+            _ => trained("weight"),
         };
         let adapter = self.method.adapter(layer, linear);
-        let needs = input || weight || linear.bias && trains("bias") || adapter.is_some();
+        let needs = input || weights > 0 || linear.bias && trained("bias") > 0 || adapter.is_some();
         match self.part {
             Part::Row | Part::Products => {}
             Part::Batch => return (adapter.map_or_else(Forward::default, |a| self.once(a, linear)), needs),
             Part::Scores => return (Forward::default(), needs),
         }
         // What is added to a frozen matrix has that one's gradient.
-        let weight = weight || adapter.is_some_and(|a| matches!(a.kind, AdapterKind::Parameter { .. }));
+        let weights = if adapter.is_some_and(|a| matches!(a.kind, AdapterKind::Parameter { .. })) { linear.stored } else { weights };
         let tokens = self.tokens(linear.side) * u128::from(linear.met);
         let product = |a: u64, b: u64| 2 * tokens * u128::from(a) * u128::from(b);
         let flop = product(linear.inputs, linear.outputs);
         let backward = !self.run.forward_only;
         let cost = self.costs.entry(linear.component).or_default();
         cost.forward += flop;
-        cost.backward += flop * u128::from(backward) * (u128::from(input) + u128::from(weight));
+        // Of some experts the gradients of the tokens that come to them: each gets its share.
+        cost.backward += u128::from(backward) * (flop * u128::from(input) + flop * u128::from(weights) / u128::from(linear.stored));
         let mut forward = Forward { component: Some(linear.component), flop, unwanted: flop, ..Forward::default() };
         if let Some(Adapter { rank, kind: AdapterKind::Module | AdapterKind::Decomposed(_) }) = adapter {
             let (down, up) = (product(linear.inputs, rank), product(rank, linear.outputs));
@@ -301,7 +316,7 @@ impl Pass<'_> {
         let (forward, backward) = match adapter.kind {
             AdapterKind::Module => return Forward::default(),
             // The product goes by way of a unit matrix, and has no gradient.
-            AdapterKind::Decomposed(_) => (2 * inputs * rank * inputs + delta, 0),
+            AdapterKind::Decomposed(_) => (2 * stored * inputs * rank * inputs + delta, 0),
             AdapterKind::Parameter { tried } => (delta * if tried && stored > 1 { 2 } else { 1 }, 2 * delta),
         };
         let cost = self.costs.entry(Component::Adapters).or_default();

@@ -42,7 +42,7 @@ pub struct Job {
 /// Parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counted {
-    /// All, adapters included.
+    /// All, adapters and copies that are trained in the place of frozen modules included.
     pub total: u64,
     /// Trained; none where that depends on modules of an architecture that is not known.
     pub trainable: Option<u64>,
@@ -190,19 +190,34 @@ impl Job {
         };
         let base = model.parameters();
         check(base.total)?;
-        let (mut adapters, mut trainable) = (0u64, 0u64);
-        for (_, n) in model.embeddings.iter().filter(|(name, _)| self.method.trains(None, true, name, "weight")) {
-            trainable = trainable.saturating_add(*n);
+        let (mut adapters, mut trainable, mut copies, mut unmet) = (0u64, 0u64, 0u64, 0u64);
+        for (name, n) in &model.embeddings {
+            trainable = trainable.saturating_add(n * u64::from(self.method.trains(None, true, name, "weight")));
+            copies += n * u64::from(self.method.copies(name));
+        }
+        if let Some((name, width)) = model.table()
+            && let Some(rank) = self.method.table(name)
+        {
+            let rows = model.embeddings.iter().find(|(n, _)| n == name).map_or(0, |(_, n)| n / width.max(1));
+            adapters = adapters.saturating_add(rank.saturating_mul(rows + width));
         }
         for layer in &model.layers {
             for operation in &layer.operations {
                 match &operation.work {
                     Work::Linear(l) => {
-                        let module = format!("{}{}", layer.name, l.name);
-                        let trains = |p: &str| self.method.trains(layer.index, false, &module, p);
-                        let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied), l.outputs * u64::from(l.bias));
-                        trainable += l.stored * (matrix * u64::from(trains("weight")) + bias * u64::from(trains("bias")));
-                        adapters = adapters.saturating_add(self.method.adapter(layer, l).map_or(0, |a| a.parameters(l)));
+                        let trained = |p: &str| self.method.trained(layer, l, p);
+                        // A copy of a tied head has a matrix of its own.
+                        let copied = self.method.copies(&format!("{}{}", layer.name, l.name));
+                        let (matrix, bias) = (l.inputs * l.outputs * u64::from(!l.tied || copied), l.outputs * u64::from(l.bias));
+                        trainable += matrix * trained("weight") + bias * trained("bias");
+                        copies += l.stored * (matrix + bias) * u64::from(copied);
+                        if let Some(adapter) = self.method.adapter(layer, l) {
+                            let own = adapter.parameters(l);
+                            adapters = adapters.saturating_add(own);
+                            // Of experts that are modules a token meets the adapters of those that it meets; others are multiplied out, all of them.
+                            let multiplied = matches!(adapter.kind, AdapterKind::Parameter { .. });
+                            unmet = unmet.saturating_add(if multiplied { 0 } else { own / l.stored * (l.stored - l.met.min(l.stored)) });
+                        }
                     }
                     Work::Elementwise { name, parameters }
                         if self.method.trains(layer.index, false, &format!("{}{name}", layer.name), "weight") =>
@@ -213,11 +228,11 @@ impl Job {
                 }
             }
         }
-        check(base.total.saturating_add(adapters))?;
+        check(base.total.saturating_add(adapters).saturating_add(copies))?;
         Ok(Counted {
-            total: base.total + adapters,
+            total: base.total + adapters + copies,
             trainable: Some(trainable + adapters),
-            active: base.active + adapters,
+            active: base.active + adapters + copies - unmet,
             looked_up: base.looked_up,
             adapters,
         })
@@ -247,7 +262,8 @@ impl Job {
             cost::sum(&costs)
         } else {
             notes.push(
-                "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation"
+                "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation; of a mixture of experts \
+                 it is too much, since a token does not meet them all"
                     .to_owned(),
             );
             if parameters.trainable.is_none() {
@@ -302,6 +318,16 @@ impl Job {
     }
 
     fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {
+        if let (Some(model), Method::Unfrozen(patterns)) = (&self.model, &self.method)
+            && let Some((layer, head)) = model.linears().find(|(_, l)| l.tied)
+            && let Some(pattern) = patterns.iter().find(|p| p.is_match(&head.parameter(layer)))
+            && model.embeddings.first().is_some_and(|(table, _)| !self.method.trains(None, true, table, "weight"))
+        {
+            notes.push(format!(
+                "`{pattern}` names {}, which is tied: its matrix is the table's and no parameter of its own, and stays frozen",
+                head.parameter(layer)
+            ));
+        }
         let kinds = self.model.iter().flat_map(Model::linears).filter_map(|(y, l)| self.method.adapter(y, l).map(|a| a.kind));
         let once: BTreeSet<_> = kinds
             .filter_map(|kind| match kind {

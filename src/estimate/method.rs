@@ -55,11 +55,11 @@ impl Adapter {
     #[must_use]
     pub fn parameters(&self, linear: &Linear) -> u64 {
         let low = self.rank.saturating_mul(linear.inputs + linear.outputs);
-        match self.kind {
-            AdapterKind::Module => low,
+        let each = match self.kind {
+            AdapterKind::Module | AdapterKind::Parameter { .. } => low,
             AdapterKind::Decomposed(_) => low.saturating_add(linear.outputs),
-            AdapterKind::Parameter { .. } => low.saturating_mul(linear.stored),
-        }
+        };
+        each.saturating_mul(linear.stored)
     }
 }
 
@@ -82,7 +82,7 @@ pub enum Method {
         tried: bool,
         /// What was trained low-rank is scaled by a magnitude of its own.
         dora: Option<Dora>,
-        /// Modules that are trained besides, whole (`modules_to_save`).
+        /// Modules that are trained besides, whole: copies of them (`modules_to_save`). And parameters, by their names: those that are trained in their places.
         also: Vec<String>,
         /// The frozen weights are quantised (QLoRA). It changes bytes, not products: each weight is unpacked before its product.
         quantised: bool,
@@ -143,7 +143,7 @@ impl Method {
     pub fn trains(&self, layer: Option<u64>, is_embedding: bool, module: &str, parameter: &str) -> bool {
         match self {
             Self::Full => true,
-            Self::Lora { also, .. } => also.iter().any(|name| answers(module, name)),
+            Self::Lora { also, .. } => self.copies(module) || also.contains(&format!("{module}.{parameter}")),
             Self::Unfrozen(patterns) => {
                 let whole = format!("{module}.{parameter}");
                 patterns.iter().any(|p| p.is_match(&whole))
@@ -151,6 +151,51 @@ impl Method {
             Self::FrozenLayers(n) => !is_embedding && layer.is_none_or(|i| i >= *n),
             // Stacked experts are parameters of their own, without `.weight`.
             Self::Named(names) => names.contains(module) || names.contains(&format!("{module}.{parameter}")),
+        }
+    }
+
+    /// Whether a copy of a module is trained in its place: the frozen one stays beside it.
+    #[must_use]
+    pub fn copies(&self, module: &str) -> bool {
+        matches!(self, Self::Lora { also, .. } if also.iter().any(|name| answers(module, name)))
+    }
+
+    /// Whether a head whose matrix is the table's is trained: when that is, but for a copy, which is a matrix of its own.
+    #[must_use]
+    pub fn trains_tied(&self, table: &str, head: &str) -> bool {
+        match self {
+            Self::Lora { also, .. } => self.copies(head) || [table, head].iter().any(|of| also.contains(&format!("{of}.weight"))),
+            _ => self.trains(None, true, table, "weight"),
+        }
+    }
+
+    /// Rank of the adapter of a table of embeddings; none where it has none.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<u64> {
+        let Self::Lora { rank, ranks, targets: Targets::Names(names), .. } = self else { return None };
+        let own = ranks.iter().find(|(of, _)| answers(name, of)).map_or(*rank, |(_, own)| *own);
+        names.iter().any(|n| answers(name, n)).then_some(own)
+    }
+
+    /// The same method, but for the adapter of a table.
+    #[must_use]
+    pub fn without_table(&self, table: &str) -> Self {
+        let mut method = self.clone();
+        if let Self::Lora { targets: Targets::Names(names), .. } = &mut method {
+            names.retain(|name| !answers(table, name));
+        }
+        method
+    }
+
+    /// How many of a product's matrices are trained, by a parameter of its module: all or none, but for experts that are modules, where a pattern may name some.
+    #[must_use]
+    pub fn trained(&self, layer: &Layer, linear: &Linear, parameter: &str) -> u64 {
+        let trains = |name: &str| self.trains(layer.index, false, &format!("{}{name}", layer.name), parameter);
+        match self {
+            Self::Unfrozen(_) if linear.stored > 1 && !linear.stacked() => {
+                (0..linear.stored).map(|i| u64::from(trains(&linear.of_expert(i)))).sum()
+            }
+            _ => linear.stored * u64::from(trains(&linear.name)),
         }
     }
 
@@ -203,12 +248,16 @@ impl Method {
                     return Err(EstimateError::NoSuchParameter { name: format!("`{name}`"), parameters: there.join(", ") });
                 }
                 let has = |name: &String| model.linears().any(|(y, l)| l.module && answers(&format!("{}{}", y.name, l.name), name));
+                let table = |name: &String| model.table().is_some_and(|(t, _)| answers(t, name));
                 if let Targets::Names(names) = targets
-                    && let Some(name) = names.iter().find(|n| !has(n))
+                    && let Some(name) = names.iter().find(|n| !has(n) && !table(n))
                 {
                     return Err(no_such("lora targets", name));
                 }
-                let known = |name: &&String| has(name) || model.embeddings.iter().any(|(e, _)| answers(e, name));
+                let known = |name: &&String| {
+                    let module = [".weight", ".bias"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned();
+                    has(&module) || model.embeddings.iter().any(|(e, _)| answers(e, &module)) || parameter_names(model).contains(name)
+                };
                 if let Some(name) = also.iter().find(|n| !known(n)) {
                     return Err(no_such("modules to save", name));
                 }
@@ -244,7 +293,11 @@ fn parameter_names(model: &Model) -> Vec<String> {
     for layer in &model.layers {
         for operation in &layer.operations {
             match &operation.work {
-                Work::Linear(l) if !l.tied => names.push(format!("{}{}.weight", layer.name, l.name)),
+                Work::Linear(l) if l.stored > 1 && !l.stacked() => {
+                    names.extend((0..l.stored).map(|i| format!("{}{}.weight", layer.name, l.of_expert(i))));
+                }
+                // A tied head's name is known, though it has no parameter of its own.
+                Work::Linear(l) => names.push(format!("{}{}.weight", layer.name, l.name)),
                 Work::Elementwise { name, parameters } if *parameters > 0 => names.push(format!("{}{name}.weight", layer.name)),
                 _ => {}
             }

@@ -22,6 +22,8 @@ pub mod job;
 pub mod method;
 pub mod model;
 pub mod peft;
+pub mod spectrum;
+pub mod weights;
 pub mod workload;
 
 use thiserror::Error;

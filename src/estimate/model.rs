@@ -66,7 +66,7 @@ pub struct Linear {
     pub stored: u64,
     /// Matrices of this shape that a token meets.
     pub met: u64,
-    /// It is an `nn.Linear`, which PEFT can adapt. Stacked experts and routers are not.
+    /// It is an `nn.Linear`, which PEFT can adapt: stacked experts are not. Where experts are, each is one, and this is all of them, without their numbers in its name.
     pub module: bool,
     /// Its matrix is the embedding's.
     pub tied: bool,
@@ -76,7 +76,19 @@ impl Linear {
     /// The whole name of its matrix among the parameters. Stacked experts are parameters of their own.
     #[must_use]
     pub fn parameter(&self, layer: &Layer) -> String {
-        format!("{}{}{}", layer.name, self.name, if self.stored > 1 { "" } else { ".weight" })
+        format!("{}{}{}", layer.name, self.name, if self.stacked() { "" } else { ".weight" })
+    }
+
+    /// All its matrices are one parameter.
+    #[must_use]
+    pub fn stacked(&self) -> bool {
+        self.stored > 1 && !self.module
+    }
+
+    /// Its name with the number of one of its experts in it, where these are modules.
+    #[must_use]
+    pub fn of_expert(&self, number: u64) -> String {
+        self.name.replacen(".experts.", &format!(".experts.{number}."), 1)
     }
 }
 
@@ -204,6 +216,10 @@ pub struct Model {
     pub encoder_decoder: bool,
     /// Its inputs are tokens, so that checkpointing makes the embeddings' output need a gradient (transformers: `enable_input_require_grads`).
     pub text: bool,
+    /// Whether the embeddings' output needs a gradient for more than the table's sake, where a live model has said so (transformers 4 does it for some trainings, and not for others).
+    pub input_gradients: Option<bool>,
+    /// Checkpointed layers are run again to their end, and not to the last tensor that is wanted (PyTorch's `use_reentrant`, which was transformers 4's default).
+    pub reentrant: bool,
     /// Tokens a row has by construction: an image's patches and its class token.
     pub fixed_length: Option<u64>,
     /// The field that says how many positions were learned, and the number, where a row cannot be longer. Those that are rotated or relative have no such end.
@@ -250,6 +266,13 @@ impl Model {
             }
         }
         count
+    }
+
+    /// The table that an adapter can be of, and how wide it is: that of the tokens, where all go through it in one way.
+    #[must_use]
+    pub fn table(&self) -> Option<(&str, u64)> {
+        let (name, _) = self.embeddings.first().filter(|_| self.text && !self.encoder_decoder)?;
+        Some((name, self.linears().next()?.1.inputs))
     }
 
     /// All products with weights, each with its layer.

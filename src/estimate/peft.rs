@@ -34,7 +34,9 @@ fn renamed(model_type: &str) -> Option<Renamed> {
 /// When gate and up are not both among the targets: PEFT refuses one alone.
 pub fn converted(method: Method, model: &Model) -> Result<Method, EstimateError> {
     let Method::Lora { rank, mut ranks, targets, mut parameters, tried, dora, also, quantised } = method else { return Ok(method) };
-    let Some(old) = renamed(&model.model_type) else {
+    // Where they are modules still, they are adapted as such.
+    let stacked = model.linears().any(|(_, l)| l.stacked());
+    let Some(old) = renamed(&model.model_type).filter(|_| stacked) else {
         return Ok(Method::Lora { rank, ranks, targets, parameters, tried, dora, also, quantised });
     };
     let all = targets == Targets::AllLinear;

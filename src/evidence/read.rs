@@ -64,12 +64,12 @@ pub struct Break {
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The file system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// What was being read.
         path: PathBuf,
         /// What the file system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No first line, or one of something else.
     #[error("{path}: not an evidence file: {why}")]
@@ -110,7 +110,7 @@ pub fn read_run(path: &Path) -> Result<Vec<ProcessEvidence>, ReadError> {
 /// # Errors
 /// [`ReadError`] when the folder cannot be read or holds none.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
-    let io = |source| ReadError::Io { path: path.to_owned(), source };
+    let io = |cause| ReadError::Io { path: path.to_owned(), cause };
     if fs::metadata(path).map_err(io)?.is_file() {
         return Ok(vec![path.to_owned()]);
     }
@@ -160,7 +160,7 @@ pub fn each_file<T: Send>(files: &[PathBuf], map: impl Fn(ProcessEvidence) -> T 
 /// # Errors
 /// [`ReadError`] when it cannot be read, or its first line is not that of an evidence file of a format known here.
 pub fn read_file(path: &Path) -> Result<ProcessEvidence, ReadError> {
-    let bytes = fs::read(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+    let bytes = fs::read(path).map_err(|cause| ReadError::Io { path: path.to_owned(), cause })?;
     parse(path, &bytes)
 }
 

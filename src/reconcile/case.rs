@@ -82,7 +82,8 @@ impl Split {
 impl Case {
     pub(super) fn new(model: &Declared, train: &Rows) -> Result<Self, String> {
         let config = Config::new(&model.config).map_err(|e| e.to_string())?;
-        let built = built(config)?;
+        let (input_gradients, reentrant) = (model.input_gradients, model.reentrant);
+        let built = Model { input_gradients, reentrant, ..built(config.with_experts_apart(model.experts_apart))? };
         let fused = model.attention != "eager";
         let workload = said(train)?;
         let job = Job {
@@ -172,7 +173,13 @@ impl Case {
         let (model, method) = tiles::padded(&self.model, &self.job.method);
         let job = Job { method, ..self.job.clone() };
         let rounded = self.cost(&model, &job, &self.train, self.skipping(), false)?;
-        let experts = tiles::experts(&self.model, &self.job.method, &self.train, self.batches, self.job.checkpointing);
+        let experts = match self.train.executed.first() {
+            Some(row) => {
+                let products = products::of(&model, &job, Shape { rows: 1, ..*row }).map_err(|e: EstimateError| e.to_string())?;
+                tiles::experts(&products, self.batches)
+            }
+            None => 0.0,
+        };
         let flop = (rounded.products.executed() - exact.products.executed()) as f64 + experts;
         Ok(Padding {
             flop,

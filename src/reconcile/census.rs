@@ -223,7 +223,7 @@ mod tests {
                 *census.products.entry(2 * up(*m, *a) * up(*n, *b) * up(*k, 64)).or_default() += 1;
             }
         }
-        (Products { single: products.into_values().collect(), experts: (0, 0) }, census)
+        (Products { single: products.into_values().collect(), ..Products::default() }, census)
     }
 
     fn side() -> impl Strategy<Value = u64> {
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn launches_that_can_be_several_products_find_one_each() {
         let product = |flop, most| Product { flop, most, times: 1 };
-        let products = Products { single: vec![product(10, 100), product(20, 30)], experts: (0, 0) };
+        let products = Products { single: vec![product(10, 100), product(20, 30)], ..Products::default() };
         let census = |sizes: [u128; 2]| Census { products: BTreeMap::from(sizes.map(|s| (s, 1))), ..Census::default() };
         assert_eq!(census([25, 90]).matched(&products).expect("both").executed, 115);
         assert!(census([40, 90]).matched(&products).is_err(), "nothing is left for the second");
@@ -275,7 +275,7 @@ mod tests {
     /// Experts get what tokens they get: all of their launches together are what is known.
     #[test]
     fn experts_are_matched_by_their_sum() {
-        let products = Products { single: vec![Product { flop: 1000, most: 1200, times: 2 }], experts: (600, 900) };
+        let products = Products { single: vec![Product { flop: 1000, most: 1200, times: 2 }], experts: (600, 900), ..Products::default() };
         let census = |sizes: &[(u128, u64)]| Census { products: sizes.iter().copied().collect(), ..Census::default() };
         let matched = census(&[(1000, 2), (1100, 2), (300, 3), (50, 8)]).matched(&products).expect("two batches");
         assert_eq!((matched.batches, matched.needed, matched.executed), (2, 5200, 5500));

@@ -11,6 +11,11 @@
 //! `kind` is `full`, `lora` or `frozen`. Adapters of stacked experts and other parameters stand in `parameters` (`["model.layers.0.mlp.experts.down_proj"]`; `tried` is true where PEFT's parametrization of them is a product, which PyTorch makes once more), `dora` is true where what is
 //! trained is scaled by a magnitude of its own, and `dropout` the share of the adapters' input that is dropped; `not_estimated` names what else they do. Adapters of other ranks than `rank` stand in `ranks`, by module: `{"model.layers.0.self_attn.q_proj": 4}`. `frozen` has `"trained": ["model.layers.3.mlp.down_proj.weight", ...]`. `targets` may be `"all-linear"`.
 //!
+//! `reentrant` is true where checkpointing is PyTorch's reentrant one, which runs layers again to their end.
+//! `input_gradients` tells whether the embeddings' output needs a gradient although no table is trained (`enable_input_require_grads`); without it, it does where layers are checkpointed.
+//! `experts_apart` is true where each expert is a module, as in transformers 4: `targets`, `ranks`, `trained` then name all experts of a layer together, without their numbers
+//! (`model.layers.0.mlp.experts.down_proj`).
+//!
 //! `flopsprof_declare_work`, as often as one likes, each time for the whole run of this process:
 //! ```json
 //! {"format": 1, "phases": {"train": {"batches": 40, "steps": 10, "executed": [[80, 2048, 0]], "documents": [[80, 1500, 0]],
@@ -62,6 +67,15 @@ pub struct Declared {
     /// Layers are checkpointed.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Checkpointed layers are run again to their end (`use_reentrant`).
+    #[serde(default)]
+    pub reentrant: bool,
+    /// The embeddings' output is made to need a gradient, whatever is trained.
+    #[serde(default)]
+    pub input_gradients: Option<bool>,
+    /// Experts are modules of their own (transformers 4), not stacked.
+    #[serde(default)]
+    pub experts_apart: bool,
     /// transformers' name of the attention: `eager`, `sdpa`, `flash_attention_2`, ...
     #[serde(default)]
     pub attention: String,

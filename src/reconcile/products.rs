@@ -37,6 +37,8 @@ pub(super) struct Products {
     pub(super) single: Vec<Product>,
     /// Of experts: together, since how many tokens each gets is nobody's to say. FLOP, and so with sides rounded up.
     pub(super) experts: (u128, u128),
+    /// FLOP of one row in each of their matrices, in each of the products that are made with it.
+    pub(super) expert_rows: u128,
 }
 
 impl Products {
@@ -70,11 +72,22 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
     let mut alone = model.clone();
     alone.layers.iter_mut().flat_map(|l| &mut l.operations).for_each(|o| nothing(&mut o.work));
     let mut products = Products::default();
+    let mut method = job.method.clone();
+    if let Some((table, width)) = model.table()
+        && let Some(rank) = method.table(table)
+    {
+        let tokens = batch.rows.saturating_mul(batch.length);
+        let [all, sides] = [[tokens, rank, width].map(u128::from), [tokens, rank, width].map(up)];
+        // Forward, and the gradients of both matrices. What it makes of all others, that they need a gradient below, is said in its place.
+        products.add(padded(&all), padded(&sides), 3);
+        method = method.without_table(table);
+        alone.input_gradients = Some(true);
+    }
     for (i, layer) in model.layers.iter().enumerate() {
         for (j, operation) in layer.operations.iter().enumerate() {
             let mut ask = |work: Work| {
                 alone.layers[i].operations[j].work = work;
-                let costs = cost(&alone, &job.method, &workload, run);
+                let costs = cost(&alone, &method, &workload, run);
                 nothing(&mut alone.layers[i].operations[j].work);
                 costs
             };
@@ -82,21 +95,23 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
                 Work::Linear(l) => {
                     let (tokens, stored) = (tokens(model, l, &batch), u128::from(l.stored));
                     let base = one(&ask(Work::Linear(l.clone()))?, |c| c != Component::Adapters && c != Component::AttentionScores);
-                    if stored > 1 {
-                        let met = tokens.saturating_mul(l.met);
-                        let filled = u128::from(met).plus(stored.saturating_mul(u128::from(LONGEST)));
-                        let times = u128::from(base.1);
-                        products.experts.0.grow(base.0.saturating_mul(times));
-                        products.experts.1.grow(padded(&[filled, up(l.inputs), up(l.outputs), times]));
-                    } else if base.1 > 0 {
-                        products.add(base.0, padded(&[up(tokens), up(l.inputs), up(l.outputs)]), base.1);
-                    }
-                    let Some(adapter) = job.method.adapter(layer, l) else { continue };
+                    let met = tokens.saturating_mul(l.met);
+                    let filled = u128::from(met).plus(stored.saturating_mul(u128::from(LONGEST)));
+                    let mut add = |(flop, times): (u128, u64), a: u64, b: u64| {
+                        if stored > 1 {
+                            let (many, sides) = (u128::from(times), [u128::from(a), u128::from(b)]);
+                            products.experts.0.grow(flop.saturating_mul(many));
+                            products.experts.1.grow(padded(&[filled, up(a), up(b), many]));
+                            products.expert_rows.grow(padded(&[stored, sides[0], sides[1], many]));
+                        } else if times > 0 {
+                            products.add(flop, padded(&[up(tokens), up(a), up(b)]), times);
+                        }
+                    };
+                    add(base, l.inputs, l.outputs);
+                    let Some(adapter) = method.adapter(layer, l) else { continue };
                     for (inputs, outputs) in [(l.inputs, 0), (0, l.outputs)] {
                         let half = one(&ask(Work::Linear(Linear { inputs, outputs, ..l.clone() }))?, |c| c == Component::Adapters);
-                        if half.1 > 0 {
-                            products.add(half.0, padded(&[up(tokens), up(adapter.rank), up(inputs.max(outputs))]), half.1);
-                        }
+                        add(half, adapter.rank, inputs.max(outputs));
                     }
                 }
                 // A fused kernel is no product.
@@ -188,9 +203,13 @@ mod tests {
                 also: Vec::new(),
                 quantised: false,
             };
-            for (method, kernel) in
-                [(Method::Full, Kernel::EAGER), (Method::Full, Kernel::FLASH), (lora(Targets::AllLinear), Kernel::EAGER)]
-            {
+            let table = Targets::Names(["embed_tokens", "v_proj", "down_proj"].map(str::to_owned).to_vec());
+            for (method, kernel) in [
+                (Method::Full, Kernel::EAGER),
+                (Method::Full, Kernel::FLASH),
+                (lora(Targets::AllLinear), Kernel::EAGER),
+                (lora(table), Kernel::EAGER),
+            ] {
                 for checkpointing in [false, true] {
                     let job = Job {
                         model: None,

@@ -12,13 +12,9 @@ use super::{
     lines::Confidence,
     products::Products,
 };
-use crate::{
-    estimate::{
-        method::Method,
-        model::{Model, Work},
-        workload::Workload,
-    },
-    ledger::arithmetic::add_up,
+use crate::estimate::{
+    method::Method,
+    model::{Model, Work},
 };
 
 /// Sides of matrices are rounded up to this.
@@ -115,17 +111,63 @@ pub(super) fn padded(model: &Model, method: &Method) -> (Model, Method) {
     (model, method)
 }
 
-/// Experts get uneven shares of a batch: each one's last tile is half empty on average.
-pub(super) fn experts(model: &Model, method: &Method, workload: &Workload, batches: u64, checkpointing: bool) -> f64 {
-    let tokens = add_up(workload.executed.iter().map(|s| s.rows.saturating_mul(s.length)));
-    if tokens == 0 {
-        return 0.0;
-    }
-    let trained = !matches!(method, Method::Lora { .. });
-    let passes = 2.0 + f64::from(u8::from(trained)) + f64::from(u8::from(checkpointing));
-    let of = |l: &crate::estimate::model::Linear| {
-        let empty = (l.stored * SIDE / 2) as f64 * batches as f64;
-        passes * 2.0 * empty * l.inputs as f64 * l.outputs as f64
+/// Experts get uneven shares of a batch: each one's last tile is half empty on average, in each of the products that are made with it. These are of a batch of the padded model.
+pub(super) fn experts(products: &Products, batches: u64) -> f64 {
+    products.expert_rows as f64 * (SIDE / 2) as f64 * batches as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{super::products, *};
+    use crate::estimate::{
+        config::Config,
+        cost::Kernel,
+        family,
+        job::Job,
+        method::Targets,
+        workload::{Shape, Workload},
     };
-    model.linears().map(|(_, l)| l).filter(|l| l.stored > 1).map(of).sum()
+
+    /// Forward and the gradient of what comes in always; the gradient of the weight where it is trained, or an adapter of the parameter is; once more where layers are computed again.
+    #[test]
+    fn experts_have_half_a_tile_in_each_product_that_is_made() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/estimate/golden/mixtral.json")).expect("JSON");
+        let row = Shape::new(2, 96);
+        let of = |apart: bool, method: Method, checkpointing: bool| {
+            let config = Config::new(&golden["config"]).expect("a configuration").with_experts_apart(apart);
+            let (model, method) = padded(&family::model(config).expect("a model").expect("a known one"), &method);
+            let workload = Workload::said(vec![row], Vec::new(), false).expect("a workload");
+            let kernel = Kernel::FLASH;
+            let job = Job { model: None, parameters: None, workload, lengths_known: true, method, checkpointing, kernel, batches: 3 };
+            experts(&products::of(&model, &job, row).expect("products"), 3)
+        };
+        let lora = |targets: &[&str], parameters: &[&str]| Method::Lora {
+            rank: 8,
+            ranks: BTreeMap::new(),
+            targets: Targets::Names(targets.iter().map(|s| (*s).to_owned()).collect()),
+            parameters: parameters.iter().map(|s| (*s).to_owned()).collect(),
+            tried: true,
+            dora: None,
+            also: Vec::new(),
+            quantised: false,
+        };
+        let stacked = ["experts.gate_up_proj", "experts.down_proj"];
+        // Three batches, three layers, four experts, three matrices of 256 x 640: half a tile of rows in each.
+        let each = f64::from(3 * 3 * 4 * 3 * 2 * 32 * 256 * 640);
+        for (method, checkpointing, products) in [
+            (Method::Full, false, 3.0),
+            (Method::Full, true, 4.0),
+            (lora(&["q_proj"], &[]), false, 2.0),
+            (lora(&["q_proj"], &stacked), false, 3.0),
+            (lora(&["q_proj"], &stacked), true, 4.0),
+            (Method::unfrozen(&["embed_tokens".to_owned()]).expect("a pattern"), false, 2.0),
+        ] {
+            assert_eq!(of(false, method.clone(), checkpointing), products * each, "{} {checkpointing}", method.name());
+        }
+        // Where experts are modules, their adapters are products too: of rank 64 in tiles, forward and both gradients of each matrix.
+        let adapters = f64::from(3 * 3 * 4 * 3 * 2 * 32 * 64 * (256 + 640));
+        assert_eq!(of(true, lora(&["q_proj", "w1", "w2", "w3"], &[]), false), 2.0 * each + 3.0 * adapters);
+    }
 }

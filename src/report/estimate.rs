@@ -78,13 +78,8 @@ pub fn text(estimates: &[Assessed]) -> String {
     let mut out = String::new();
     let Some(first) = estimates.first() else { return out };
     let _ = writeln!(out, "flopsprof estimate (analytic: no GPU was asked)\n");
-    let _ = writeln!(
-        out,
-        "model      {}, {} parameters, {} met by a token",
-        first.model_type,
-        grouped(first.parameters.total),
-        grouped(first.parameters.active)
-    );
+    let met = if first.by == "products" { format!(", {} met by a token", grouped(first.parameters.active)) } else { String::new() };
+    let _ = writeln!(out, "model      {}, {} parameters{met}", first.model_type, grouped(first.parameters.total));
     let pads = first.executed_tokens - first.tokens.min(first.executed_tokens);
     let padded = if pads > 0 { format!(", and {} pads", grouped(pads)) } else { String::new() };
     let _ = writeln!(out, "tokens     {}{padded}", grouped(first.tokens));

@@ -96,9 +96,9 @@ pub fn generate(path: &Path) -> Result<SigningKey, SealError> {
 
 fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SealError> {
     let write = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(bytes);
-    write().map_err(|source| SealError::Io { path: path.to_owned(), source })
+    write().map_err(|cause| SealError::Io { path: path.to_owned(), cause })
 }
 
 fn read(path: &Path) -> Result<String, SealError> {
-    fs::read_to_string(path).map_err(|source| SealError::Io { path: path.to_owned(), source })
+    fs::read_to_string(path).map_err(|cause| SealError::Io { path: path.to_owned(), cause })
 }

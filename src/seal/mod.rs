@@ -24,12 +24,12 @@ pub const FILE_NAME: &str = "seal.dsse.json";
 #[derive(Debug, Error)]
 pub enum SealError {
     /// The file system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// What was being read or written.
         path: PathBuf,
         /// What the file system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The key file holds no Ed25519 key of the kind that is needed.
     #[error("{path}: {why}")]

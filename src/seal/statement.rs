@@ -117,7 +117,7 @@ pub struct Read {
 pub fn read(folder: &Path) -> Result<Read, SealError> {
     let mut read = Read { bytes: Vec::new(), evidence: Vec::new() };
     for path in read::files(folder)? {
-        let bytes = fs::read(&path).map_err(|source| SealError::Io { path: path.clone(), source })?;
+        let bytes = fs::read(&path).map_err(|cause| SealError::Io { path: path.clone(), cause })?;
         let evidence = read::parse(&path, &bytes)?;
         if let Some(b) = evidence.breaks.first() {
             return Err(SealError::Broken { path, line: b.line, what: b.what.clone() });

@@ -111,7 +111,7 @@ pub fn verify(run: &Path, seal: Option<&Path>, key: Option<&VerifyingKey>) -> Re
     };
     let mut seen = BTreeSet::new();
     for path in paths {
-        let bytes = fs::read(&path).map_err(|source| SealError::Io { path: path.clone(), source })?;
+        let bytes = fs::read(&path).map_err(|cause| SealError::Io { path: path.clone(), cause })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let sealed = statement.as_ref().map(|s| (s, s.subject.iter().find(|r| r.name == name)));
         let evidence = check_chain(&path, &bytes, &mut v)?;
@@ -149,7 +149,7 @@ fn read_seal(path: &Path, key: Option<&VerifyingKey>, findings: &mut Vec<Finding
             findings.push(changed(path, None, "there is no seal here to check"));
             return Ok(Sealed::No);
         }
-        Err(source) => return Err(SealError::Io { path: path.to_owned(), source }),
+        Err(cause) => return Err(SealError::Io { path: path.to_owned(), cause }),
     };
     let statement = parse(path, &bytes, key);
     match (statement, key) {

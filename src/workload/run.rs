@@ -34,12 +34,12 @@ pub enum WorkloadError {
     #[error("no NVIDIA driver: libcuda.so.1 cannot be loaded")]
     NoDriver,
     /// The driver refused.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Driver {
         /// What was tried.
         what: String,
         /// The driver's answer.
-        source: DriverError,
+        cause: DriverError,
     },
     /// No kernel of that name, or not on this device.
     #[error("the kernel {name} does not run on compute capability {}.{}: this device has {}", capability.0, capability.1, here.join(", "))]
@@ -80,7 +80,7 @@ pub struct Workload {
 }
 
 fn named<T>(what: &str, result: Result<T, DriverError>) -> Result<T, WorkloadError> {
-    result.map_err(|source| WorkloadError::Driver { what: what.to_owned(), source })
+    result.map_err(|cause| WorkloadError::Driver { what: what.to_owned(), cause })
 }
 
 impl Workload {

@@ -6,6 +6,7 @@ mod harness;
 #[path = "../synthetic/mod.rs"]
 mod synthetic;
 
+mod refused;
 mod report;
 mod tools;
 mod wrapped;

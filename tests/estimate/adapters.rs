@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     LLAMA_3B,
-    command::{flopsprof, golden, json},
+    command::{flopsprof, golden, golden_config, json},
     folder,
 };
 
@@ -78,6 +78,48 @@ fn adapters_of_stacked_experts_are_estimated_from_the_command_line() {
     // By parameters alone: nothing else is adapted.
     let said = json(&[&path, "--rows", "2", "-s", "96", "--method", "lora", "--lora-parameters", "down_proj"]);
     assert_eq!(said["estimates"][0]["parameters"]["trainable"], 3 * 4 * 8 * (640 + 256));
+}
+
+/// Where experts are modules of their own, adapters are of each, and tokens go through those of the experts that they meet: nothing is multiplied out.
+#[test]
+fn adapters_of_experts_that_are_modules_are_estimated_from_the_command_line() {
+    let (_dir, path) = golden("mixtral");
+    let of = |experts: &str, more: &[&str]| {
+        let all = [&[&path, "--rows", "2", "-s", "96", "--experts", experts], more].concat();
+        json(&all)["estimates"][0].clone()
+    };
+    let lora = ["--method", "lora", "--lora-targets", "w1,w2,w3"];
+    let (stacked, modules) = (of("stacked", &lora), of("modules", &lora));
+    // Three layers of four experts of 256 x 640, rank 8; a token meets two of them.
+    assert_eq!(modules["parameters"]["trainable"], 3 * 4 * 3 * 8 * (256 + 640));
+    let met = |e: &Value| e["parameters"]["active"].as_u64().expect("a number");
+    assert_eq!(met(&modules) - met(&of("modules", &["--method", "full"])), 3 * 2 * 3 * 8 * (256 + 640), "those of two experts of four");
+    let components = modules["components"].as_array().expect("components");
+    let adapters = components.iter().find(|c| c["component"] == "adapters").expect("adapters");
+    assert_eq!(number(adapters, "forward"), 3 * 3 * 2 * (2 * 96) * 2 * 8 * (256 + 640));
+    assert!(!modules["notes"].to_string().contains("target_parameters") && stacked["notes"].to_string().contains("target_parameters"));
+    assert!(number(&stacked, "backward") > 2 * number(&modules, "backward"), "the whole gradient of what is adapted: {stacked} {modules}");
+    // Full training is the same whatever they are kept as.
+    let full = |experts| ["forward", "backward"].map(|f| number(&of(experts, &["--method", "full"]), f));
+    assert_eq!(full("stacked"), full("modules"));
+    // Patterns name experts one by one: one of four gets a quarter of the gradients.
+    let frozen = |pattern| of("modules", &["--method", "frozen", "--unfreeze", pattern]);
+    let [none, one, all] =
+        [r"layers\.2\.mlp\.experts|w9|lm_head", r"lm_head|layers\.0\.block_sparse_moe\.experts\.2\.w2", r"lm_head|layers\.0\..*\.w2"]
+            .map(frozen);
+    let each = 2 * (2 * 96) * 2 * 256 * 640;
+    assert_eq!(4 * (number(&all, "backward") - number(&one, "backward")), 3 * each, "{none}");
+    let trained = |e: &Value| e["parameters"]["trainable"].as_u64().expect("a number");
+    assert_eq!((trained(&one) - trained(&none), trained(&all) - trained(&none)), (256 * 640, 4 * 256 * 640));
+    let mut many = golden_config("mixtral");
+    many["num_local_experts"] = 16_777_216.into();
+    let (_many, many) = folder(&[("config.json", &many.to_string())]);
+    refused(&[many.to_str().expect("UTF-8"), "--tokens", "1M", "--experts", "modules"], 1, &["num_local_experts", "16777216", "modules"]);
+    refused(
+        &[&path, "--tokens", "1M", "--experts", "modules", "--method", "frozen", "--unfreeze", r"experts\.4\."],
+        1,
+        &["unfrozen parameters", "experts"],
+    );
 }
 
 #[test]

@@ -59,6 +59,98 @@ fn methods_stand_side_by_side() {
     }
 }
 
+/// Spectrum's files begin with the head and the table, whether they are one matrix or not.
+#[test]
+fn a_file_of_spectrum_says_what_is_trained() {
+    let file = "unfrozen_parameters:\n- ^lm_head.weight$\n- ^model.embed_tokens.weight$\n# mlp.down_proj layers\n- model.layers.1.mlp.down_proj\n- model.layers.27.mlp.down_proj\n";
+    let (dir, path) =
+        folder(&[("config.json", LLAMA_3B), ("tied.yaml", file), ("head.yaml", "unfrozen_parameters: ['^lm_head.weight$', mlp.up_proj]")]);
+    let config = path.to_str().expect("UTF-8");
+    let at = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let of =
+        |name: &str| json(&[config, "--tokens", "1M", "-s", "512", "--method", "frozen", "--spectrum", &at(name)])["estimates"][0].clone();
+    let (tied, head) = (of("tied.yaml"), of("head.yaml"));
+    assert_eq!(tied["parameters"]["trainable"], 128_256 * 3072 + 2 * 8192 * 3072);
+    assert!(tied["notes"].as_array().expect("notes").is_empty(), "{tied}");
+    // Alone the name of a tied head is nobody's, as in torch.
+    assert_eq!(head["parameters"]["trainable"], 28 * 8192 * 3072);
+    assert!(head["notes"].to_string().contains("^lm_head.weight$") && head["notes"].to_string().contains("stays frozen"), "{head}");
+    for (content, word) in [
+        ("unfrozen: []", "not there"),
+        ("unfrozen_parameters: [1]", "[1]"),
+        ("unfrozen_parameters: []", "[]"),
+        ("a: [", "YAML"),
+        ("- x", "not there"),
+    ] {
+        std::fs::write(at("wrong.yaml"), content).expect("a file");
+        let output = flopsprof(&[config, "--tokens", "1M", "--method", "frozen", "--spectrum", &at("wrong.yaml")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(1) && ["wrong.yaml", "unfrozen_parameters", word].iter().all(|w| said.contains(w)),
+            "{content}: {said}"
+        );
+    }
+}
+
+/// A layer ends in a product: the older way to checkpoint makes that one again too.
+#[test]
+fn reentrant_checkpointing_runs_layers_again_to_their_end() {
+    let (_dir, path) = folder(&[("config.json", LLAMA_3B)]);
+    let path = path.to_str().expect("UTF-8");
+    let again = |more: &[&str]| {
+        let said = json(&[&[path, "--rows", "10", "-s", "512", "--gradient-checkpointing"], more].concat());
+        said["estimates"][0]["recomputed"].as_str().and_then(|n| n.parse::<u128>().ok()).expect("decimal")
+    };
+    assert_eq!(again(&["--reentrant"]) - again(&[]), 28 * 10 * 512 * 2 * 8192 * 3072);
+    let output = flopsprof(&[path, "--tokens", "1M", "--reentrant"]);
+    assert_eq!(output.status.code(), Some(2), "without checkpointing it says nothing");
+}
+
+/// A safetensors file of these tensors, without their bytes.
+fn weights(head: &str) -> Vec<u8> {
+    [&(head.len() as u64).to_le_bytes()[..], head.as_bytes()].concat()
+}
+
+/// Most published indexes say bytes, and small models have none: the weights' own heads say how many parameters there are.
+#[test]
+fn parameters_of_an_unknown_architecture_are_those_of_its_weights() {
+    let (dir, path) = folder(&[("config.json", r#"{"model_type": "hyena"}"#)]);
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).expect("a file");
+    let parameters = || {
+        let output = flopsprof(&[path.to_str().expect("UTF-8"), "--tokens", "10", "--json"]);
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (said["estimates"][0]["parameters"]["total"].as_u64(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let refused = || matches!(parameters(), (None, said) if said.contains("--params") && said.contains("model.safetensors") && said.contains("`hyena`"));
+    assert!(refused());
+    let one = r#"{"__metadata__": {"format": "pt"}, "a": {"dtype": "BF16", "shape": [300, 20], "data_offsets": [0, 12000]}, "n": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}"#;
+    write("model.safetensors", &weights(one));
+    assert_eq!(parameters().0, Some(6001));
+    // Of several files, all that the index names.
+    write(
+        "model.safetensors.index.json",
+        br#"{"metadata": {"total_size": 9}, "weight_map": {"a": "model.safetensors", "b": "more.safetensors"}}"#,
+    );
+    assert!(refused(), "one of them is not here");
+    write(
+        "more.safetensors",
+        &weights(r#"{"b": {"dtype": "F8_E4M3", "shape": [10, 10], "data_offsets": [0, 100]}, "step": {"dtype": "I64", "shape": [1]}}"#),
+    );
+    assert_eq!(parameters().0, Some(6101));
+    for broken in [
+        weights(r#"{"b": {"dtype": "U8", "shape": [10, 10]}}"#),
+        weights(r#"{"b": {"dtype": "F32", "shape": [-1, 10]}}"#),
+        weights(r#"{"b": {"dtype": "F32", "shape": [4294967296, 4294967296]}}"#),
+        weights("[]"),
+        weights("{"),
+        u64::MAX.to_le_bytes().to_vec(),
+        Vec::new(),
+    ] {
+        write("more.safetensors", &broken);
+        assert!(refused(), "{}", String::from_utf8_lossy(&broken));
+    }
+}
+
 #[test]
 fn an_unknown_architecture_gets_6nd_and_says_so() {
     let unknown = r#"{"model_type": "hyena", "architectures": ["HyenaForCausalLM"]}"#;

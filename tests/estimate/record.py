@@ -7,6 +7,8 @@ Attention is `eager`: two products forward and four backward, all of them visibl
 formulas look at shapes and know no mask. What a kernel that skips masked positions executes cannot be counted that way, so the pairs that each
 layer's mask allows are counted in the mask itself.
 
+The cases `*-modules` and `t5-untied` are of what transformers 4 makes, and recorded with 4.57 and PEFT 0.17; all others with transformers 5.
+
 Needs torch, transformers, peft. Nothing is downloaded: the weights are random.
 """
 
@@ -59,6 +61,21 @@ CASES = {
         trained=r"layers\.(0|1)\.mlp|lm_head",
         adapters=(DORA, DROPPED),
     ),
+    # A copy of a tied head is no longer tied, adapters of the table are looked up, and biases are trained where they are.
+    "llama-copied": case(
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        DENSE | {"num_key_value_heads": 4, "tie_word_embeddings": True, "attention_bias": True},
+        adapters=(
+            {"modules_to_save": ["lm_head"]},
+            {"modules_to_save": ["embed_tokens"]},
+            {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+            {"target_modules": ["v_proj", "embed_tokens", "lm_head"]},
+            {"bias": "all"},
+        ),
+    ),
+    # The older way to checkpoint, which runs layers again to their end.
+    "llama-reentrant": case("LlamaConfig", "LlamaForCausalLM", DENSE | {"num_key_value_heads": 2}, targets=["q_proj", "down_proj"], trained="embed|norm", reentrant=True),
     "llama-classifier": case("LlamaConfig", "LlamaForSequenceClassification", DENSE | {"num_key_value_heads": 8, "num_labels": 5}),
     "mistral": case("MistralConfig", "MistralForCausalLM", DENSE | {"num_key_value_heads": 2, "sliding_window": 32}),
     "qwen2": case(
@@ -156,6 +173,16 @@ CASES = {
         trained=r"decoder\.block\.2\.",
         adapters=(DROPPED,),
     ),
+    # transformers 5 ties a new T5 whatever its configuration says, so this one is recorded with 4.57. It loads those that were published untied as what they are.
+    "t5-untied": case(
+        "T5Config",
+        "T5ForConditionalGeneration",
+        {"vocab_size": 512, "d_model": 256, "d_kv": 32, "d_ff": 640, "num_layers": 2, "num_heads": 8, "feed_forward_proj": "gated-gelu"}
+        | {"tie_word_embeddings": False, "decoder_start_token_id": 0},
+        targets=["q", "v"],
+        trained=r"encoder\.block\.1\.|lm_head",
+        adapters=({"target_modules": ALL},),
+    ),
     "t5-encoder": case(
         "T5Config",
         "T5EncoderModel",
@@ -188,6 +215,16 @@ CASES = {
         adapters=(DORA,),
     ),
 }
+# Experts that are modules of their own: recorded with transformers 4.57 and PEFT 0.17.
+EXPERTS = {"target_modules": ["v_proj", "gate_proj", "up_proj", "down_proj"]}
+for name, adapters in {
+    "mixtral": ({"target_modules": ["w1", "w3"]}, EVERY, DORA | {"target_modules": ["v_proj", "w2"]}),
+    "qwen2-moe": (EXPERTS, EVERY),
+    "qwen3-moe": (EXPERTS,),
+    "deepseek-v3": (EVERY,),
+}.items():
+    # Of all layers, so that each expert's share of the tokens does not matter.
+    CASES[f"{name}-modules"] = CASES[name] | {"adapters": adapters, "trained": r"layers\.0\.self_attn|experts\.\d+\.(w2|down_proj)"}
 for c in CASES.values():
     if c["config"] == "ViTConfig":
         for token in SPECIAL:
@@ -234,17 +271,18 @@ def count(c, method, checkpointing, device, adapters=None):
             parameter.requires_grad_(bool(re.search(c["trained"], name)))
     if checkpointing:
         # As Trainer does. For text models transformers makes the embeddings' output need a gradient here.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": c.get("reentrant", False)})
     model.train()
     with FlopCounterMode(display=False) as counter:
-        said = model(**inputs(config, device))
+        output = model(**inputs(config, device))
         # An encoder by itself has no loss of its own.
-        loss = said.last_hidden_state.sum() if config.architectures[0] == "T5EncoderModel" else said.loss
+        loss = output.last_hidden_state.sum() if config.architectures[0] == "T5EncoderModel" else output.loss
         forward = counter.get_total_flops()
         by_op = {str(k): v for k, v in counter.get_flop_counts()["Global"].items()}
         loss.backward()
         total = counter.get_total_flops()
     parameters = list(model.parameters())
+    said = _model.read(model)
     more = {"dora": "use_dora", "dropout": "lora_dropout", "target_parameters": "target_parameters"}
     return {
         "method": method,
@@ -253,7 +291,10 @@ def count(c, method, checkpointing, device, adapters=None):
         "trained": c["trained"] if method == "frozen" else None,
     } | {name: adapters[field] for name, field in more.items() if field in (adapters or {})} | {
         # As the callback tells it, for tests/reconcile.rs.
-        "declared": _model.read(model)["method"] if adapters else None,
+        "declared": said["method"] if adapters else None,
+        # What transformers 4 makes of checkpointing depends on who asks for it.
+        "input_gradients": said["input_gradients"],
+        "reentrant": said.get("reentrant", False),
         "parameters": sum(p.numel() for p in parameters),
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "forward": forward,
@@ -290,7 +331,9 @@ def main():
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     transformers.logging.set_verbosity_error()
-    for name in args.only.split(",") if args.only else CASES:
+    # Those of the other release would be something else here.
+    here = [name for name in CASES if (name == "t5-untied" or name.endswith("-modules")) == transformers.__version__.startswith("4.")]
+    for name in args.only.split(",") if args.only else here:
         c = CASES[name]
         config = build(c).config
         written = config.to_dict()

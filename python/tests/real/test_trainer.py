@@ -184,6 +184,24 @@ class Callback(Trained):
         self.assertEqual(self.callback.tokens()[0], rows.tokens())
         self.assertEqual(sum(self.library.all("add_tokens")), rows.tokens())
 
+    def test_what_no_configuration_says_is_told(self):
+        """Copies in the place of frozen modules, a head that is tied no more, how layers are checkpointed, and where gradients flow."""
+        import peft
+
+        base = llama(tie_word_embeddings=True)
+        model = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], bias="all"))
+        self.train(model, Rows(4), gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})
+        said = self.library.last("declare_model")
+        self.assertEqual((said["reentrant"], said["input_gradients"], said["method"]["also"]), (True, True, ["lm_head"]))
+        self.assertEqual((said["config"]["tie_word_embeddings"], said["parameters"]), (True, {"total": numel(model), "trainable": numel(model, trained=True)}))
+        self.assertNotIn("experts_apart", said)
+        # As transformers 5 loads a T5 that was published with a head of its own, whose configuration it says is tied.
+        untied = llama(tie_word_embeddings=True)
+        untied.lm_head.weight = torch.nn.Parameter(untied.lm_head.weight.detach().clone())
+        self.train(untied, Rows(4))
+        said = self.library.last("declare_model")
+        self.assertEqual((said["config"]["tie_word_embeddings"], said.get("reentrant"), said["input_gradients"]), (False, None, False))
+
     def test_a_resumed_training_goes_on_counting(self):
         rows = Rows(24)
         self.train(llama(), rows, max_steps=3, save_strategy="steps", save_steps=3)
@@ -252,8 +270,13 @@ class DropIn(Trained):
                 with self.assertRaisesRegex(ValueError, words):
                     self.train(llama(), Rows(8), kind=flops_meter.TokenCountingTrainer, resume=checkpoint)
             os.remove(state)
-            with self.assertRaisesRegex(FileNotFoundError, "trainer_state.json is missing"):
+            before = sorted(os.walk(self.folder))
+            with self.assertRaisesRegex(FileNotFoundError, "trainer_state.json is missing.*resume from another"):
                 self.train(llama(), Rows(8), kind=flops_meter.TokenCountingTrainer, resume=checkpoint)
+            # transformers' own Trainer ends in its own error before it calls a callback again: what its arguments name is looked at when it is made.
+            with self.assertWarnsRegex(UserWarning, "trainer_state.json is missing.*resume from another"):
+                Trainer(model=llama(), args=self.arguments(resume_from_checkpoint=checkpoint), train_dataset=Rows(8), callbacks=[FlopsProfCallback(self.account)])
+            self.assertEqual(sorted(os.walk(self.folder)), before, "refused before anything is written")
 
 
 if __name__ == "__main__":

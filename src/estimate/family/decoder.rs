@@ -164,6 +164,8 @@ pub(super) fn model(c: Config<'_>, style: &Style) -> Result<Model, EstimateError
         layers: stack,
         encoder_decoder: false,
         text: true,
+        input_gradients: None,
+        reentrant: false,
         fixed_length: None,
         positions: None,
         notes: Vec::new(),

@@ -59,6 +59,8 @@ fn model(c: Config<'_>, embeddings: Vec<(String, u64)>, layers: Vec<Layer>) -> M
         layers,
         encoder_decoder: false,
         text: true,
+        input_gradients: None,
+        reentrant: false,
         fixed_length: None,
         positions: None,
         notes: Vec::new(),

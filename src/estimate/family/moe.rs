@@ -9,6 +9,9 @@ use super::{
     decoder::gated,
 };
 
+/// No model has more experts, all layers together, that are modules: each has a name of its own, which patterns are tried on.
+const MOST_MODULES: u64 = 1 << 18;
+
 /// How experts are laid out.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Style {
@@ -39,13 +42,24 @@ pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usiz
     if met > stored {
         return Err(contradiction(("num_experts_per_tok", met), (count_field, stored), "a token cannot meet more experts than there are"));
     }
+    let layers = c.layers("num_hidden_layers")?;
+    if c.experts_apart() && stored.saturating_mul(layers) > MOST_MODULES {
+        return Err(contradiction(
+            (count_field, stored),
+            ("num_hidden_layers", layers),
+            "no model has so many experts that are modules of their own",
+        ));
+    }
     let width = match style {
         Style::Mixtral | Style::GptOss => c.size("intermediate_size")?,
         _ => c.size("moe_intermediate_size")?,
     };
     let bias = style == Style::GptOss;
+    // transformers 4 had modules for all but this one.
+    let apart = c.experts_apart() && style != Style::GptOss;
+    let block = if apart && style == Style::Mixtral { "block_sparse_moe" } else { "mlp" };
     let product = |name: &str, component, inputs, outputs, stored, met| Linear {
-        name: format!("mlp.{name}"),
+        name: format!("{block}.{name}"),
         component,
         side: Side::Main,
         inputs,
@@ -53,16 +67,27 @@ pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usiz
         bias,
         stored,
         met,
-        module: false,
+        // DeepSeek's router never was a module that PEFT can adapt.
+        module: apart && (component == Component::Experts || style != Style::DeepSeek),
         tied: false,
     };
     let router_name = if style == Style::GptOss { "router" } else { "gate" };
     let router = layer.product(from, product(router_name, Component::Router, hidden, stored, 1, 1));
-    let both = layer.product(from, product("experts.gate_up_proj", Component::Experts, hidden, 2 * width, stored, met));
-    let active = layer.elementwise(&[both], "mlp.experts.activation", 0);
-    let down = layer.product(active, product("experts.down_proj", Component::Experts, width, hidden, stored, met));
+    let mut expert = |from, name: &str, inputs, outputs| {
+        layer.product(from, product(&format!("experts.{name}"), Component::Experts, inputs, outputs, stored, met))
+    };
+    let [gate, up, down] = if style == Style::Mixtral { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
+    let down = if apart {
+        let (gate, up) = (expert(from, gate, hidden, width), expert(from, up, hidden, width));
+        let active = layer.elementwise(&[gate, up], "experts.activation", 0);
+        layer.product(active, product(&format!("experts.{down}"), Component::Experts, width, hidden, stored, met))
+    } else {
+        let both = expert(from, "gate_up_proj", hidden, 2 * width);
+        let active = layer.elementwise(&[both], "experts.activation", 0);
+        layer.product(active, product("experts.down_proj", Component::Experts, width, hidden, stored, met))
+    };
     // Weighted by the router: both are kept for the backward pass.
-    let routed = layer.elementwise(&[down, router], "mlp.experts.weighted", 0);
+    let routed = layer.elementwise(&[down, router], "experts.weighted", 0);
     match style {
         Style::Mixtral | Style::Qwen3 | Style::GptOss => Ok(routed),
         Style::Qwen2 => {

@@ -104,6 +104,8 @@ pub(super) fn model(c: Config<'_>) -> Result<Model, EstimateError> {
         layers: stack,
         encoder_decoder: !encoder_only,
         text: true,
+        input_gradients: None,
+        reentrant: false,
         fixed_length: None,
         positions: None,
         notes: Vec::new(),
