@@ -16,6 +16,7 @@ pub mod job;
 mod join;
 pub mod kernel;
 mod merge;
+pub mod overhead;
 pub mod span;
 pub mod tensor;
 pub mod timeline;
@@ -34,7 +35,8 @@ use arithmetic::{Amount, add_up};
 use cores::Cores;
 use estimated::Estimated;
 use job::Run;
-use kernel::{KernelTotals, Overhead};
+use kernel::KernelTotals;
+use overhead::Overhead;
 use timeline::Timeline;
 use witness::Witnessed;
 
