@@ -7,6 +7,7 @@ mod harness;
 mod synthetic;
 
 mod report;
+mod terminal;
 mod tools;
 mod wrapped;
 
