@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{guard, memory, say};
-use crate::window::clock::thread_cpu_ns;
+use crate::{evidence::life::THREADS, window::clock::thread_cpu_ns};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -39,7 +39,7 @@ pub(super) fn start() {
     memory::for_a_thread();
     let (send, work) = mpsc::channel::<Work>();
     let (ready, started) = mpsc::channel();
-    let spawned = thread::Builder::new().name("flopsprof-files".to_owned()).stack_size(STACK).spawn(move || {
+    let spawned = thread::Builder::new().name(THREADS[1].to_owned()).stack_size(STACK).spawn(move || {
         guard::this_is_ours();
         if own_table() {
             say::from_elsewhere();

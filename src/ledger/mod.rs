@@ -41,6 +41,7 @@ use timeline::Timeline;
 use witness::Witnessed;
 
 pub use file::FileTotal;
+pub(crate) use file::open_window_ns;
 pub use merge::Ledger;
 
 /// A process without its last record may have lost this much at least: one window at most, and in a young run none is longer by default.

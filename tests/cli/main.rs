@@ -9,6 +9,7 @@ mod synthetic;
 mod report;
 mod terminal;
 mod tools;
+mod top;
 mod wrapped;
 
 use std::{

@@ -11,6 +11,7 @@ use super::{
     start::{self, Awaited},
 };
 use crate::{
+    evidence::life::THREADS,
     inject::{
         apart,
         bell::Bell,
@@ -60,7 +61,7 @@ pub(in crate::inject) fn start() {
     }
     let begins = Awaited::new(Awaited::BEGINNING);
     let before = block_signals();
-    let spawned = thread::Builder::new().name("flopsprof".to_owned()).stack_size(STACK).spawn(|| {
+    let spawned = thread::Builder::new().name(THREADS[0].to_owned()).stack_size(STACK).spawn(|| {
         guard::this_is_ours();
         guard::shield(|| run(begins));
         apart::stop();
