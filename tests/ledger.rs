@@ -8,7 +8,7 @@ use flopsprof::{
         read::ProcessEvidence,
         record::{Boundary, Device, End, FORMAT, Fault, Line, NvmlReading, Plan, Record, Start, Tier, Window},
     },
-    ledger::{self, FileTotal, Ledger, PathTotal, RunTotal, arithmetic::add_up, kernel::Overhead, span::Spans},
+    ledger::{self, FileTotal, Ledger, PathTotal, RunTotal, arithmetic::add_up, overhead::Overhead, span::Spans},
 };
 use proptest::prelude::*;
 

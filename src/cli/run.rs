@@ -273,9 +273,13 @@ impl Live {
         if self.windows == 0 {
             return;
         }
+        // Of those that were killed nothing is counted any more, and no last record says so.
+        self.top.look();
+        self.newest.retain(|(file, _), _| !self.top.file_is_over(file));
         let newest = self.newest.values();
-        let rate: f64 = newest.clone().filter(|n| n.ns > 0).map(|n| n.flop as f64 / n.ns as f64 * 1e9).sum();
-        let watts: f64 = newest.clone().filter_map(|n| n.power_mw).map(|mw| f64::from(mw) / 1e3).sum();
+        // A sum of no floats is -0.
+        let rate = newest.clone().filter(|n| n.ns > 0).map(|n| n.flop as f64 / n.ns as f64 * 1e9).sum::<f64>() + 0.0;
+        let watts = newest.clone().filter_map(|n| n.power_mw).map(|mw| f64::from(mw) / 1e3).sum::<f64>() + 0.0;
         let ago = newest.map(|n| n.seen.elapsed().as_secs()).max().filter(|s| *s >= TOLD_AFTER_S).map(|s| format!(" up to {s} s ago"));
         let mark = if self.simulated { " simulated" } else { "" };
         let seconds = self.began.elapsed().as_secs();

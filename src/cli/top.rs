@@ -16,8 +16,8 @@ const NO_EVIDENCE: u8 = 3;
 
 /// Show what a run does at the moment: its rate, and the kernels of its last census.
 ///
-/// Follows the evidence until every process that wrote some has ended; Ctrl-C ends it sooner. Where stdout is no terminal, or with --once, it is
-/// printed once.
+/// Follows the evidence until every process that wrote some is over, by itself or killed; Ctrl-C ends it sooner. Of processes of other machines nobody here can tell:
+/// how old their newest line is, is said. Where stdout is no terminal, or with --once, it is printed once.
 ///
 /// Exit status: 0; 3 if there is no evidence.
 #[derive(clap::Args)]
@@ -59,6 +59,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             );
             return Ok(ExitCode::from(NO_EVIDENCE));
         }
+        top.look();
         let mut out = std::io::stdout().lock();
         if !once {
             // Home, and what was there is gone.
@@ -66,7 +67,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
         out.write_all(top.text(args.kernels).as_bytes())?;
         out.flush()?;
-        if once || top.ended() {
+        if once || top.is_over() {
             return Ok(ExitCode::SUCCESS);
         }
         drop(out);

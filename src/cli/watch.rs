@@ -24,6 +24,8 @@ use flopsprof::{
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+/// Not all of the evidence could be written.
+const NOT_WRITTEN: u8 = 1;
 /// Nothing can be witnessed here.
 const BLIND: u8 = 3;
 /// Longest pause between two rounds.
@@ -42,7 +44,7 @@ const COMPLETENESS: Duration = Duration::from_secs(15);
 ///
 /// All of it needs root, or CAP_SYS_ADMIN, and the host's process ids. With less it says what is missing and does the rest.
 ///
-/// Exit status: 0; 1 if the folder cannot be written; 2 for wrong usage; 3 if nothing can be witnessed here.
+/// Exit status: 0; 1 if the folder, or any of the evidence, cannot be written; 2 for wrong usage; 3 if nothing can be witnessed here.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  flopsprof watch --out run7\n  flopsprof watch --out run7 --launches all --for 60\n  \
                   flopsprof watch --out unmetered --tensor pm\n  \
@@ -165,11 +167,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             lock(metrics).interval(&interval, watch.living(), simulated);
         }
     }
-    watch.finish();
+    let written = watch.finish();
+    say(&mut watch);
+    if let Err(lost) = &written {
+        eprintln!("flopsprof: not witnessed: {lost}");
+    }
     if args.job.is_some() {
         farewell();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WRITTEN) })
 }
 
 fn say(watch: &mut Watch) {

@@ -5,10 +5,11 @@
 //! a change in the last line is found too. The format has a version; old versions stay readable.
 //!
 //! [`record`] says what a line says ([`witness`]: what one of a witness does), [`write`] appends, [`read`] reads and checks the chain, [`sense`] knows what no line says,
-//! [`follow`] reads along while a run is written, [`held`] keeps a file that is not safe where it is. Nothing here computes with what it carries.
+//! [`follow`] reads along while a run is written, [`life`] tells whether its writer still runs, [`held`] keeps a file that is not safe where it is. Nothing here computes with what it carries.
 
 pub mod follow;
 pub mod held;
+pub mod life;
 pub mod read;
 pub mod record;
 pub mod sense;

@@ -139,6 +139,9 @@ pub struct Process {
     pub pid: u32,
     /// Its parent's.
     pub ppid: u32,
+    /// Number of the namespace that `pid` is of; none in older evidence, and where nothing said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
     /// Start time in clock ticks after boot (`/proc/self/stat` field 22): with `pid` and `boot_id` it names the process for ever.
     pub start_ticks: u64,
     /// `/proc/self/comm`.

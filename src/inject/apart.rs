@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{guard, say, thread};
-use crate::window::clock::thread_cpu_ns;
+use crate::{evidence::life::THREADS, window::clock::thread_cpu_ns};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -38,7 +38,7 @@ const CLOSE_RANGE_UNSHARE: u32 = 2;
 pub(super) fn start() {
     let (send, work) = mpsc::channel::<Work>();
     let (ready, started) = mpsc::channel();
-    let spawned = thread::spawn("flopsprof-files", STACK, move || {
+    let spawned = thread::spawn(THREADS[1], STACK, move || {
         if own_table() {
             say::from_elsewhere();
         }

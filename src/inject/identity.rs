@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::config::Said;
 use crate::{
     evidence::{
-        hex,
+        hex, life,
         record::{FORMAT, Host, Process, Start},
     },
     foreign,
@@ -56,6 +56,7 @@ fn process() -> Process {
     let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
     Process {
         pid: std::process::id(),
+        pid_namespace: life::pid_namespace(),
         ppid: u32::try_from(field(4)).unwrap_or(0),
         start_ticks: field(22),
         comm: foreign::line("/proc/self/comm"),

@@ -378,6 +378,7 @@ impl Meter {
             journal.add(Record::End(End { reason, lines_lost: journal.dropped(), tokens, steps, meter_cpu_ns }));
             journal.close();
         });
+        life::written();
         if let Some(folder) = self.folder() {
             self.reporter.with(move |reporter| reporter.as_ref().map(|r| r.last(&folder)));
         }

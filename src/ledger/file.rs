@@ -8,7 +8,8 @@ use super::{
     cores::Cores,
     estimated,
     job::Place,
-    kernel::{KernelTotals, Overhead},
+    kernel::KernelTotals,
+    overhead::Overhead,
     span::Spans,
     tensor::{Slice, Work},
     timeline::Timeline,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::evidence::{
     read::ProcessEvidence,
-    record::{Fault, Library, Record},
+    record::{Fault, Library, Record, Start},
 };
 
 /// What one file adds up to. Times are the machine's `CLOCK_MONOTONIC`.
@@ -79,6 +80,7 @@ impl FileTotal {
     pub fn of(file: &ProcessEvidence) -> Self {
         let start = &file.start;
         let boot = if start.host.boot_id.is_empty() { &start.host.hostname } else { &start.host.boot_id };
+        let said_ns = file.lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { w.next_ns } else { None }).max();
         let mut total = Self {
             identity: file.identity.clone(),
             simulated: start.simulated,
@@ -91,7 +93,7 @@ impl FileTotal {
                 pid: start.process.pid,
                 comm: start.process.comm.clone(),
                 ended: file.ended,
-                open_window_ns: open_window_ns(file),
+                open_window_ns: open_window_ns(start, said_ns),
                 faults: file.lines.iter().filter(|l| matches!(l.record, Record::Fault(_))).count() as u64,
                 ..ProcessTotal::default()
             },
@@ -203,14 +205,13 @@ impl FileTotal {
     }
 }
 
-/// The longest that a window of this process can be: as it says itself, or, in older evidence and before its second window, by its configuration. Not less than the usual one,
+/// The longest that a window of this process can be: as it said itself, or, in older evidence and before its second window, by its configuration. Not less than the usual one,
 /// which a census fits in as well.
-fn open_window_ns(file: &ProcessEvidence) -> u64 {
-    let said = file.lines.iter().filter_map(|l| if let Record::Window(w) = &l.record { w.next_ns } else { None }).max();
+pub(crate) fn open_window_ns(start: &Start, said: Option<u64>) -> u64 {
     if let Some(said) = said {
         return said.max(OPEN_WINDOW_NS);
     }
-    let set = file.start.configuration.get("FLOPSPROF_WINDOW").and_then(|w| w.trim().parse::<f64>().ok()).filter(|s| s.is_finite());
+    let set = start.configuration.get("FLOPSPROF_WINDOW").and_then(|w| w.trim().parse::<f64>().ok()).filter(|s| s.is_finite());
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, and is not negative")]
     set.map_or(OPEN_WINDOW_NS, |s| ((s.max(0.0) * 1e9) as u64).max(OPEN_WINDOW_NS))
 }

@@ -6,11 +6,14 @@
 //! path's operations that its launches executed there, and the kernel's share of the total is the weighted mean over the samples. The rows of a path add
 //! up to its total to the unit. What no sample saw (a path that was never on in a census, a process without one) is the residual, a row of its own.
 //!
-//! The error of a row is how much the samples disagree about it; with one sample it is not known.
+//! The error of a row is how much the samples disagree about it ([`spread`]); with one sample, or where parts of steps were sampled, it is not known.
 //!
 //! Groups of counters take turns, so a census may not have looked at a path. What a launch executes of a path, and how fast, is that of the launches in which it was looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod sample;
+mod spread;
+
+use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
@@ -20,7 +23,11 @@ use super::{
     cores,
     track::Track,
 };
-use crate::evidence::record::{Called, Kernel, Kernels, Kind, RollCall, Window};
+use crate::evidence::record::{Kernels, Kind, RollCall, Window};
+
+use sample::{Sample, Told, Variants};
+pub(super) use sample::{called, looked_at};
+pub use spread::Spread;
 
 /// What a row is of.
 pub type Key = (Kind, String);
@@ -32,8 +39,8 @@ pub type Shape = ([u32; 3], [u32; 3]);
 pub struct KernelTotal {
     /// FLOP apportioned to it, by path.
     pub flop: BTreeMap<String, u128>,
-    /// Variance of their sum, FLOP²; none when it is not known.
-    pub variance: Option<f64>,
+    /// How far their sum may be off, FLOP; none when it is not known.
+    pub spread: Option<Spread>,
     /// Launches that censuses saw.
     pub launches: u64,
     /// What these executed, by path.
@@ -86,7 +93,7 @@ impl Default for KernelTotal {
     fn default() -> Self {
         Self {
             flop: BTreeMap::new(),
-            variance: Some(0.0),
+            spread: Some(Spread::default()),
             launches: 0,
             seen: BTreeMap::new(),
             shapes: BTreeMap::new(),
@@ -102,6 +109,12 @@ impl KernelTotal {
     #[must_use]
     pub fn total(&self) -> u128 {
         add_up(self.flop.values().copied())
+    }
+
+    /// Standard error of that; none when it is not known. Of few samples it is widened, so that twice it holds as often as of many.
+    #[must_use]
+    pub fn standard_error(&self) -> Option<f64> {
+        self.spread.map(|s| s.standard_error())
     }
 
     /// FLOP per second of the launches whose duration is known.
@@ -120,7 +133,7 @@ impl KernelTotal {
     fn add(&mut self, other: &Self) {
         add_flop(&mut self.flop, &other.flop);
         other.seen.iter().for_each(|(path, seen)| self.seen.entry(path.clone()).or_default().add(seen));
-        self.variance = self.variance.zip(other.variance).map(|(a, b)| a + b);
+        self.spread = self.spread.zip(other.spread).map(|(a, b)| a.plus(b));
         self.launches.grow(other.launches);
         for (shape, (launches, paths)) in &other.shapes {
             let at = self.shapes.entry(*shape).or_default();
@@ -191,10 +204,11 @@ impl KernelTotals {
             }
         }
         cores::see(&mut totals, track);
+        let variants = Variants::of(track);
         for call in &track.rolls {
             totals.rolls += 1;
             totals.called = (totals.called.0.plus(call.launches), totals.called.1.plus(call.unknown));
-            rolls.push(Sample::of_roll(call, track));
+            rolls.push(Sample::of_roll(call, track, &variants));
         }
         // One that heard many launches that no census knows says little of their kernels.
         let knowing = |call: &RollCall| call.unknown.saturating_mul(100) <= call.launches;
@@ -237,35 +251,25 @@ impl KernelTotals {
     }
 
     fn apportion(&mut self, path: &str, total: &PathTotal, samples: &[Sample], windows: &[Window]) {
-        let seen: Vec<(&Sample, f64)> = samples.iter().map(|s| (s, s.flop(path))).filter(|(_, flop)| *flop > 0.0).collect();
+        let seen: Vec<&Sample> = samples.iter().filter(|s| s.flop(path) > 0.0).collect();
         if seen.is_empty() {
             self.residual.entry(path.to_owned()).or_default().grow(total.total());
             return;
         }
-        let weights = weights(path, &seen, windows);
-        // Shares by row and sample.
-        let mut shares: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
-        for (i, (sample, all)) in seen.iter().enumerate() {
-            for (key, flop) in sample.flop.get(path).into_iter().flatten().filter(|(_, flop)| **flop > 0.0) {
-                shares.entry((*key).clone()).or_insert_with(|| vec![0.0; seen.len()])[i] += flop / all;
-            }
-        }
-        let mean = |shares: &[f64]| shares.iter().zip(&weights).map(|(s, w)| s * w).sum::<f64>();
+        let told = Told::of(path, &seen, windows);
         let amount = total.total();
         let mut left = amount;
-        let largest = shares.iter().max_by(|a, b| mean(a.1).total_cmp(&mean(b.1))).map(|(key, _)| key.clone());
-        for (key, shares) in &shares {
-            let share = mean(shares);
+        let largest = told.rows().max_by(|a, b| told.share(a.1).total_cmp(&told.share(b.1))).map(|(key, _)| key.clone());
+        for (key, shares) in told.rows() {
+            let share = told.share(shares);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between nothing and the amount")]
             let flop = ((amount as f64 * share).floor() as u128).min(left);
             left -= flop;
             let row = self.rows.entry(key.clone()).or_default();
             row.flop.entry(path.to_owned()).or_default().grow(flop);
-            let n = weights.len() as f64;
-            let spread = weights.iter().zip(shares).map(|(w, s)| (w * (s - share)).powi(2)).sum::<f64>();
-            let of_samples = (n > 1.0).then(|| spread * n / (n - 1.0) * (amount as f64).powi(2));
-            let of_total = total.variance.map(|v| v * share * share);
-            row.variance = row.variance.zip(of_samples).zip(of_total).map(|((a, b), c)| a + b + c);
+            let of_samples = told.spread(key, shares).map(|s| s.times(amount as f64));
+            let of_total = total.variance.map(|v| Spread::known(v * share * share));
+            row.spread = row.spread.zip(of_samples).zip(of_total).map(|((a, b), c)| a.plus(b).plus(c));
         }
         // What rounding left over goes where it shows least.
         if let Some(key) = largest {
@@ -274,136 +278,9 @@ impl KernelTotals {
     }
 }
 
-/// What some of the launches executed.
-struct Sample<'a> {
-    /// The middle of its time, ns.
-    at_ns: u64,
-    /// By path and row.
-    flop: BTreeMap<&'a str, BTreeMap<Key, f64>>,
-}
-
-impl<'a> Sample<'a> {
-    fn of_census(census: &'a Kernels, window: &Window) -> Self {
-        let mut sample = Self { at_ns: middle(window.start_ns, window.end_ns), flop: BTreeMap::new() };
-        census.kernels.iter().for_each(|kernel| sample.add(kernel, 1.0));
-        sample
-    }
-
-    fn of_roll(call: &RollCall, track: &'a Track) -> Self {
-        let mut sample = Self { at_ns: middle(call.start_ns, call.end_ns), flop: BTreeMap::new() };
-        // Launches heard whose census looked at a path.
-        let (mut heard, mut looked): (u64, BTreeMap<&str, u64>) = (0, BTreeMap::new());
-        for row in &call.rows {
-            if let Some((census, window, kernel)) = called(track, row) {
-                sample.add(kernel, row.launches as f64 / kernel.launches.max(1) as f64);
-                heard.grow(row.launches);
-                looked_at(census, window).into_iter().for_each(|path| looked.entry(path).or_default().grow(row.launches));
-            }
-        }
-        // Where more than a few were counted while the path was off, they would be taken for launches without operations, and the others be given theirs.
-        sample.flop.retain(|path, _| {
-            let off = heard.saturating_sub(looked.get(path).copied().unwrap_or(0));
-            off.saturating_mul(100) <= heard
-        });
-        sample
-    }
-
-    /// Adds so many times what a row of a census executed.
-    fn add(&mut self, kernel: &'a Kernel, times: f64) {
-        for (path, flop) in &kernel.counts {
-            *self.flop.entry(path).or_default().entry((kernel.kind, kernel.name.clone())).or_default() += *flop as f64 * times;
-        }
-    }
-
-    fn flop(&self, path: &str) -> f64 {
-        self.flop.get(path).map_or(0.0, |rows| rows.values().sum())
-    }
-}
-
-/// What a row of a roll call is of: the census, the window that it was taken in, and its kernel.
-pub(super) fn called<'a>(track: &'a Track, row: &Called) -> Option<(&'a Kernels, &'a Window, &'a Kernel)> {
-    let census = track.censuses.iter().find(|c| c.window == Some(row.window))?;
-    let window = track.windows.iter().find(|w| w.index == row.window)?;
-    Some((census, window, census.kernels.get(row.row as usize)?))
-}
-
-/// The paths that were on in a census.
-pub(super) fn looked_at<'a>(census: &'a Kernels, window: &'a Window) -> BTreeSet<&'a String> {
-    window.counts.keys().chain(census.kernels.iter().flat_map(|k| k.counts.keys())).collect()
-}
-
-fn middle(start_ns: u64, end_ns: u64) -> u64 {
-    start_ns / 2 + end_ns / 2
-}
-
-/// What each sample stands for: the path's operations in the windows nearest to it. They add up to one.
-fn weights(path: &str, samples: &[(&Sample, f64)], windows: &[Window]) -> Vec<f64> {
-    let mut weights = vec![0.0; samples.len()];
-    for window in windows {
-        let at = middle(window.start_ns, window.end_ns);
-        let nearest = samples.iter().enumerate().min_by_key(|(_, (sample, _))| sample.at_ns.abs_diff(at)).map(|(i, _)| i);
-        if let (Some(i), Some(flop)) = (nearest, window.counts.get(path)) {
-            weights[i] += *flop as f64;
-        }
-    }
-    let sum: f64 = weights.iter().sum();
-    weights.iter().map(|w| if sum > 0.0 { w / sum } else { 1.0 / samples.len() as f64 }).collect()
-}
-
 fn add_flop(into: &mut BTreeMap<String, u128>, from: &BTreeMap<String, u128>) {
     for (path, flop) in from {
         into.entry(path.clone()).or_default().grow(*flop);
-    }
-}
-
-/// What the meter made the program wait for, over all devices and processes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overhead {
-    /// The budget: the largest that a process had, a share of the wall time.
-    pub allowed: f64,
-    /// At boundaries between windows of one group, ns.
-    pub windows_ns: u64,
-    /// At boundaries that changed the group, or took the counters up again, ns.
-    pub rotation_ns: u64,
-    /// In censuses, ns.
-    pub census_ns: u64,
-    /// The time in which it was spent: contexts' lives, ns.
-    pub life_ns: u64,
-    /// The largest share of a single process and device.
-    pub most: f64,
-}
-
-impl Overhead {
-    /// Of one device in one process. None in evidence of versions that did not say.
-    #[must_use]
-    pub fn of(track: &Track) -> Option<Self> {
-        let (first, last) = (track.windows.first()?, track.windows.last()?);
-        let spent = track.windows.iter().rev().find_map(|w| w.spent.as_ref())?;
-        let life_ns = last.end_ns.saturating_sub(first.start_ns).plus(first.opened.took_ns);
-        Some(Self {
-            allowed: spent.share,
-            windows_ns: spent.windows_ns,
-            rotation_ns: spent.rotation_ns,
-            census_ns: spent.census_ns,
-            life_ns,
-            most: if life_ns == 0 { 0.0 } else { spent.total_ns() as f64 / life_ns as f64 },
-        })
-    }
-
-    /// Adds another's.
-    pub fn add(&mut self, other: &Self) {
-        self.allowed = self.allowed.max(other.allowed);
-        self.most = self.most.max(other.most);
-        self.windows_ns.grow(other.windows_ns);
-        self.rotation_ns.grow(other.rotation_ns);
-        self.census_ns.grow(other.census_ns);
-        self.life_ns.grow(other.life_ns);
-    }
-
-    /// All of it, ns.
-    #[must_use]
-    pub fn total_ns(&self) -> u64 {
-        add_up([self.windows_ns, self.rotation_ns, self.census_ns])
     }
 }
 
@@ -412,7 +289,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::evidence::record::Tier;
+    use crate::evidence::record::{Called, Kernel, Tier};
 
     fn window(index: u64, flop: u128) -> Window {
         Window {
@@ -435,7 +312,7 @@ mod tests {
             counts: BTreeMap::from([("p".to_owned(), *flop)]),
             ..Kernel::default()
         };
-        Kernels { window: Some(index), kernels: flop.iter().enumerate().map(kernel).collect(), ..Kernels::default() }
+        Kernels { window: Some(index), step: Some(1), kernels: flop.iter().enumerate().map(kernel).collect(), ..Kernels::default() }
     }
 
     proptest! {
@@ -476,11 +353,17 @@ mod tests {
         let flop: Vec<u128> = kernels.rows.values().map(KernelTotal::total).collect();
         assert_eq!(flop, [5000, 45_000]);
         // With two that disagree altogether the error is large; with one it is not known.
-        assert!(kernels.rows.values().all(|r| r.variance.unwrap().sqrt() > 5000.0));
+        assert!(kernels.rows.values().all(|r| r.standard_error().unwrap() > 15_000.0));
+        // Bursts that are parts of steps may all be of the same part.
+        track.censuses[0].step = None;
+        let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
+        let parts = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+        assert!(parts.rows.values().all(|r| r.total() > 0 && r.standard_error().is_none()));
+        track.censuses[0].step = Some(1);
         track.censuses.pop();
         let total = PathTotal { counted: 50_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
         let one = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
-        assert_eq!(one.rows.values().map(|r| r.variance).collect::<Vec<_>>()[0], None);
+        assert_eq!(one.rows.values().next().unwrap().standard_error(), None);
     }
 
     /// Of two groups that take turns each had a census: what a launch executes of a path, and how fast, is what it did when that was looked at.
@@ -547,5 +430,34 @@ mod tests {
         let total = PathTotal { counted: 12_000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
         let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
         assert_eq!(kernels.rows.values().map(KernelTotal::total).collect::<Vec<_>>(), [6000, 6000]);
+    }
+
+    /// Launches of which a roll call does not know what they executed are in the errors, however well its samples agree.
+    #[test]
+    fn what_samples_do_not_know_is_in_the_error() {
+        let errors = |unsure: bool, unknown: u64| {
+            let mut track = Track { windows: (0..10).map(|i| window(i, 1000)).collect(), ..Track::default() };
+            // Of the first kernel some launches executed 100, others 300.
+            let mut one = census(2, &[100, 500, 300]);
+            one.kernels[2].name = "k0".to_owned();
+            track.censuses.push(one);
+            for start_ns in [0, 5_000_000_000] {
+                let called = |row, unsure| Called { window: 2, row, launches: 10, unsure };
+                let rows = vec![called(0, unsure), called(1, false)];
+                let launches = 20 + unknown;
+                track.rolls.push(RollCall { start_ns, end_ns: start_ns + 9, launches, unknown, rows, ..RollCall::default() });
+            }
+            let total = PathTotal { counted: 6000, interpolated: 0, variance: Some(0.0), looked_ns: (1, 1), sparse: None };
+            let kernels = KernelTotals::of(&track, &[("p".to_owned(), total)].into());
+            kernels.rows.values().map(|r| r.standard_error().unwrap()).collect::<Vec<_>>()
+        };
+        let near = |errors: Vec<f64>, expected: [f64; 2]| {
+            assert!(errors.iter().zip(expected).all(|(e, x)| (e - x).abs() < 1e-6), "{errors:?} {expected:?}");
+        };
+        near(errors(false, 0), [0.0, 0.0]);
+        // 10 launches of 6000 FLOP may each have been 100 more or less: a sixth of the total; the other row has five sixths of one that may be as much larger.
+        near(errors(true, 0), [1000.0_f64.hypot(1000.0 / 6.0), 5000.0 / 6.0]);
+        // A fifth of the launches is not known.
+        near(errors(false, 5), [200.0, 1000.0]);
     }
 }

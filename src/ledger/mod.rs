@@ -15,6 +15,7 @@ pub mod job;
 mod join;
 pub mod kernel;
 mod merge;
+pub mod overhead;
 pub mod span;
 pub mod tensor;
 pub mod timeline;
@@ -34,12 +35,14 @@ use arithmetic::{Amount, add_up};
 use cores::Cores;
 use estimated::Estimated;
 use job::Run;
-use kernel::{KernelTotals, Overhead};
+use kernel::KernelTotals;
+use overhead::Overhead;
 use timeline::Timeline;
 use unexplained::Unexplained;
 use witness::Witnessed;
 
 pub use file::FileTotal;
+pub(crate) use file::open_window_ns;
 pub use merge::Ledger;
 
 /// A process without its last record may have lost this much at least: one window at most, and in a young run none is longer by default.

@@ -161,7 +161,7 @@ fn lost(run: &RunTotal, gaps: &mut Vec<Gap>) {
             let on_host = run.devices.iter().filter(|d| d.host == process.host).map(peak);
             let rate = if process.metered_ns == 0 { None } else { on_host.sum::<Option<f64>>() };
             gaps.push(gap(
-                format!("{who} ended without its last record (killed?): the window that was open is lost"),
+                format!("{who} has no last record (killed, or still running): the window that is open is not in it"),
                 rate.map(|r| r * seconds(process.missing_ns())),
             ));
         }

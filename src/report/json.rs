@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     counter::{category::demangle, plan::PREFIX},
     evidence::record::{Fault, Tier},
-    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, kernel::Overhead},
+    ledger::{self, PathTotal, Paths, RunTotal, estimated::Estimated, overhead::Overhead},
     reconcile::{
         SixNd,
         completeness::{self, Completeness},

@@ -72,7 +72,7 @@ pub struct KernelRow {
     pub flop: String,
     /// The same as a float.
     pub flop_float: f64,
-    /// Standard error of `flop`; null when it is not known.
+    /// Standard error of `flop`, widened where few bursts tell it, so that twice it holds in 95 % of cases; null when it is not known.
     pub standard_error: Option<f64>,
     /// Share of the run's total.
     pub share: f64,
@@ -263,7 +263,7 @@ fn row(key: &Key, total: &KernelTotal, share: f64) -> KernelRow {
         kind: key.0,
         flop: total.total().to_string(),
         flop_float: total.total() as f64,
-        standard_error: total.variance.map(f64::sqrt),
+        standard_error: total.standard_error(),
         share,
         paths: decimal(&total.flop),
         launches_seen: total.launches,
@@ -343,6 +343,9 @@ pub fn text(report: &KernelReport) -> String {
     }
     let residual = report.residual.flop.parse::<f64>().unwrap_or(0.0);
     let _ = writeln!(out, "{:>6.2}% {:>9} {residual:>13.4e} residual: what no census saw", 100.0 * report.residual.share, "");
+    if report.kernels.iter().any(|k| k.standard_error.is_none() && k.flop != "0") {
+        out += "std.err. unknown: one burst alone, or parts of steps, do not tell how far other steps differ\n";
+    }
     let by: Vec<String> = report.categories.iter().map(|c| format!("{} {:.2} %", c.category.name(), 100.0 * c.share)).collect();
     if !by.is_empty() {
         let _ = writeln!(out, "\nby category: {}", by.join(", "));

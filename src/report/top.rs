@@ -9,8 +9,15 @@ use std::{
 };
 
 use crate::{
-    evidence::record::{Kernel, Kernels, Kind, Line, Record, Spent, Tier, Window},
-    ledger::arithmetic::{Amount, add_up},
+    evidence::{
+        life::Life,
+        record::{Kernel, Kernels, Kind, Line, Record, Spent, Start, Tier, Window},
+    },
+    ledger::{
+        arithmetic::{Amount, add_up},
+        open_window_ns,
+    },
+    window::clock::unix_ns,
 };
 
 /// What a process has said so far.
@@ -28,6 +35,41 @@ struct Process {
     at_ns: (u64, u64),
     why: String,
     ended: bool,
+    /// Its first record, and the time of that, ns.
+    start: Option<(Box<Start>, u64)>,
+    /// The longest that a window of it is meant to be, by its own word.
+    next_ns: Option<u64>,
+    /// Whether it still runs, where its last record does not say it; none before anybody looked.
+    life: Option<Life>,
+}
+
+impl Process {
+    /// Whether there will be no more of it.
+    fn is_over(&self) -> bool {
+        self.ended || self.life.as_ref().is_some_and(Life::is_over)
+    }
+
+    /// How it is, in words; `now` is the time since 1970, ns.
+    fn state(&self, now: u64) -> String {
+        if self.ended {
+            return "ended".to_owned();
+        }
+        let Some((start, began)) = &self.start else { return "not known (it has no first line yet)".to_owned() };
+        let newest = start.unix_ns.saturating_add(self.at_ns.1.saturating_sub(*began));
+        let silent_s = now.saturating_sub(newest) / 1_000_000_000;
+        let due_s = open_window_ns(start, self.next_ns) / 1_000_000_000;
+        let age = format!("newest line {silent_s} s old");
+        match &self.life {
+            Some(Life::Runs) => "running".to_owned(),
+            Some(Life::Over) => format!("killed: no end was written ({age})"),
+            Some(Life::Left) => format!("no longer metered: its process became another program, no end was written ({age})"),
+            Some(Life::Unknown(why)) if silent_s > due_s => {
+                format!("not known, and silent: killed, most likely ({why}; {age}, one was due within {due_s} s)")
+            }
+            Some(Life::Unknown(why)) => format!("not known ({why}; {age}, one is due within {due_s} s)"),
+            None => format!("not known ({age})"),
+        }
+    }
 }
 
 /// A run as its evidence is followed.
@@ -40,11 +82,15 @@ impl Top {
         let process = self.0.entry(file.to_owned()).or_default();
         process.at_ns.1 = line.at_ns;
         match &line.record {
-            Record::Start(start) => process.simulated = start.simulated,
+            Record::Start(start) => {
+                process.simulated = start.simulated;
+                process.start = Some((start.clone(), line.at_ns));
+            }
             Record::Window(window) => {
                 let flop = add_up(window.counts.values().copied());
                 if window.tier == Tier::Counted { &mut process.flop } else { &mut process.sampled }.grow(flop);
                 process.no_budget = window.spent.as_ref().map_or(process.no_budget, |s| s.share <= 0.0);
+                process.next_ns = process.next_ns.max(window.next_ns);
                 process.last = Some((**window).clone());
             }
             Record::Kernels(kernels) if kernels.cores => {}
@@ -58,10 +104,23 @@ impl Top {
         }
     }
 
-    /// Whether every process that was seen has ended.
+    /// Looks which of the processes still run.
+    pub fn look(&mut self) {
+        for process in self.0.values_mut().filter(|p| !p.is_over()) {
+            process.life = process.start.as_ref().map(|(start, _)| Life::of(start));
+        }
+    }
+
+    /// Whether there will be no more of any process that was seen, ended or not.
     #[must_use]
-    pub fn ended(&self) -> bool {
-        !self.0.is_empty() && self.0.values().all(|p| p.ended)
+    pub fn is_over(&self) -> bool {
+        !self.0.is_empty() && self.0.values().all(Process::is_over)
+    }
+
+    /// Whether there will be no more of this file.
+    #[must_use]
+    pub fn file_is_over(&self, file: &Path) -> bool {
+        self.0.get(file).is_some_and(Process::is_over)
     }
 
     /// A few words on the largest kernels of the newest census, for a line that is written anew; empty where there is none.
@@ -80,7 +139,7 @@ impl Top {
         let mut out = String::new();
         for (file, process) in &self.0 {
             let mark = if process.simulated { " simulated" } else { "" };
-            let state = if process.ended { "ended" } else { "running" };
+            let state = process.state(unix_ns());
             let file = file.file_name().unwrap_or_default().to_string_lossy();
             let sampled = if process.sampled > 0 { format!(", {:.4e} sampled", process.sampled as f64) } else { String::new() };
             let _ = writeln!(out, "{file}: {state}, {:.6e}{mark} FLOP counted{sampled}", process.flop as f64);
@@ -94,7 +153,7 @@ impl Top {
             let Some(census) = &process.census else {
                 let why = match process.why.as_str() {
                     "" if process.no_budget => "none: the budget is 0 (FLOPSPROF_OVERHEAD, flopsprof run --overhead)",
-                    "" if process.ended => {
+                    "" if process.is_over() => {
                         "none: the run was too short, or its budget too small (FLOPSPROF_OVERHEAD, flopsprof run --overhead)"
                     }
                     "" => "none yet: the first comes when the budget pays for it",

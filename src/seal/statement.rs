@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use super::SealError;
 use crate::evidence::{
     hex,
+    life::Life,
     read::{self, ProcessEvidence},
-    record::Start,
 };
 
 /// in-toto's type of a statement.
@@ -122,23 +122,13 @@ pub fn read(folder: &Path) -> Result<Read, SealError> {
         if let Some(b) = evidence.breaks.first() {
             return Err(SealError::Broken { path, line: b.line, what: b.what.clone() });
         }
-        if !evidence.ended && running(&evidence.start) {
+        if !evidence.ended && matches!(Life::of(&evidence.start), Life::Runs | Life::Left) {
             return Err(SealError::Running { path, pid: evidence.start.process.pid });
         }
         read.bytes.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes));
         read.evidence.push(evidence);
     }
     Ok(read)
-}
-
-/// Whether the process still runs, as far as this machine can tell: the same boot, the same id, the same start.
-fn running(start: &Start) -> bool {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", start.process.pid)).unwrap_or_default();
-    // Field 22; what follows the name's last parenthesis begins with field 3, the state, where Z has ended.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = fields.get(19).and_then(|f| f.parse::<u64>().ok());
-    boot.trim() == start.host.boot_id && ticks == Some(start.process.start_ticks) && fields.first() != Some(&"Z")
 }
 
 /// States what was read. `others` are further files to name (a report), `library` and `command` what made them.

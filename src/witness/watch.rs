@@ -168,7 +168,9 @@ impl Watch {
 
     /// What is to be said to whoever started it, once.
     pub fn lines(&mut self) -> Vec<String> {
-        self.pm.lines()
+        let mut lines = self.pm.lines();
+        lines.extend(self.journal.take_line());
+        lines
     }
 
     /// Why nothing can be written, where that is so.
@@ -242,12 +244,15 @@ impl Watch {
     }
 
     /// The last interval, and the last line.
-    pub fn finish(&mut self) {
+    ///
+    /// # Errors
+    /// What could not be written, why, and what would mend it.
+    pub fn finish(&mut self) -> Result<(), String> {
         self.events(monotonic_ns());
         self.pm.finish(monotonic_ns());
         self.launches(false);
         self.interval();
-        self.journal.finish(self.simulated());
+        self.journal.finish(self.simulated())
     }
 
     fn wait(&self, longest: Duration) {

@@ -8,7 +8,9 @@ mod synthetic;
 
 mod refused;
 mod report;
+mod terminal;
 mod tools;
+mod top;
 mod wrapped;
 
 use std::{

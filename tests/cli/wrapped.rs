@@ -1,11 +1,7 @@
 //! `flopsprof run` and `flopsprof demo`: programs under the command.
 
 use std::{
-    io::Read,
-    os::{
-        fd::{FromRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -16,11 +12,17 @@ use crate::{
     flopsprof,
     harness::{BF16, Bench, zoo},
     report, said,
+    terminal::Shown,
 };
 
 /// `flopsprof run` with options, before a program of the zoo on the bench's stand-in GPU.
 fn wrapped(bench: &Bench, options: &[&str], program: &str, args: &[&str]) -> Command {
-    let bare = bench.command(false, program, args);
+    under_run(bench, options, &zoo(program), args)
+}
+
+/// The same before any program.
+pub(crate) fn under_run(bench: &Bench, options: &[&str], program: &Path, args: &[&str]) -> Command {
+    let bare = bench.start(false, program, args);
     let mut command = flopsprof();
     command.current_dir(bench.dir.path()).stdin(Stdio::null());
     for (name, value) in bare.get_envs() {
@@ -29,7 +31,7 @@ fn wrapped(bench: &Bench, options: &[&str], program: &str, args: &[&str]) -> Com
             None => command.env_remove(name),
         };
     }
-    command.arg("run").args(options).arg(zoo(program)).args(args);
+    command.arg("run").args(options).arg(program).args(args);
     command
 }
 
@@ -89,30 +91,26 @@ fn a_recipe_that_asks_for_it_and_gets_nothing_is_told_which_file_is_not_written(
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), "{}");
 }
 
-/// On a terminal one line shows the run, again and again, and how old the count is where a window is long.
+/// On a terminal one line shows the run, again and again, and how old the count is where a window is long. Windows grow with the age of the run, by the clock of the meter, and the line
+/// says an age from four seconds on: the program goes on until both were seen, however busy the machine is.
 #[test]
 fn the_live_line_says_what_is_counted_and_until_when() {
-    let bench = Bench::new();
-    let (mut terminal, mut its) = (0, 0);
-    let (none, size) = (std::ptr::null_mut(), std::ptr::null());
-    // SAFETY: two numbers to write to, and nothing asked for.
-    assert_eq!(unsafe { libc::openpty(&raw mut terminal, &raw mut its, none, none.cast(), size) }, 0);
-    // SAFETY: both are ours alone.
-    let (terminal, its) = unsafe { (OwnedFd::from_raw_fd(terminal), OwnedFd::from_raw_fd(its)) };
-    let mut command = wrapped(&bench, &["--window", "60"], "plain", &["12000", "1000"]);
-    let mut child = command.stdout(Stdio::null()).stderr(its).spawn().expect("the command");
-    drop(command);
-    let mut shown = Vec::new();
-    // A terminal whose other side is closed answers with an error.
-    let _ = std::fs::File::from(terminal).read_to_end(&mut shown);
-    assert_eq!(child.wait().expect("its end").code(), Some(7));
-    let shown = String::from_utf8_lossy(&shown);
-    let lines: Vec<&str> =
-        shown.split('\r').filter(|l| l.contains(" simulated FLOP counted") && l.contains(" simulated TFLOP/s  ")).collect();
-    assert!(lines.len() >= 5, "{shown}");
+    fn lines(shown: &str) -> Vec<&str> {
+        let whole = shown.rsplit_once('\r').map_or("", |(whole, _)| whole);
+        whole.split('\r').filter(|l| l.contains(" simulated FLOP counted") && l.contains(" simulated TFLOP/s  ")).collect()
+    }
     let age = |line: &str| line.split_once(" up to ").map(|(_, age)| age.split(' ').next().and_then(|s| s.parse::<u64>().ok()));
-    assert!(lines.iter().any(|l| age(l).is_none()), "{lines:#?}");
-    assert!(lines.iter().any(|l| matches!(age(l), Some(Some(4..60)))), "{lines:#?}");
+    let young = |shown: &str| lines(shown).iter().any(|l| age(l).is_none());
+    let aged = |shown: &str| lines(shown).iter().any(|l| matches!(age(l), Some(Some(4..60))));
+    let bench = Bench::new();
+    // Two minutes, if nobody ends it.
+    let mut live = Shown::start(wrapped(&bench, &["--window", "60"], "plain", &["120000", "1000"]), true);
+    live.until(|shown| lines(shown).len() >= 5 && young(shown) && aged(shown));
+    // SAFETY: our own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(i32::try_from(live.child.id()).expect("a process id"), libc::SIGTERM) }, 0);
+    let (shown, code) = live.end();
+    assert!(lines(&shown).len() >= 5 && young(&shown) && aged(&shown), "{shown}");
+    assert_eq!(code, Some(128 + 15), "{shown}");
     assert!(shown.contains("next: flopsprof report"), "{shown}");
 }
 

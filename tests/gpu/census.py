@@ -250,12 +250,16 @@ def kernel(c):
     every = Run(c, "kernel-every", "train", 24, "small", "turn", FLOPSPROF_CENSUS=f"3:{5 * len(LENGTHS) * step}")
     # By itself, in three minutes: a census and roll calls after the first, and a census of each length that comes up.
     some = Run(c, "kernel-some", "train", 180, "small", "all", FLOPSPROF_OVERHEAD="20")
-    true, told = shares(adds_up(c, "kernel.every", every)), shares(adds_up(c, "kernel.some", some))
+    every_table, some_table = adds_up(c, "kernel.every", every), adds_up(c, "kernel.some", some)
+    true, told = shares(every_table), shares(some_table)
     ten = sorted(true, key=true.get, reverse=True)[:10]
     off = {name: abs(told.get(name, 0) / true[name] - 1) for name in ten}
+    # The table's own errors: of a share of all, so relative to the kernel's.
+    errors = {k["symbol"]: k["standard_error"] / float(k["flop"]) for k in some_table["kernels"] if k["standard_error"] is not None and int(k["flop"])}
+    sigmas = {name: off[name] / errors[name] if errors.get(name) else None for name in ten}
     steps = [sum(k["launches"] for k in r.censuses()) / step for r in (every, some)]
     heard = [(r["launches"], r.get("unknown", 0), r["heard_ns"] / 1e9, sum(row["launches"] for row in r.get("rows", []) if row.get("unsure"))) for r in some.records("roll_call")]
-    c.row("kernel.lengths", max(off.values()), 0.03, "<=", off=list(off.values()), shares=[true[n] for n in ten], steps=steps, censuses=len(some.censuses()), heard=heard, overhead=c.report("kernel-some")["overhead"])
+    c.row("kernel.lengths", max(off.values()), 0.03, "<=", off=list(off.values()), sigmas=list(sigmas.values()), shares=[true[n] for n in ten], steps=steps, censuses=len(some.censuses()), heard=heard, overhead=c.report("kernel-some")["overhead"])
 
 
 def ncu_tool():

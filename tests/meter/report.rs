@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -99,6 +100,26 @@ fn without_the_command_there_is_no_report_and_no_word() {
     outcome.assert_exact();
     thread::sleep(Duration::from_millis(500));
     assert_eq!(listed(&bench.out()), [] as [&str; 0]);
+}
+
+/// A report that takes longer than the end may be held is left alone: the evidence is whole by then, and nobody is told that it is not.
+#[test]
+fn a_report_that_takes_long_is_no_evidence_that_is_missing() {
+    let quiet = || {
+        let bench = Bench::new().env("FLOPSPROF_DRAIN", "1");
+        let (alone, command) = (bench.dir.path().join("libflopsprof.so"), bench.dir.path().join("flopsprof"));
+        fs::copy(library("flopsprof"), &alone).expect("copying the library");
+        fs::write(&command, "#!/bin/sh\nsleep 3\n").expect("a command");
+        fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).expect("a command");
+        let bare = bench.command(false, "plain", &["300", "1000"]).output().expect("the program");
+        let began = Instant::now();
+        let metered = bench.command(true, "plain", &["300", "1000"]).env("LD_PRELOAD", &alone).output().expect("the program");
+        assert!(began.elapsed() >= Duration::from_secs(1), "the report was not waited for");
+        let outcome = bench.compare(&bare, metered);
+        outcome.said.is_empty() && outcome.evidence()[0].ended
+    };
+    // A busy machine may take the second for the evidence itself; that every time is no matter of load.
+    assert!((0..5).any(|_| quiet()));
 }
 
 /// The toolkit's variable names its file; a program that changes its directory takes nothing along.

@@ -8,6 +8,7 @@ mod thousands;
 
 mod aws;
 mod completeness;
+mod errors;
 mod golden;
 mod html;
 mod kernels;

@@ -9,6 +9,7 @@ mod harness;
 mod badluck;
 mod count;
 mod deploy;
+mod disk;
 mod held;
 mod metrics;
 mod object;

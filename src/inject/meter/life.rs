@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use super::{
     start::{self, Awaited},
 };
 use crate::{
+    evidence::life::THREADS,
     inject::{
         apart,
         bell::Bell,
@@ -34,6 +35,8 @@ static STATE: AtomicU8 = AtomicU8::new(IDLE);
 pub(super) static BELL: Bell = Bell::new();
 /// Why the drain began: 0 `exit`, 1 `_exit`.
 static REASON: AtomicU8 = AtomicU8::new(0);
+/// The evidence is as whole as it will be; what may follow is a report.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
 static DRAIN_NS: AtomicU64 = AtomicU64::new(5_000_000_000);
 
 /// Masks all signals on the calling thread and those it starts: the host's handlers must run on the host's threads. All but SIGSYS: it comes of what the thread
@@ -54,7 +57,7 @@ pub(in crate::inject) fn start() {
     STATE.store(RUNNING, Ordering::Release);
     let begins = Awaited::new(Awaited::BEGINNING);
     let before = block_signals();
-    let spawned = thread::spawn("flopsprof", thread::DEEP, || {
+    let spawned = thread::spawn(THREADS[0], thread::DEEP, || {
         guard::shield(|| run(begins));
         apart::stop();
         STATE.store(DONE, Ordering::Release);
@@ -89,7 +92,7 @@ pub(in crate::inject) fn drain(reason: &str) {
     while STATE.load(Ordering::Acquire) != DONE && monotonic_ns() < deadline {
         clock::sleep(Duration::from_micros(200));
     }
-    if STATE.load(Ordering::Acquire) != DONE {
+    if STATE.load(Ordering::Acquire) != DONE && !WRITTEN.load(Ordering::Acquire) {
         say::write(
             "flopsprof: the evidence could not be finished in time: what is missing is not counted; FLOPSPROF_DRAIN says how long the end may be held\n",
         );
@@ -113,6 +116,11 @@ pub(in crate::inject) fn wake() {
 /// Whether the process is about to end.
 pub(in crate::inject) fn draining() -> bool {
     STATE.load(Ordering::Acquire) == DRAINING
+}
+
+/// The evidence is written: whose end is not awaited any longer has lost nothing.
+pub(super) fn written() {
+    WRITTEN.store(true, Ordering::Release);
 }
 
 /// Ends the meter's loop, if nobody else has begun to.
