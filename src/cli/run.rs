@@ -2,31 +2,23 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{ErrorKind, IsTerminal, Write},
+    io::{ErrorKind, IsTerminal},
     os::unix::{ffi::OsStrExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use flopsprof::{
-    evidence::{
-        follow::Follow,
-        record::{Record, Tier},
-    },
-    inject::config,
-    report::top::Top,
-    window::clock::unix_ns,
-};
+use flopsprof::{inject::config, window::clock::unix_ns};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::Signals,
 };
 
-use super::{library, recipe::Recipe, witness::Witness};
+use super::{library, live::Live, recipe::Recipe, witness::Witness};
 
 /// As `env` and `timeout` have it: their own failure, and the shell's codes for a command that is not there or cannot be run.
 const NO_RECIPE: u8 = 125;
@@ -35,7 +27,7 @@ const NOT_EXECUTABLE: u8 = 126;
 
 /// Meter a command and everything it starts.
 ///
-/// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal a line shows
+/// The command runs as it would without: same output, same signals, same exit status (128 + signal when it was killed). On a terminal its last row shows
 /// the FLOP counted so far, the rate, the power, and the largest kernels of the last census.
 ///
 /// A witness of who else uses the node's GPUs runs beside it (flopsprof watch), with all that it may: root sees most. It says in one line what it lacks.
@@ -82,7 +74,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
     };
     let metered = recipe.as_ref().is_none_or(|r| r.compute_flops);
-    let out = args.out.or_else(|| std::env::var_os(config::OUT).map(PathBuf::from)).unwrap_or_else(default_folder);
+    let set = || std::env::var_os(config::OUT).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let out = args.out.or_else(set).unwrap_or_else(default_folder);
     // The command may change its directory; the evidence must not follow it.
     let out = std::path::absolute(&out).with_context(|| format!("the evidence folder {}", out.display()))?;
     let mut command = Command::new(&args.command[0]);
@@ -122,15 +115,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             }
         }
     });
-    let mut live = Live::new(&out, !args.quiet && std::io::stderr().is_terminal());
+    let mut live = Live::new(&out, !args.quiet);
     let status = wait(child, &mut live).context("waiting for the command")?;
     if let Some(witness) = witness {
         witness.end();
     }
     forwarding.close();
     let _ = forwarder.join();
+    live.end();
     if !args.quiet && metered {
-        live.finish(&out);
+        live.conclude();
     }
     if let Some(recipe) = recipe.filter(|r| r.compute_flops) {
         // The command's exit status stands whatever becomes of the file.
@@ -194,123 +188,4 @@ fn load(library: &Path, command: &mut Command) {
         preload.push(others);
     }
     command.env("LD_PRELOAD", preload);
-}
-
-/// So old a count says how old it is.
-const TOLD_AFTER_S: u64 = 4;
-
-/// The newest window of a device.
-struct Newest {
-    flop: u128,
-    ns: u64,
-    power_mw: Option<u32>,
-    seen: Instant,
-}
-
-/// What the evidence says so far.
-struct Live {
-    follow: Follow,
-    on_terminal: bool,
-    flop: u128,
-    /// Of each device of each process.
-    newest: std::collections::BTreeMap<(PathBuf, u32), Newest>,
-    windows: u64,
-    simulated: bool,
-    faults: Vec<String>,
-    top: Top,
-    began: Instant,
-    shown: bool,
-}
-
-impl Live {
-    fn new(out: &Path, on_terminal: bool) -> Self {
-        Self {
-            follow: Follow::new(out),
-            on_terminal,
-            flop: 0,
-            newest: std::collections::BTreeMap::new(),
-            windows: 0,
-            simulated: false,
-            faults: Vec::new(),
-            top: Top::default(),
-            began: Instant::now(),
-            shown: false,
-        }
-    }
-
-    fn look(&mut self) {
-        for (file, line) in self.follow.look() {
-            self.top.add(&file, &line);
-            match line.record {
-                Record::Start(start) => self.simulated |= start.simulated,
-                Record::Fault(fault) if !self.faults.contains(&fault.what) => self.faults.push(fault.what),
-                Record::Window(window) => {
-                    let flop: u128 = window.counts.values().sum();
-                    // Of launches in which the CUDA cores were counted instead, it is known from a census.
-                    self.flop += if window.tier == Tier::Counted { flop } else { 0 };
-                    self.windows += 1;
-                    let power_mw = window.nvml.as_ref().and_then(|n| n.power_mw);
-                    let ns = window.end_ns.saturating_sub(window.start_ns);
-                    self.newest.insert((file, window.device), Newest { flop, ns, power_mw, seen: Instant::now() });
-                }
-                Record::End(_) => self.newest.retain(|(of, _), _| *of != file),
-                // Windows of an old run are long; the power is read more often.
-                Record::Reading(reading) => {
-                    if let (Some(newest), Some(mw)) = (self.newest.get_mut(&(file, reading.device)), reading.nvml.power_mw) {
-                        newest.power_mw = Some(mw);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn show(&mut self) {
-        if !self.on_terminal {
-            return;
-        }
-        self.look();
-        if self.windows == 0 {
-            return;
-        }
-        // Of those that were killed nothing is counted any more, and no last record says so.
-        self.top.look();
-        self.newest.retain(|(file, _), _| !self.top.file_is_over(file));
-        let newest = self.newest.values();
-        // A sum of no floats is -0.
-        let rate = newest.clone().filter(|n| n.ns > 0).map(|n| n.flop as f64 / n.ns as f64 * 1e9).sum::<f64>() + 0.0;
-        let watts = newest.clone().filter_map(|n| n.power_mw).map(|mw| f64::from(mw) / 1e3).sum::<f64>() + 0.0;
-        let ago = newest.map(|n| n.seen.elapsed().as_secs()).max().filter(|s| *s >= TOLD_AFTER_S).map(|s| format!(" up to {s} s ago"));
-        let mark = if self.simulated { " simulated" } else { "" };
-        let seconds = self.began.elapsed().as_secs();
-        self.shown = true;
-        let kernels = self.top.words(2);
-        let kernels = if kernels.is_empty() { kernels } else { format!("  {kernels}") };
-        eprint!(
-            "\r\x1b[Kflopsprof: {seconds} s  {:.4e}{mark} FLOP counted{}  {:.1}{mark} TFLOP/s  {watts:.0} W{kernels}",
-            self.flop as f64,
-            ago.unwrap_or_default(),
-            rate / 1e12
-        );
-        let _ = std::io::stderr().flush();
-    }
-
-    fn finish(&mut self, out: &Path) {
-        self.look();
-        if self.shown {
-            eprint!("\r\x1b[K");
-        }
-        if self.follow.files() == 0 {
-            eprintln!("flopsprof: nothing was metered: no process of the command used CUDA (flopsprof doctor shows what is in place)");
-            return;
-        }
-        let mark = if self.simulated { " simulated" } else { "" };
-        eprintln!(
-            "flopsprof: {:.6e}{mark} FLOP counted by {} process(es); evidence in {}",
-            self.flop as f64,
-            self.follow.files(),
-            out.display()
-        );
-        eprintln!("flopsprof: next: flopsprof report {}", out.display());
-    }
 }

@@ -215,6 +215,18 @@ fn out() -> PathBuf {
     if uploaded.is_dir() { uploaded.join(name) } else { PathBuf::from(name) }
 }
 
+/// Where evidence goes that cannot be written to the run's folder.
+#[must_use]
+pub fn instead_of(temporary: &Path, out: &Path) -> PathBuf {
+    private_of(temporary).join(out.file_name().unwrap_or_default())
+}
+
+/// This user's folder in the temporary one.
+pub(super) fn private_of(temporary: &Path) -> PathBuf {
+    // SAFETY: no preconditions.
+    temporary.join(format!("flopsprof-{}", unsafe { libc::geteuid() }))
+}
+
 /// Whether this process is the first of its node, as launchers number them; the only one where none does.
 #[must_use]
 pub fn first_of_node() -> bool {

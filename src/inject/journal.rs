@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    config::{Config, Said},
+    config::{Config, Said, instead_of, private_of},
     identity,
     say::say,
 };
@@ -197,11 +197,8 @@ impl Journal {
             return;
         }
         self.refused = true;
-        // SAFETY: no preconditions.
-        let uid = unsafe { libc::geteuid() };
-        let private = self.temporary.join(format!("flopsprof-{uid}"));
-        let instead = private.join(self.out.file_name().unwrap_or_default());
-        match private_folder(&private).and_then(|()| create(&instead, &name)) {
+        let instead = instead_of(&self.temporary, &self.out);
+        match private_folder(&private_of(&self.temporary)).and_then(|()| create(&instead, &name)) {
             Ok(writer) => {
                 self.writes(writer);
                 self.refused = false;

@@ -7,6 +7,14 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// Its rows and columns.
+pub(crate) const SIZE: (u16, u16) = (24, 100);
+
+/// What was written to the row that is kept for `flopsprof run`, each time.
+pub(crate) fn kept_row(shown: &str) -> Vec<&str> {
+    shown.split("\x1b[2K").skip(1).filter_map(|l| Some(l.split_once("\x1b8")?.0)).collect()
+}
+
 /// A command that writes to a terminal of its own.
 pub(crate) struct Shown {
     terminal: File,
@@ -19,9 +27,10 @@ impl Shown {
     /// Starts it with its stdout there, or its stderr.
     pub(crate) fn start(mut command: Command, stderr: bool) -> Self {
         let (mut terminal, mut its) = (0, 0);
-        let (none, size) = (std::ptr::null_mut(), std::ptr::null());
-        // SAFETY: two numbers to write to, and nothing asked for.
-        assert_eq!(unsafe { libc::openpty(&raw mut terminal, &raw mut its, none, none.cast(), size) }, 0);
+        let size = libc::winsize { ws_row: SIZE.0, ws_col: SIZE.1, ws_xpixel: 0, ws_ypixel: 0 };
+        let none = std::ptr::null_mut();
+        // SAFETY: two numbers to write to, and a size.
+        assert_eq!(unsafe { libc::openpty(&raw mut terminal, &raw mut its, none, none.cast(), &raw const size) }, 0);
         // SAFETY: both are ours alone.
         let (terminal, its) = unsafe { (OwnedFd::from_raw_fd(terminal), OwnedFd::from_raw_fd(its)) };
         // Else a process that another test starts at this moment keeps the terminal open.

@@ -12,7 +12,7 @@ use crate::{
     harness::{Bench, zoo},
     said,
     synthetic::{BEGAN_UNIX_NS, Evidence},
-    terminal::Shown,
+    terminal::{Shown, kept_row},
     wrapped::under_run,
 };
 
@@ -95,6 +95,6 @@ fn the_live_line_forgets_a_process_that_was_killed() {
     let (shown, code) = Shown::start(under_run(&bench, &[], "sh".as_ref(), &["-c", &script]), true).end();
     assert!(code == Some(0) && fs::exists(&gone).expect("a folder"), "{shown}");
     let rates: Vec<f64> =
-        shown.split('\r').filter_map(|l| l.split_once(" simulated TFLOP/s")?.0.rsplit(' ').next()?.parse().ok()).collect();
+        kept_row(&shown).into_iter().filter_map(|l| l.split_once(" simulated TFLOP/s")?.0.rsplit(' ').next()?.parse().ok()).collect();
     assert!(rates.iter().any(|r| *r > 0.0) && rates.last() == Some(&0.0), "{rates:?}: {shown}");
 }

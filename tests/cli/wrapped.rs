@@ -12,7 +12,7 @@ use crate::{
     flopsprof,
     harness::{BF16, Bench, zoo},
     report, said,
-    terminal::Shown,
+    terminal::{SIZE, Shown, kept_row},
 };
 
 /// `flopsprof run` with options, before a program of the zoo on the bench's stand-in GPU.
@@ -96,8 +96,7 @@ fn a_recipe_that_asks_for_it_and_gets_nothing_is_told_which_file_is_not_written(
 #[test]
 fn the_live_line_says_what_is_counted_and_until_when() {
     fn lines(shown: &str) -> Vec<&str> {
-        let whole = shown.rsplit_once('\r').map_or("", |(whole, _)| whole);
-        whole.split('\r').filter(|l| l.contains(" simulated FLOP counted") && l.contains(" simulated TFLOP/s  ")).collect()
+        kept_row(shown).into_iter().filter(|l| l.contains(" simulated FLOP counted") && l.contains(" simulated TFLOP/s  ")).collect()
     }
     let age = |line: &str| line.split_once(" up to ").map(|(_, age)| age.split(' ').next().and_then(|s| s.parse::<u64>().ok()));
     let young = |shown: &str| lines(shown).iter().any(|l| age(l).is_none());
@@ -112,6 +111,54 @@ fn the_live_line_says_what_is_counted_and_until_when() {
     assert!(lines(&shown).len() >= 5 && young(&shown) && aged(&shown), "{shown}");
     assert_eq!(code, Some(128 + 15), "{shown}");
     assert!(shown.contains("next: flopsprof report"), "{shown}");
+}
+
+/// A program that writes a line of its own again and again, as tqdm does, and lines that scroll: both stay as they are, the row of ours stands below them, and is given back at the end.
+#[test]
+fn the_live_line_leaves_the_programs_own_alone() {
+    let bench = Bench::new();
+    let script = format!(
+        "{} 4000 1000 & i=0; while [ $i -lt 40 ]; do printf '\r%s of 40|####' $i >&2; sleep 0.1; i=$((i+1)); done; echo >&2; seq 1 40 >&2; wait; sleep 1.5; echo the end >&2",
+        zoo("plain").display()
+    );
+    let (shown, code) = Shown::start(under_run(&bench, &[], "sh".as_ref(), &["-c", &script]), true).end();
+    assert_eq!(code, Some(0), "{shown}");
+    let (rows, columns) = SIZE;
+    let mut screen = vt100::Parser::new(rows.try_into().expect("rows"), columns.try_into().expect("columns"), 0);
+    let row = |screen: &vt100::Parser, n: u16| screen.screen().contents_between(n, 0, n, columns);
+    let (mut bars, mut kept) = (0, 0);
+    for part in shown.split_inclusive("\x1b8") {
+        screen.process(part.as_bytes());
+        let above: Vec<String> = (0..rows - 1).map(|n| row(&screen, n)).collect();
+        assert!(!above.iter().any(|l| l.contains("FLOP counted  ")), "{}", screen.screen().contents());
+        // The bar has nothing behind it.
+        bars += above.iter().filter(|l| l.ends_with(" of 40|####") && l.trim().len() <= "39 of 40|####".len()).count();
+        kept += usize::from(row(&screen, rows - 1).starts_with("flopsprof: "));
+    }
+    assert!(bars >= 3 && kept >= 4, "{bars}, {kept}: {shown}");
+    let end = screen.screen().contents();
+    assert!(end.contains("40\nthe end\nflopsprof: ") && end.contains("next: flopsprof report"), "{end}");
+    // The whole screen scrolls again.
+    screen.process("x\r\n".repeat(usize::from(rows)).as_bytes());
+    assert_eq!((row(&screen, 0).as_str(), row(&screen, rows - 2).as_str()), ("x", "x"));
+}
+
+/// A folder that cannot be written: the closing words say where the evidence is instead. An empty variable is none.
+#[test]
+fn evidence_that_went_elsewhere_is_found() {
+    let bench = Bench::new();
+    let file = bench.dir.path().join("a-file");
+    std::fs::write(&file, "").expect("a file");
+    let (code, _, stderr) =
+        said(&wrapped(&bench, &["--out", file.to_str().expect("UTF-8")], "plain", &["100", "1000"]).output().expect("the command"));
+    assert_eq!(code, Some(7));
+    let next = stderr.lines().find_map(|l| l.strip_prefix("flopsprof: next: flopsprof report ")).unwrap_or_else(|| panic!("{stderr}"));
+    assert!(stderr.contains("it is in") && !stderr.contains("nothing was metered"), "{stderr}");
+    assert!(!flopsprof::evidence::read::read_run(next.as_ref()).expect("evidence").is_empty());
+
+    let mut command = under_run(&bench, &[], &zoo("plain"), &["100", "1000"]);
+    let (code, _, stderr) = said(&command.env("FLOPSPROF_OUT", "").current_dir(bench.dir.path()).output().expect("the command"));
+    assert!(code == Some(7) && stderr.contains("evidence in "), "{stderr}");
 }
 
 #[test]
