@@ -87,6 +87,33 @@ fn disabled() -> bool {
     BESIDE.load(Ordering::Relaxed) || config::disabled()
 }
 
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destructor;
+
+/// At the end of a process in which CUDA was, and the meter was not: the driver looks for the variable when CUDA starts, and the program, or something in it, had changed its environment.
+extern "C" fn destructor() {
+    guard::shield(|| {
+        if STARTED.load(Ordering::Acquire) || disabled() || !meter::cuda_is_there() {
+            return;
+        }
+        let Some(own) = own_path() else { return };
+        // SAFETY: the process ends; getenv's answer ends in NUL.
+        let left = unsafe {
+            let now = libc::getenv(INJECTION.as_ptr());
+            !now.is_null() && CStr::from_ptr(now) == own.as_c_str()
+        };
+        if !left {
+            say::say(
+                "not metered: CUDA_INJECTION64_PATH was removed or changed before CUDA started: see that the program leaves it in its environment (os.environ, clearenv)",
+            );
+        }
+    });
+}
+
+/// The meter was started, in this process or the one that it was forked from.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
 /// The driver calls this at `cuInit`, on the program's thread. 1 is success; what it answers changes nothing for the program.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn InitializeInjection() -> c_int {
@@ -126,7 +153,6 @@ fn inject_other() -> Option<c_int> {
 
 /// Starts the meter, once a process.
 fn start() {
-    static STARTED: AtomicBool = AtomicBool::new(false);
     // A child forked after CUDA was started inherits the flag: CUDA does not work there, and neither does the meter.
     if STARTED.swap(true, Ordering::AcqRel) || disabled() {
         return;

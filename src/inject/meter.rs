@@ -57,6 +57,11 @@ const RESETS: u32 = 5;
 const RESET_PAUSE: Duration = Duration::from_millis(500);
 const RESET_PAUSE_MOST: Duration = Duration::from_mins(1);
 
+/// Whether the driver's library is in the process.
+pub(super) fn cuda_is_there() -> bool {
+    Driver::find().is_some()
+}
+
 /// Whether the driver lets the meter have a device's context.
 #[derive(Clone, Copy)]
 enum Access {

@@ -173,3 +173,13 @@ fn two_chips_are_planned_and_counted_in_turn() {
     };
     assert_eq!(chips(&outcome.ended()), ["GH100", "GH100-other"].map(str::to_owned).into());
 }
+
+/// The driver finds the library by a variable, when CUDA starts: who has removed it by then runs as ever, and is told that nothing was metered.
+#[test]
+fn a_program_that_forgets_its_environment_is_told() {
+    for how in ["all", "variable"] {
+        let outcome = Bench::new().run("forgets", &[how]);
+        assert_eq!(outcome.said.len(), 1, "{:?}", outcome.said);
+        assert!(outcome.said[0].starts_with("not metered: CUDA_INJECTION64_PATH was removed"), "{:?}", outcome.said);
+    }
+}
