@@ -8,6 +8,7 @@ use std::{
 use flopsprof::{
     evidence::{
         follow::Follow,
+        read,
         record::{Record, Tier},
     },
     inject::config,
@@ -125,32 +126,25 @@ impl Live {
     /// Says what was counted, and where the evidence is.
     pub(super) fn conclude(&mut self) {
         self.look();
-        let instead = config::instead_of(&std::env::temp_dir(), &self.out);
-        if self.follow.files() == 0 && written_since(&instead, self.began.1) {
-            eprintln!("flopsprof: the evidence could not be written to {}: it is in {}", self.out.display(), instead.display());
-            eprintln!("flopsprof: next: flopsprof report {}", instead.display());
-            return;
-        }
-        let out = &self.out;
+        let out = self.out.display();
         if self.follow.files() == 0 {
-            eprintln!("flopsprof: nothing was metered: no process of the command used CUDA (flopsprof doctor shows what is in place)");
+            let instead = config::instead_of(&std::env::temp_dir(), &self.out);
+            if written_since(&instead, self.began.1) {
+                eprintln!("flopsprof: the evidence could not be written to {out}: it is in {}", instead.display());
+                eprintln!("flopsprof: next: flopsprof report {}", instead.display());
+            } else {
+                eprintln!("flopsprof: nothing was metered: no process of the command used CUDA (flopsprof doctor shows what is in place)");
+            }
             return;
         }
         let mark = if self.simulated { " simulated" } else { "" };
-        eprintln!(
-            "flopsprof: {:.6e}{mark} FLOP counted by {} process(es); evidence in {}",
-            self.flop as f64,
-            self.follow.files(),
-            out.display()
-        );
-        eprintln!("flopsprof: next: flopsprof report {}", out.display());
+        eprintln!("flopsprof: {:.6e}{mark} FLOP counted by {} process(es); evidence in {out}", self.flop as f64, self.follow.files());
+        eprintln!("flopsprof: next: flopsprof report {out}");
     }
 }
 
 /// Whether there is evidence in a folder that was written from then on: others of the same name may have left some before.
 fn written_since(folder: &Path, then: SystemTime) -> bool {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files
-        .filter(|f| f.path().extension().is_some_and(|e| e == "jsonl"))
-        .any(|f| f.metadata().and_then(|m| m.modified()).is_ok_and(|at| at >= then))
+    let files = read::files(folder).unwrap_or_default();
+    files.iter().any(|f| f.metadata().and_then(|m| m.modified()).is_ok_and(|at| at >= then))
 }

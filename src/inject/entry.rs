@@ -94,7 +94,7 @@ static DESTRUCTOR: extern "C" fn() = destructor;
 /// At the end of a process in which CUDA was, and the meter was not: the driver looks for the variable when CUDA starts, and the program, or something in it, had changed its environment.
 extern "C" fn destructor() {
     guard::shield(|| {
-        if STARTED.load(Ordering::Acquire) || disabled() || !meter::cuda_is_there() {
+        if STARTED.load(Ordering::Acquire) || disabled() {
             return;
         }
         let Some(own) = own_path() else { return };
@@ -103,7 +103,7 @@ extern "C" fn destructor() {
             let now = libc::getenv(INJECTION.as_ptr());
             !now.is_null() && CStr::from_ptr(now) == own.as_c_str()
         };
-        if !left {
+        if !left && meter::cuda_is_there() {
             say::say(
                 "not metered: CUDA_INJECTION64_PATH was removed or changed before CUDA started: see that the program leaves it in its environment (os.environ, clearenv)",
             );
