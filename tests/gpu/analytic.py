@@ -62,7 +62,7 @@ def tiles(c):
     """Trainings with a census of one step: how many of their products it was matched with, and what is left unexplained then."""
     if c.args.stand_in:
         return
-    trained(c, "tiles", "--tiles", "--seconds", str(max(c.args.seconds, 14)))
+    trained(c, "tiles", "--tiles", "--seconds", str(max(c.args.seconds, 20)))
     from reconcile import tiles as cases
 
     for name, _, _, _ in cases():

@@ -46,24 +46,26 @@ def trained(shape):
 
 
 def profile(path, *_):
-    """How often a step launches each kernel, by torch.profiler."""
+    """How often a step launches each kernel, by torch.profiler; "lengths": a step of each length together, some of which take more launches than others."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     said = {}
-    for shape in ("whole", "small"):
+    for name, shape, lengths in (("whole", "whole", None), ("small", "small", None), ("lengths", "small", LENGTHS)):
         step = trained(shape)
-        for _ in range(3):
-            step()
+        lengths = lengths or [SHAPES[shape][1]]
+        for n in [*lengths, *lengths, *lengths]:
+            step(n)
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CUDA]) as p:
-            step()
+            for n in lengths:
+                step(n)
             torch.cuda.synchronize()
         names = {}
         for e in p.events():
             if str(e.device_type).endswith("CUDA") and not e.name.lower().startswith(("memcpy", "memset")):
                 names[e.name] = names.get(e.name, 0) + 1
-        said[shape] = names
+        said[name] = names
     write(path, **said)
 
 
@@ -245,9 +247,10 @@ def shares(table):
 def kernel(c):
     if c.args.stand_in:
         return
-    step = sum(Run(c, "kernel-profile", "profile", metered=False).said["small"].values())
-    # The truth: five rounds of all lengths, one after the other, every launch of them.
-    every = Run(c, "kernel-every", "train", 24, "small", "turn", FLOPSPROF_CENSUS=f"3:{5 * len(LENGTHS) * step}")
+    cycle = sum(Run(c, "kernel-profile", "profile", metered=False).said["lengths"].values())
+    step = cycle / len(LENGTHS)
+    # The truth: five rounds of all lengths, one after the other, every launch of them, of a time when the program trains.
+    every = Run(c, "kernel-every", "train", 34, "small", "turn", FLOPSPROF_CENSUS=f"10:{5 * cycle}")
     # By itself, in three minutes: a census and roll calls after the first, and a census of each length that comes up.
     some = Run(c, "kernel-some", "train", 180, "small", "all", FLOPSPROF_OVERHEAD="20")
     every_table, some_table = adds_up(c, "kernel.every", every), adds_up(c, "kernel.some", some)
