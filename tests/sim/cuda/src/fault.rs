@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use crate::shared::setting;
+
 struct Fault {
     function: String,
     what: What,
@@ -37,7 +39,7 @@ thread_local! {
 fn faults() -> &'static Vec<Fault> {
     static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
     FAULTS.get_or_init(|| {
-        let text = std::env::var("FLOPSPROF_SIM_FAULT").unwrap_or_default();
+        let text = setting("FLOPSPROF_SIM_FAULT").unwrap_or_default();
         text.split(',').filter(|t| !t.is_empty()).map(parse).collect()
     })
 }
@@ -70,7 +72,7 @@ fn ours() -> bool {
 fn note(function: &'static str) {
     static NOTED: Mutex<Option<HashSet<(bool, &str)>>> = Mutex::new(None);
     static FILE: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
-    let Some(path) = FILE.get_or_init(|| std::env::var_os("FLOPSPROF_SIM_CALLS").map(Into::into)) else { return };
+    let Some(path) = FILE.get_or_init(|| setting("FLOPSPROF_SIM_CALLS").map(Into::into)) else { return };
     let ours = ours();
     if NOTED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert((ours, function)) {
         let line = format!("{} {function}\n", if ours { "ours" } else { "theirs" });
@@ -85,7 +87,7 @@ pub(crate) fn call(function: &'static str) -> Option<u32> {
     note(function);
     GARBAGE.set(None);
     let shared = function.starts_with("cu") && !function.starts_with("cupti");
-    let only_ours = || *ONLY_OURS.get_or_init(|| std::env::var_os("FLOPSPROF_SIM_FAULT_OURS").is_some());
+    let only_ours = || *ONLY_OURS.get_or_init(|| setting("FLOPSPROF_SIM_FAULT_OURS").is_some());
     if faults().is_empty() || (shared && only_ours() && !ours()) {
         return None;
     }

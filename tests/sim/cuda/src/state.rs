@@ -125,7 +125,7 @@ pub unsafe extern "C" fn cuInit(flags: u32) -> R {
         INITIALISED_BY.store(before, Ordering::Release);
         return crate::NOT_INITIALIZED;
     }
-    if let Some(path) = std::env::var_os("CUDA_INJECTION64_PATH") {
+    if let Some(path) = crate::shared::now("CUDA_INJECTION64_PATH") {
         inject(&path);
     }
     INITIALISED.store(true, Ordering::Release);
@@ -133,9 +133,8 @@ pub unsafe extern "C" fn cuInit(flags: u32) -> R {
 }
 
 /// Loads the injected library and calls its entry, as the driver does; what it answers changes nothing.
-fn inject(path: &std::ffi::OsStr) {
-    use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = CString::new(path.as_bytes()) else { return };
+fn inject(path: &[u8]) {
+    let Ok(path) = CString::new(path) else { return };
     // SAFETY: the path ends in NUL; the symbol is the entry that the driver calls.
     unsafe {
         let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
