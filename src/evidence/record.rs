@@ -317,7 +317,7 @@ pub struct Kernels {
     /// Ranges that were counted.
     #[serde(default)]
     pub ranges: u64,
-    /// Launches of one step of the program, where its launches repeat; the census is then a whole number of steps.
+    /// Launches of one step of the program, where its launches repeat, or it marks its steps; the census is then a whole number of steps. Of several marked ones that differ: of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
     /// Why kernels have no names, or why no census was taken, or why it ended early; empty when all is well.

@@ -61,9 +61,22 @@ struct Burst {
     /// The thread whose launch is under way, and whether that launch was taken down.
     under_way: Option<(usize, bool)>,
     launches: Vec<Launch>,
+    /// Where it ends with a step of the program.
+    steps: Option<Steps>,
+    /// Of a listening: how many launches were heard when the program marked the end of a step.
+    marks: Vec<usize>,
     slipped: u64,
     /// How long a launch waits for its turn.
     patience: Duration,
+}
+
+/// A burst ends with the first step that the program marks when so many launches are through.
+#[derive(Clone, Copy)]
+struct Steps {
+    least: usize,
+    through: usize,
+    ended: usize,
+    over: bool,
 }
 
 /// How often each launch came.
@@ -132,9 +145,40 @@ pub(super) fn listen(most: usize) {
     begin(Burst { listen: Some(most), heard: Vec::with_capacity(most), ..Burst::default() });
 }
 
-/// Whether as many launches were heard as were asked for.
+/// Whether as many launches were heard as were asked for, or a whole step of a program that marks them.
 pub(super) fn heard_all() -> bool {
-    burst().as_ref().is_none_or(|b| b.listen.is_some_and(|most| b.heard.len() >= most))
+    burst().as_ref().is_none_or(|b| b.listen.is_some_and(|most| b.heard.len() >= most) || b.marks.len() > 1)
+}
+
+/// The program marks the end of a step, on its own thread.
+pub(super) fn mark() {
+    if ON.load(Ordering::Acquire) == OFF {
+        return;
+    }
+    if let Some(burst) = &mut *burst() {
+        if burst.listen.is_some() {
+            burst.marks.push(burst.heard.len());
+        } else if let Some(steps) = &mut burst.steps {
+            steps.ended += usize::from(!steps.over);
+            steps.over |= steps.through >= steps.least;
+            if steps.over {
+                burst.allowed = 0;
+            }
+        }
+    }
+    CHANGED.ring();
+}
+
+/// Lets the burst end with the first step of the program that ends when so many launches are through, if what is allowed is not used up before.
+pub(super) fn end_with_step(least: usize) {
+    if let Some(burst) = &mut *burst() {
+        burst.steps = Some(Steps { least, through: 0, ended: 0, over: false });
+    }
+}
+
+/// How many steps have ended in the burst, if it ends with the last of them.
+pub(super) fn ended_with_step() -> Option<usize> {
+    burst().as_ref().and_then(|b| b.steps.filter(|s| s.over)).map(|s| s.ended)
 }
 
 /// Begins a roll call, or goes on with one.
@@ -172,7 +216,7 @@ pub(super) fn hold(patience: Duration) {
 /// Lets so many launches through; the next one waits.
 pub(super) fn allow(launches: usize) {
     if let Some(burst) = &mut *burst() {
-        burst.allowed = launches;
+        burst.allowed = if burst.steps.is_some_and(|s| s.over) { 0 } else { launches };
     }
     CHANGED.ring();
 }
@@ -202,12 +246,22 @@ pub(super) fn take() -> Vec<Launch> {
     burst().as_mut().map(|b| std::mem::take(&mut b.launches)).unwrap_or_default()
 }
 
-/// Ends the burst, or the listening: how many launches went through because their wait reached its deadline, and the functions heard.
-pub(super) fn end() -> (u64, Vec<usize>) {
+/// Ends the burst: how many launches went through because their wait reached its deadline.
+pub(super) fn end() -> u64 {
+    take_all().slipped
+}
+
+/// Ends the listening: the functions heard, and how many they were at each mark.
+pub(super) fn listened() -> (Vec<usize>, Vec<usize>) {
+    let Burst { heard, marks, .. } = take_all();
+    (heard, marks)
+}
+
+fn take_all() -> Burst {
     ON.store(OFF, Ordering::SeqCst);
     let ended = burst().take().unwrap_or_default();
     CHANGED.ring();
-    (ended.slipped, ended.heard)
+    ended
 }
 
 fn me() -> usize {
@@ -261,6 +315,9 @@ pub(super) unsafe fn enter(cbid: u32, data: &CallbackData) -> Enter {
                 if let Some(launch) = taken {
                     burst.allowed -= 1;
                     burst.launches.push(launch);
+                    if let Some(steps) = &mut burst.steps {
+                        steps.through += 1;
+                    }
                 }
                 return Enter::Pass;
             }
@@ -303,7 +360,10 @@ pub(super) unsafe fn exit(data: &CallbackData) {
         // SAFETY: a driver call's result, which lives through the callback.
         if taken && !result.is_null() && unsafe { *result } != 0 {
             burst.launches.pop();
-            burst.allowed += 1;
+            burst.allowed += usize::from(burst.steps.is_none_or(|s| !s.over));
+            if let Some(steps) = &mut burst.steps {
+                steps.through -= 1;
+            }
         }
     }
     CHANGED.ring();

@@ -10,8 +10,8 @@
 //! apart ── a thread with descriptors of its own: evidence, locks, report
 //! ```
 //! Rules: no panic leaves an entry point ([`guard`]); nothing slow runs on a thread of the host; every trouble ends in "runs unmetered, and the
-//! evidence says why"; the exit status stays. Host threads never wait for this code, but at the gate and in the drain at exit, both with
-//! deadlines.
+//! evidence says why"; the exit status stays. Host threads never wait for this code, but at the gate, in the mark of a step with
+//! which a census begins, and in the drain at exit, all with deadlines.
 
 mod apart;
 pub mod api;
@@ -29,6 +29,7 @@ pub(crate) mod identity;
 mod journal;
 mod launch;
 mod left;
+mod marks;
 mod memory;
 mod meter;
 mod planner;

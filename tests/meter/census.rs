@@ -78,6 +78,33 @@ fn every_launch_of_a_burst_has_its_name_its_grid_and_its_operations() {
     assert!(spent.census_ns > 0 && spent.windows_ns > 0 && spent.rotation_ns > 0, "{spent:?}");
 }
 
+/// Where the program marks its steps, a census is of whole ones, whatever their lengths: it begins after a mark, and ends at the one by which nearly as many launches are through as were
+/// asked for.
+#[test]
+fn a_census_is_of_whole_steps_where_they_are_marked() {
+    for (asked, steps, each) in [("0.4:11", 1, None), ("0.4:33", 3, Some(11))] {
+        let outcome = Bench::new().env("FLOPSPROF_CENSUS", asked).run("marked_steps", &["120", "1000"]);
+        assert_always_exact(&outcome);
+        let census = census(&outcome);
+        let launches = |name: &str| census.kernels.iter().filter(|k| k.name == name).map(|k| k.launches).sum::<u64>();
+        assert_eq!((launches("zoo_fp8"), census.why.as_str()), (steps, ""), "{census:#?}");
+        assert!(launches("zoo_bf16").is_multiple_of(2) && (8 * steps..=12 * steps).contains(&launches("zoo_bf16")), "{census:#?}");
+        assert_eq!(census.step, Some(each.unwrap_or(census.launches)));
+    }
+}
+
+/// A program that has marked steps and marks no more is counted as one that marks none.
+#[test]
+fn a_census_waits_for_no_mark_that_does_not_come() {
+    let bench = Bench::new().env("FLOPSPROF_CENSUS", "0.4:11");
+    let metered = bench.command(true, "marked_steps", &["1", "1000", "13"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let bare = bench.command(false, "marked_steps", &["1", "0", "13"]).output().expect("starting a program");
+    let outcome = bench.compare(&bare, metered.expect("starting a program").wait_with_output().expect("its end"));
+    assert_always_exact(&outcome);
+    let census = census(&outcome);
+    assert_eq!((census.launches, census.step, census.why.as_str()), (11, None, ""));
+}
+
 /// What the command says of it: the table of kernels adds up to the run's total, and says that it is simulated.
 #[test]
 fn the_command_shows_the_kernels_of_a_run() {

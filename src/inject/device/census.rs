@@ -13,7 +13,7 @@
 //! counts stay. A tool that asks for CUPTI's subscription meanwhile ends the burst and gets it ([`subscribe`]). A graph launch that made several ranges is one row of their sum.
 //!
 //! When: after a warm-up and the survey, when what is left of the budget pays for a whole step of the program (found by listening to some thousand launches
-//! first, which holds nobody), and then whenever it pays again. Not while another tool has CUPTI's subscription; not in a process of several GPUs or a
+//! first, which holds nobody), and then whenever it pays again. Where the program marks its steps, it begins at a mark and ends at one ([`marks`]). Not while another tool has CUPTI's subscription; not in a process of several GPUs or a
 //! job of several processes, because kernels run one after the other in a burst, and one that waits for a kernel launched later, or on another GPU
 //! by the same thread, would wait for ever. Whatever goes wrong ends in plain windows, and the evidence says why.
 
@@ -29,11 +29,11 @@ use crate::{
     },
     evidence::record::{Boundary, Kernels, Record, Tier, Window},
     inject::{
-        apart, burst,
+        apart, api, burst,
         config::{Asked, Config},
         gate,
         launch::Launch,
-        meter, subscribe,
+        marks, meter, subscribe,
     },
     window::{
         budget::{self, Cost},
@@ -48,6 +48,10 @@ const WARM_UP: Duration = Duration::from_secs(60);
 pub(super) const SPACING: Duration = Duration::from_secs(30);
 /// How many launches are listened to, and for how long, to find a step: a callback takes under a microsecond.
 const LISTEN: (usize, Duration) = (8192, Duration::from_secs(3));
+/// How long a program that marks its steps is listened to for a whole one, and how long a census waits to begin with one.
+const STEP: Duration = Duration::from_secs(10);
+/// Steps that are marked differ: the last one of a census may end so many launches earlier or later than what was heard says, a part of them all.
+const LONGER: usize = 4;
 /// How often the meter looks up while it waits for launches.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a launch that is under way is waited for when the program ends.
@@ -66,7 +70,10 @@ pub(super) struct Censuses {
     next_ns: Option<u64>,
     /// Why there will be none, still to be told.
     never: Option<String>,
+    /// Launches of the program's step.
     step: Option<usize>,
+    /// The program marks its steps, and the last one heard was one of these.
+    marked: bool,
     failures: u32,
     /// The CUDA cores could not be counted.
     pub(super) no_cores: bool,
@@ -95,6 +102,7 @@ impl Censuses {
             next_ns,
             never,
             step: None,
+            marked: false,
             failures: 0,
             no_cores: false,
             since_cores: 0,
@@ -173,7 +181,7 @@ impl Metered {
         }
         self.pause_roll();
         match self.listen(cupti) {
-            Ok(step) => self.censuses.step = step,
+            Ok((step, marked)) => (self.censuses.step, self.censuses.marked) = (step, marked),
             Err(why) => return self.skip(format!("no census: {why}")),
         }
         let (launches, cost) = self.budget.burst(self.censuses.step);
@@ -196,16 +204,29 @@ impl Metered {
         wait.is_zero()
     }
 
-    /// Listens to the program's launches and finds its step.
-    fn listen(&self, cupti: Cupti) -> Result<Option<usize>, String> {
+    /// Listens to the program's launches and finds its step: the launches between two marks of the program's, and true; else those that repeat.
+    fn listen(&self, cupti: Cupti) -> Result<(Option<usize>, bool), String> {
         let watched = gate::watch(cupti, self.ctx)?;
         burst::listen(LISTEN.0);
-        let until = later(monotonic_ns(), LISTEN.1);
+        let until = later(monotonic_ns(), if api::progress().1 > 0 { STEP } else { LISTEN.1 });
         while monotonic_ns() < until && !burst::heard_all() && !meter::draining() && !subscribe::wanted() {
             clock::sleep(LOOK);
         }
         drop(watched);
-        Ok(period::period(&burst::end().1))
+        let (heard, marks) = burst::listened();
+        let marked = marks.array_windows().map(|[before, after]| after - before).max().filter(|launches| *launches > 0);
+        Ok((marked.or_else(|| period::period(&heard)), marked.is_some()))
+    }
+
+    /// Waits until the program marks the end of a step; none if it does not in time. Its thread waits until what is returned is dropped.
+    fn next_mark(&mut self) -> Option<marks::Mark> {
+        let until = later(monotonic_ns(), STEP);
+        let mark = marks::next(|| monotonic_ns() < until && !meter::draining() && !subscribe::wanted());
+        let now = monotonic_ns();
+        if matches!(self.mode, Mode::Counting { until_ns, .. } if now > until_ns) {
+            self.stretch(now);
+        }
+        mark
     }
 
     /// There is no census now: says why, once for each reason, and looks again later.
@@ -250,11 +271,16 @@ impl Metered {
         held: Option<gate::Closed>,
         keep: &mut dyn FnMut(Vec<Record>),
     ) {
-        let (Mode::Counting { group, until_ns, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
-        let (group, until_ns) = (*group, *until_ns);
         if !self.use_gate {
             return self.skip("no census without a gate (FLOPSPROF_GATE=0)".to_owned());
         }
+        let marking = if self.censuses.asked.is_some() { api::progress().1 > 0 } else { self.censuses.marked };
+        let mark = if marking && held.is_none() { self.next_mark() } else { None };
+        // It ends with a step too, where nearly so many launches are through; also one that begins with a launch that no census knows.
+        let least = (mark.is_some() || (marking && held.is_some())).then(|| launches - launches / LONGER);
+        let launches = if least.is_some() { launches + launches / LONGER } else { launches };
+        let (Mode::Counting { group, until_ns, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
+        let (group, until_ns) = (*group, *until_ns);
         let mut counters = match Group::timed(&planned.host, &planned.plan.groups[group]) {
             Ok(counters) => counters,
             Err(e) => return self.failed(e.to_string()),
@@ -265,6 +291,9 @@ impl Metered {
             Err(why) => return self.skip(format!("no census: {why}")),
         };
         burst::hold(GATE);
+        least.into_iter().for_each(burst::end_with_step);
+        let whole = mark.is_some();
+        drop(mark);
         let (before_ns, collected) = self.close();
         self.cut(until_ns.saturating_sub(before_ns));
         self.disable();
@@ -293,10 +322,16 @@ impl Metered {
         };
         let _ = profiler.disable();
         let took_ns = monotonic_ns() - before_ns;
+        let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
+        let step = match burst::ended_with_step() {
+            Some(steps) if whole => Some(if through.is_multiple_of(steps) { through / steps } else { through }),
+            _ => step.filter(|_| least.is_none()),
+        };
+        least.into_iter().for_each(burst::end_with_step);
         let cores =
             if why.is_empty() && self.wants_cores(launches) { self.count_cores(cupti, &planned, launches, chunk) } else { Ok(None) };
         closed.hold(GATE);
-        let (slipped, _) = burst::end();
+        let slipped = burst::end();
         let Ok(cores) = cores else { return };
         if slipped > 0 {
             why = format!("{slipped} launches waited until their deadline");
@@ -309,9 +344,8 @@ impl Metered {
             self.resume(closed, cores.as_ref().map_or(end_ns, |c| c.end_ns));
         }
         self.budget.spend(Cost::Census, monotonic_ns() - before_ns);
-        let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
-        if through == launches {
-            self.budget.learn(launches, Duration::from_nanos(took_ns));
+        if through > 0 && why.is_empty() {
+            self.budget.learn(through, Duration::from_nanos(took_ns));
         }
         let counted = chunks.into_iter().map(|c| counters.each(&planned.host, &c.ranges).map(|counts| (c, counts)));
         match counted.collect::<Result<Vec<_>, Error>>() {
@@ -396,7 +430,7 @@ impl Metered {
             let _ = self.driver.synchronize();
             let collected = profiler.collect(counters);
             let taken = burst::take();
-            left = left.saturating_sub(taken.len());
+            left = if burst::ended_with_step().is_some() { 0 } else { left.saturating_sub(taken.len()) };
             match collected {
                 Ok(ranges) => chunks.push(Chunk { ranges, launches: taken }),
                 Err(e) => {

@@ -38,7 +38,7 @@ pub(super) struct CoreBurst {
 }
 
 impl Metered {
-    /// Counts as many launches again, while all wait: none if the counters cannot be had, and says why. The profiler is gone when the context is: then it is an error.
+    /// Counts so many launches again, or as many steps, while all wait: none if the counters cannot be had, and says why. The profiler is gone when the context is: then it is an error.
     pub(super) fn count_cores(&mut self, cupti: Cupti, planned: &Planned, launches: usize, chunk: usize) -> Result<Option<CoreBurst>, ()> {
         let before_ns = monotonic_ns();
         let started = Group::cores(&planned.host).and_then(|mut counters| Ok((self.start_each(cupti, &mut counters, chunk)?, counters)));
@@ -56,8 +56,8 @@ impl Metered {
         let _ = profiler.disable();
         let end_ns = monotonic_ns();
         let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
-        if through == launches {
-            self.budget.learn_cores(launches, end_ns - before_ns);
+        if through > 0 && why.is_empty() {
+            self.budget.learn_cores(through, end_ns - before_ns);
         }
         Ok(Some(CoreBurst { counters, chunks, start_ns, end_ns, took_before_ns: start_ns - before_ns, why, lost }))
     }
