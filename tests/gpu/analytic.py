@@ -63,11 +63,14 @@ def tiles(c):
     if c.args.stand_in:
         return
     trained(c, "tiles", "--tiles", "--seconds", str(max(c.args.seconds, 20)))
+    # A minute passes before the first census.
+    trained(c, "tiles-itself", "--itself", "--seconds", "100")
+    from reconcile import ITSELF
     from reconcile import tiles as cases
 
-    for name, _, _, _ in cases():
+    for folder, (name, _, _, _) in [*(("tiles", case) for case in cases()), *(("tiles-itself", case) for case in ITSELF)]:
         row = name.replace("-", "_")
-        lines = explained(c, f"reconcile.tiles.{row}", "tiles", name)
+        lines = explained(c, f"reconcile.tiles.{row}", folder, name)
         padding = (lines or {}).get("tile_padding", {})
         c.row(f"reconcile.matched.{row}", int(padding.get("confidence") == "counted"), 1, "==", source=padding.get("source"))
 

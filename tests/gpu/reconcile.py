@@ -30,6 +30,8 @@ FILLS = ["padded", "packed", "whole"]
 #: Method, and how rows are filled, of trainings whose products are matched with a census: sides that are no multiple of any tile, adapters, experts, layers computed again, rows that are
 #: added up before a step.
 TILES = [("full", "whole"), ("odd", "whole"), ("odd-ckpt", "padded"), ("lora", "padded"), ("moe", "whole"), ("full-accumulated", "whole")]
+#: One that takes censuses by itself: name, method, length of rows, and how they are filled.
+ITSELF = [("itself-lora-2048-padded", "lora", 2048, "padded")]
 #: Sides of the odd one.
 ODD = {"intermediate_size": 5600, "vocab_size": 32003}
 #: Tokens of a micro-batch.
@@ -262,6 +264,7 @@ def main():
     parser.add_argument("--fills", default=",".join(FILLS))
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--tiles", action="store_true", help="trainings of which a census is taken, instead")
+    parser.add_argument("--itself", action="store_true", help="one that takes censuses by itself, of batches of many lengths, instead")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--callback")
     args = parser.parse_args()
@@ -275,8 +278,10 @@ def main():
         timed(os.path.join(args.folder, "trainer"), args.callback, 64 if args.tiny else 2048, args.seconds, args.tiny)
         return
     failed = 0
-    for name, method, length, fill in tiles() if args.tiles else cases():
-        if not args.tiles and (method not in args.only.split(",") or fill not in args.fills.split(",")):
+    if args.itself:
+        os.environ["FLOPSPROF_OVERHEAD"] = "20"
+    for name, method, length, fill in ITSELF if args.itself else tiles() if args.tiles else cases():
+        if not (args.tiles or args.itself) and (method not in args.only.split(",") or fill not in args.fills.split(",")):
             continue
         case = (args.folder, name, method, 64 if args.tiny else length, fill)
         failed += args.tiles and forked(launches, *case, args.tiny) != 0
