@@ -31,7 +31,7 @@ FILLS = ["padded", "packed", "whole"]
 #: added up before a step.
 TILES = [("full", "whole"), ("odd", "whole"), ("odd-ckpt", "padded"), ("lora", "padded"), ("moe", "whole"), ("full-accumulated", "whole")]
 #: One that takes censuses by itself: name, method, length of rows, and how they are filled.
-ITSELF = [("itself-lora-2048-padded", "lora", 2048, "padded")]
+ITSELF = [("itself-lora-2048-ragged", "lora", 2048, "ragged")]
 #: Sides of the odd one.
 ODD = {"intermediate_size": 5600, "vocab_size": 32003}
 #: Tokens of a micro-batch.
@@ -62,8 +62,8 @@ def rows(length, fill, count, vocabulary):
     for i in range(count):
         ids = [made_up.randrange(3, vocabulary) for _ in range(length)]
         row = {"input_ids": ids, "labels": list(ids)}
-        if fill == "padded":
-            real = length if i % 2 == 0 else made_up.randrange(length // 4, length)
+        if fill in ("padded", "ragged"):
+            real = length if fill == "padded" and i % 2 == 0 else made_up.randrange(length // 4, length)
             row["attention_mask"] = [1] * real + [0] * (length - real)
             row["labels"] = ids[:real] + [-100] * (length - real)
         elif fill == "packed":
@@ -73,6 +73,15 @@ def rows(length, fill, count, vocabulary):
             row["position_ids"] = positions
         data.append(row)
     return data
+
+
+def cut(batch):
+    """A batch of rows as long as its longest, a multiple of eight."""
+    import torch
+
+    batch = {k: torch.stack([row[k] for row in batch]) for k in batch[0]}
+    longest = -(-int(batch["attention_mask"].sum(1).max()) // 8) * 8
+    return {k: v[:, :longest] for k, v in batch.items()}
 
 
 def timed(out, truth, length, seconds, tiny):
@@ -208,7 +217,7 @@ def train(out, method, length, fill, seconds, tiny, callbacks=None):
     data = rows(length, fill, 16 * batch, shape["vocab_size"])
     # The same few rows over and over: what they hold changes nothing of what is executed.
     tensors = [{k: torch.tensor(v) for k, v in row.items()} for row in data]
-    trainer = Trainer(model, arguments, train_dataset=tensors, callbacks=[*(callbacks or [FlopsProfCallback()]), Clock()])
+    trainer = Trainer(model, arguments, data_collator=cut if fill == "ragged" else None, train_dataset=tensors, callbacks=[*(callbacks or [FlopsProfCallback()]), Clock()])
     trainer.train()
     return {"steps": trainer.state.global_step}
 
