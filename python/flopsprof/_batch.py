@@ -71,6 +71,12 @@ def _runs(positions):
     return lengths
 
 
+def rows_of(ids):
+    """Rows of ids or embeddings, and their length."""
+    shape = _shape(ids)
+    return (1, shape[0]) if len(shape) == 1 else tuple(shape[:2])
+
+
 def describe(inputs, attention="sdpa", encoder_decoder=False):
     """What `State.batch` wants of a batch as a model gets it."""
     ids = inputs.get("input_ids")
@@ -82,9 +88,7 @@ def describe(inputs, attention="sdpa", encoder_decoder=False):
             raise KeyError("a batch has none of input_ids, inputs_embeds and pixel_values: its tokens cannot be counted")
         # Rows of images have a length of their own, which the model's configuration tells.
         return {"rows": _shape(pixels)[0], "length": 0, "documents": []}
-    rows, length = (_shape(ids) + [1])[:2]
-    if len(_shape(ids)) == 1:
-        rows, length = 1, _shape(ids)[0]
+    rows, length = rows_of(ids)
     mask = inputs.get("attention_mask")
     positions = inputs.get("position_ids")
     decoder_length, decoder_real = 0, [0] * rows

@@ -10,6 +10,7 @@ _NAMES = {
     "flopsprof_declare_parameters": [ctypes.c_uint64, ctypes.c_uint64],
     "flopsprof_add_tokens": [ctypes.c_uint64],
     "flopsprof_mark_step": [],
+    "flopsprof_mark_batch": [ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64],
     "flopsprof_mark_phase": [ctypes.c_char_p],
     "flopsprof_declare_model": [ctypes.c_char_p, ctypes.c_uint64],
     "flopsprof_declare_work": [ctypes.c_char_p, ctypes.c_uint64],
@@ -45,6 +46,9 @@ class Library:
 
     def mark_step(self):
         return self._call("flopsprof_mark_step")
+
+    def mark_batch(self, rows, length, decoder_length=0):
+        return self._call("flopsprof_mark_batch", rows, length, decoder_length)
 
     def mark_phase(self, name):
         return self._call("flopsprof_mark_phase", name.encode())

@@ -91,6 +91,7 @@ class State:
 
     def batch(self, rows, length, documents, decoder_length=0, masked=False, by_document=False, phase=None):
         """Adds one micro-batch: `rows` of `length`, pads included, that hold `documents`: pairs of a length and a decoder's length (0 without one)."""
+        self.library.mark_batch(rows, length, decoder_length)
         self._add(rows, length, documents, decoder_length, masked, by_document, phase or self.phase or "train")
         self.sync(force=False)
 
@@ -103,6 +104,8 @@ class State:
         if encoder_decoder or not comes(inputs):
             self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=name)
             return
+        ids = inputs.get("input_ids")
+        self.library.mark_batch(*_batch.rows_of(inputs["inputs_embeds"] if ids is None else ids))
         first = not self._at_exit
         if first:
             # A program of plain functions may end without a last `sync`.

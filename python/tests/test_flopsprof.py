@@ -560,6 +560,8 @@ class OnAGpu(unittest.TestCase):
         for _ in range(64):
             self.batch(self.FULL, self.PADDED)
         self.assertEqual((self.told(), len(self.arrived)), ([], 2), "the first, and then they come together")
+        marks = [told[1:] for told in self.library.told if told[0] == "mark_batch"]
+        self.assertEqual(marks, [(2, 4)] * 64, "a shape is known at once: a census asks for it")
         for _ in range(63):
             self.batch(self.FULL, self.PADDED)
         self.arrived[:2] = [True, True]

@@ -320,6 +320,9 @@ pub struct Kernels {
     /// Launches of one step of the program, where its launches repeat, or it marks its steps; the census is then a whole number of steps. Of several marked ones that differ: of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
+    /// The micro-batches of these steps, where the program marks both: rows, pads included, their positions, and a decoder's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<[u64; 3]>,
     /// Why kernels have no names, or why no census was taken, or why it ended early; empty when all is well.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,

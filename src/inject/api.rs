@@ -5,6 +5,7 @@
 //! int flopsprof_declare_parameters(uint64_t total, uint64_t trainable);     // parameters of the model
 //! int flopsprof_add_tokens(uint64_t tokens);                                // tokens trained on, adds up
 //! int flopsprof_mark_step(void);                                            // one optimizer step is done
+//! int flopsprof_mark_batch(uint64_t rows, uint64_t length, uint64_t decoder_length); // a micro-batch begins: its rows, pads included, and their positions
 //! int flopsprof_mark_phase(const char *name);                               // from here on: "train", "evaluate", "checkpoint", ...
 //! int flopsprof_declare_model(const char *json, uint64_t length);           // the model and how it is trained
 //! int flopsprof_declare_work(const char *json, uint64_t length);            // rows and tokens so far, whole run
@@ -23,7 +24,7 @@ use std::{
 };
 
 use super::{
-    guard, marks, meter,
+    burst, guard, marks, meter,
     told::{Marks, Newest},
 };
 use crate::{
@@ -96,6 +97,17 @@ pub extern "C" fn flopsprof_mark_step() -> c_int {
     STEPS.fetch_add(1, Ordering::Relaxed);
     // A panic must not reach the program; a mark that failed is one at which no census begins.
     let _ = guard::shield(marks::mark);
+    0
+}
+
+/// Marks the beginning of a micro-batch of so many rows of so many positions, and so many of a decoder's: what a census of whole steps saw is told by it. Call it before the
+/// batch's first launch.
+#[unsafe(no_mangle)]
+pub extern "C" fn flopsprof_mark_batch(rows: u64, length: u64, decoder_length: u64) -> c_int {
+    if guard::forked_away() {
+        return 1;
+    }
+    let _ = guard::shield(|| burst::batch([rows, length, decoder_length]));
     0
 }
 

@@ -63,6 +63,8 @@ struct Burst {
     launches: Vec<Launch>,
     /// Where it ends with a step of the program.
     steps: Option<Steps>,
+    /// Micro-batches that began in it: rows, positions, a decoder's positions.
+    batches: Vec<[u64; 3]>,
     /// Of a listening: how many launches were heard when the program marked the end of a step.
     marks: Vec<usize>,
     slipped: u64,
@@ -167,6 +169,24 @@ pub(super) fn mark() {
         }
     }
     CHANGED.ring();
+}
+
+/// More micro-batches are in no census.
+const MOST_BATCHES: usize = 1024;
+
+/// The program begins a micro-batch, on its own thread.
+pub(super) fn batch(shape: [u64; 3]) {
+    if ON.load(Ordering::Acquire) == HOLDS
+        && let Some(burst) = &mut *burst()
+        && burst.batches.len() < MOST_BATCHES
+    {
+        burst.batches.push(shape);
+    }
+}
+
+/// The micro-batches that began since the last time.
+pub(super) fn batches() -> Vec<[u64; 3]> {
+    burst().as_mut().map(|b| std::mem::take(&mut b.batches)).unwrap_or_default()
 }
 
 /// Lets the burst end with the first step of the program that ends when so many launches are through, if what is allowed is not used up before.

@@ -190,23 +190,23 @@ impl Case {
 
     /// Tile padding by the censuses whose launches are the products of this model; else why none is.
     fn counted(&self, censuses: &[Census]) -> Result<Result<Padding, String>, String> {
-        /// Of more lengths than this nobody finds the batch that a census saw.
+        /// Of more lengths than this nobody finds the batch that a census saw, where the program does not tell.
         const MOST_LENGTHS: usize = 64;
         if censuses.is_empty() {
             return Ok(Err("no census of training was taken".to_owned()));
         }
+        let of = |batch: Shape| products::of(&self.model, &self.job, batch).map_err(|e: EstimateError| e.to_string());
         if self.train.executed.len() > MOST_LENGTHS {
-            return Ok(Err(format!("batches have {} lengths, and which of them a census saw is not known", self.train.executed.len())));
+            return Ok(tiles::Lengths::of_many(self.rows()?.products.executed() as f64).padding(censuses, of));
         }
         let rows = add_up(self.train.executed.iter().map(|s| s.rows));
         let batch = rows.div_ceil(self.batches);
         let mut lengths = tiles::Lengths::default();
         for shape in &self.train.executed {
-            let products =
-                products::of(&self.model, &self.job, Shape { rows: batch, ..*shape }).map_err(|e: EstimateError| e.to_string())?;
-            lengths.add(products, shape.rows as f64 / batch.max(1) as f64);
+            let one = Shape { rows: batch, ..*shape };
+            lengths.add(one, of(one)?, shape.rows as f64 / batch.max(1) as f64);
         }
-        Ok(lengths.padding(censuses))
+        Ok(lengths.padding(censuses, of))
     }
 
     /// The same of attention, by rule.

@@ -30,6 +30,8 @@ pub(super) struct Census {
     merged: u64,
     /// Paths that were not on in it: groups of counters take turns.
     unseen: usize,
+    /// The batches that it is of, where the program told: rows, positions, and a decoder's.
+    pub(super) batches: Vec<[u64; 3]>,
 }
 
 /// What a census says of the products of a model.
@@ -63,7 +65,7 @@ impl Census {
         if kernels.cores || kernels.kernels.is_empty() {
             return None;
         }
-        let mut census = Self::default();
+        let mut census = Self { batches: kernels.batches.clone(), ..Self::default() };
         for kernel in &kernels.kernels {
             let flop = add_up(kernel.counts.values().copied());
             if flop == 0 || kernel.launches == 0 {
@@ -81,18 +83,38 @@ impl Census {
         Some(census)
     }
 
+    /// One of these launches, FLOP and how many, in these batches.
+    #[cfg(test)]
+    pub(super) fn made(products: BTreeMap<u128, u64>, batches: Vec<[u64; 3]>) -> Self {
+        Self { products, batches, ..Self::default() }
+    }
+
     /// Whether its launches are the products of some number of batches, and what they executed then.
     ///
     /// # Errors
     /// In words, why they are not.
     pub(super) fn matched(&self, products: &Products) -> Result<Matched, String> {
-        self.even(products).map_err(|why| match self.unseen {
-            0 => why,
-            paths => format!("{why} (it did not look at {paths} paths, which take turns)"),
-        })
+        self.even(products, None).map_err(|why| self.but_unseen(why))
     }
 
-    fn even(&self, products: &Products) -> Result<Matched, String> {
+    /// The same of these, the products of all its batches together.
+    ///
+    /// # Errors
+    /// In words, why they are not.
+    pub(super) fn matched_all(&self, products: &Products) -> Result<Matched, String> {
+        let batches = self.batches.len() as u64;
+        self.even(products, Some(1)).map(|matched| Matched { batches, ..matched }).map_err(|why| self.but_unseen(why))
+    }
+
+    fn but_unseen(&self, why: String) -> String {
+        match self.unseen {
+            0 => why,
+            paths => format!("{why} (it did not look at {paths} paths, which take turns)"),
+        }
+    }
+
+    /// `times`: how often the products were made, where that is known.
+    fn even(&self, products: &Products, times: Option<u64>) -> Result<Matched, String> {
         let launches = add_up(self.products.values().copied());
         if self.merged > 0 {
             return Err(format!("{} launches were not told apart by what they executed", self.merged));
@@ -108,7 +130,9 @@ impl Census {
             let left = add_up(rest.iter().map(|(flop, n)| flop.saturating_mul(u128::from(*n))));
             (least..=most).contains(&left).then_some(())
         };
-        let numbers = if products.experts.0 > 0 {
+        let numbers = if let Some(times) = times {
+            vec![times]
+        } else if products.experts.0 > 0 {
             // How many launches they are is not known: what all executed together says how many batches there can be.
             let most = u64::try_from(executed / flop).unwrap_or(u64::MAX).min(MOST_BATCHES);
             (1..=most).rev().collect::<Vec<_>>()

@@ -52,6 +52,15 @@ impl Products {
         add_up(self.single.iter().map(|p| p.times))
     }
 
+    /// Those of another batch, too.
+    pub(super) fn extend(&mut self, other: &Self) {
+        for product in &other.single {
+            self.add(product.flop, product.most, product.times);
+        }
+        self.experts = (self.experts.0.plus(other.experts.0), self.experts.1.plus(other.experts.1));
+        self.expert_rows = self.expert_rows.plus(other.expert_rows);
+    }
+
     fn add(&mut self, flop: u128, most: u128, times: u64) {
         match self.single.binary_search_by(|p| p.flop.cmp(&flop)) {
             // Different sides may make the same size.

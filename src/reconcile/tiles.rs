@@ -1,6 +1,7 @@
 //! Tile padding: tensor cores multiply tiles, and what sticks out of a matrix is multiplied too.
 //!
-//! Where a census saw the products of the model, launch by launch, what they executed beyond 2·M·N·K is this line, counted ([`Lengths::padding`]).
+//! Where a census saw the products of the model, launch by launch, what they executed beyond 2·M·N·K is this line, counted ([`Lengths::padding`]). Which batches it saw the program
+//! tells where it marks them; else they are of one of the lengths that there were, if of one alone they can be.
 //!
 //! Else it is made by rule. An instruction of Hopper's (wgmma) is 64 rows high; libraries cut products into tiles of 64, 128 or 256 a side and 64 deep, and pick one that fits where the
 //! matrix is large. So each side of a matrix of weights is rounded up to 64. It matters for adapters (rank 8 becomes 64), routers and odd
@@ -15,6 +16,7 @@ use super::{
 use crate::estimate::{
     method::Method,
     model::{Model, Work},
+    workload::Shape,
 };
 
 /// Sides of matrices are rounded up to this.
@@ -31,9 +33,14 @@ pub(super) struct Padding {
 
 /// Products of batches by their rows' length.
 #[derive(Default)]
-pub(super) struct Lengths(Vec<Length>);
+pub(super) struct Lengths {
+    tried: Vec<Length>,
+    /// 2·M·N·K of all batches whose lengths are too many to try each.
+    others: f64,
+}
 
 struct Length {
+    shape: Shape,
     /// Of a batch.
     products: Products,
     /// How many batches there were of it, on average full ones.
@@ -43,32 +50,39 @@ struct Length {
 }
 
 impl Lengths {
-    /// Adds a length.
-    pub(super) fn add(&mut self, products: Products, batches: f64) {
-        self.0.push(Length { products, batches, seen: None });
+    /// Adds a length: a batch of it, its products, and how many there were of it.
+    pub(super) fn add(&mut self, shape: Shape, products: Products, batches: f64) {
+        self.tried.push(Length { shape, products, batches, seen: None });
     }
 
-    /// What all batches executed beyond 2·M·N·K, by the censuses whose launches are the products of batches of one length.
+    /// Batches of more lengths than are tried: 2·M·N·K of them all, FLOP.
+    pub(super) fn of_many(flop: f64) -> Self {
+        Self { tried: Vec::new(), others: flop }
+    }
+
+    /// What all batches executed beyond 2·M·N·K, by the censuses whose launches are the products of batches that the program told of, or of batches of one length. `of` makes the
+    /// products of a batch.
     ///
     /// # Errors
     /// In words, why there is none.
-    pub(super) fn padding(mut self, censuses: &[Census]) -> Result<Padding, String> {
+    pub(super) fn padding(mut self, censuses: &[Census], of: impl Fn(Shape) -> Result<Products, String>) -> Result<Padding, String> {
         let mut why = None;
         let mut matched = 0;
+        let mut seen = Matched::default();
         for census in censuses {
-            let found = self.0.iter().enumerate().map(|(at, length)| census.matched(&length.products).map(|m| (at, m)));
-            let (found, not): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
-            match found.into_iter().flatten().collect::<Vec<_>>().as_slice() {
-                [(at, seen)] => {
+            let found = if census.batches.is_empty() { self.tried(census) } else { self.told(census, &of) };
+            match found {
+                Ok((at, these)) => {
                     matched += 1;
-                    let sum = self.0[*at].seen.get_or_insert_default();
-                    *sum = sum.plus(*seen);
+                    seen = seen.plus(these);
+                    if let Some(at) = at {
+                        let sum = self.tried[at].seen.get_or_insert_default();
+                        *sum = sum.plus(these);
+                    }
                 }
-                [] => why = why.or(not.into_iter().find_map(Result::err)),
-                _ => why = why.or(Some("its launches may be of batches of several lengths".to_owned())),
+                Err(because) => why = why.or(Some(because)),
             }
         }
-        let seen = self.0.iter().filter_map(|l| l.seen).fold(Matched::default(), Matched::plus);
         if seen.needed == 0 {
             return Err(
                 why.map_or_else(|| "no census of training was taken".to_owned(), |why| format!("a census cannot be matched: {why}"))
@@ -77,10 +91,10 @@ impl Lengths {
         // A length that no census saw is taken to be like those that one did.
         let excess = |m: Matched| m.executed.saturating_sub(m.needed) as f64 / m.needed as f64;
         let of = |l: &Length| l.batches * l.products.flop() as f64 * excess(l.seen.unwrap_or(seen));
-        let all_seen = self.0.iter().all(|l| l.seen.is_some());
+        let all_seen = self.others <= 0.0 && self.tried.iter().all(|l| l.seen.is_some());
         let others = if all_seen { "" } else { ", and other lengths are taken to be like these" };
         Ok(Padding {
-            flop: self.0.iter().map(of).sum(),
+            flop: self.tried.iter().map(of).sum::<f64>() + self.others * excess(seen),
             source: format!(
                 "{matched} of {} censuses: {} launches are the products of {} batch(es), and executed {:.6} x 2MNK{others}",
                 censuses.len(),
@@ -90,6 +104,32 @@ impl Lengths {
             ),
             confidence: if all_seen { Confidence::Counted } else { Confidence::Assumed },
         })
+    }
+
+    /// The one length of whose batches a census can be, and what it saw.
+    fn tried(&self, census: &Census) -> Result<(Option<usize>, Matched), String> {
+        if self.others > 0.0 {
+            return Err("which of its many lengths of batches a census saw is not known".to_owned());
+        }
+        let found = self.tried.iter().enumerate().map(|(at, length)| census.matched(&length.products).map(|m| (at, m)));
+        let (found, not): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
+        match found.into_iter().flatten().collect::<Vec<_>>().as_slice() {
+            [(at, seen)] => Ok((Some(*at), *seen)),
+            [] => Err(not.into_iter().find_map(Result::err).unwrap_or_default()),
+            _ => Err("its launches may be of batches of several lengths".to_owned()),
+        }
+    }
+
+    /// What a census saw of batches that the program told of, and which length they have, where it is one.
+    fn told(&self, census: &Census, of: impl Fn(Shape) -> Result<Products, String>) -> Result<(Option<usize>, Matched), String> {
+        let mut products = Products::default();
+        for &[rows, length, decoder_length] in &census.batches {
+            products.extend(&of(Shape { rows, length, decoder_length })?);
+        }
+        let [_, length, decoder_length] = census.batches[0];
+        let alike = census.batches.iter().all(|b| b[1..] == [length, decoder_length]);
+        let at = self.tried.iter().position(|l| alike && (l.shape.length, l.shape.decoder_length) == (length, decoder_length));
+        Ok((at, census.matched_all(&products)?))
     }
 }
 
@@ -129,6 +169,43 @@ mod tests {
         method::Targets,
         workload::{Shape, Workload},
     };
+
+    fn product(flop: u128, most: u128, times: u64) -> Products {
+        Products { single: vec![products::Product { flop, most, times }], ..Products::default() }
+    }
+
+    /// Two lengths that tiles make alike are told apart by what the program says, batches of several lengths in one census are matched together, and lengths that no census saw are
+    /// taken to be like the others.
+    #[test]
+    fn batches_that_the_program_tells_of_need_no_guess() {
+        let of = |batch: Shape| Ok(product(u128::from(batch.rows * batch.length), 4000, 2));
+        let lengths = || {
+            let mut lengths = Lengths::default();
+            for length in [100, 110, 300] {
+                let one = Shape { rows: 8, length, decoder_length: 0 };
+                lengths.add(one, of(one).expect("products"), 10.0);
+            }
+            lengths
+        };
+        let census = |batches: &[u64], launches: &[(u128, u64)]| {
+            let batches = batches.iter().map(|length| [8, *length, 0]).collect();
+            Census::made(launches.iter().copied().collect(), batches)
+        };
+        // 8 x 100 and 8 x 110 become 1024 both.
+        let refused = lengths().padding(&[census(&[], &[(1024, 2)])], of).err().expect("two can be");
+        assert!(refused.contains("several lengths"), "{refused}");
+        let padding = lengths().padding(&[census(&[110], &[(1024, 2)])], of).expect("one is");
+        // 20 products of each length, and what sticks out of 880 as a part of it.
+        assert_eq!(padding.flop.round(), (20.0 * 8.0 * 510.0 * (1024.0 - 880.0) / 880.0_f64).round());
+        assert!(padding.source.contains("other lengths") && matches!(padding.confidence, Confidence::Assumed), "{}", padding.source);
+        let padding = lengths().padding(&[census(&[100, 300], &[(1024, 2), (2560, 2)])], of).expect("both");
+        assert_eq!(padding.flop.round(), (20.0 * 8.0 * 510.0 * (3584.0 - 3200.0) / 3200.0_f64).round());
+        assert!(lengths().padding(&[census(&[300], &[(1024, 2)])], of).is_err(), "too small");
+        // Of more lengths than are tried only what the program tells is known.
+        let many = |batches: &[u64]| Lengths::of_many(1e6).padding(&[census(batches, &[(1024, 2)])], of);
+        assert_eq!(many(&[110]).expect("told").flop.round(), (1e6 * (1024.0 - 880.0) / 880.0_f64).round());
+        assert!(many(&[]).err().expect("not told").contains("many lengths"));
+    }
 
     /// Forward and the gradient of what comes in always; the gradient of the weight where it is trained, or an adapter of the parameter is; once more where layers are computed again.
     #[test]

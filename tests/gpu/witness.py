@@ -167,18 +167,20 @@ def over(command, out):
                 ratios[name].append(sum(took[True][name]) / sum(took[False][name]))
         return {n: [statistics.median(ratios[n]), standard_error(ratios[n]) if rounds > 1 else None, 2 * rounds * names[n]] for n in names}
 
-    life = alternate("off", {"gpu_bound": 12, "launch_bound": 24}, 12)
+    life = alternate("off", {"gpu_bound": 12, "launch_bound": 24}, 20)
     full = alternate("all", {"launch_bound": 24, "tiny": 24}, 1)
-    bare = statistics.median(once("launch_bound") for _ in range(40))
-    watching = Watch([*watch, os.path.join(out, "sampled"), "--launches", "sampled", "--every", "1"])
-    took, began = [], time.perf_counter()
-    while time.perf_counter() - began < 6:
-        took.append(once("launch_bound"))
-    watching.end()
-    after = statistics.median(once("launch_bound") for _ in range(40))
-    # Steps of the burst and of its beginning and end, against those around it; a step that was disturbed by something else counts too.
-    added = sum(took) - len(took) * statistics.mean((bare, after))
-    print(json.dumps({"life": life, "full": full, "burst_s": added, "steps": len(took), "bare_s": bare, "after_s": after}))
+    bursts, around, steps = [], [statistics.median(once("launch_bound") for _ in range(40))], 0
+    for index in range(3):
+        watching = Watch([*watch, os.path.join(out, f"sampled-{index}"), "--launches", "sampled", "--every", "1"])
+        took, began = [], time.perf_counter()
+        while time.perf_counter() - began < 6:
+            took.append(once("launch_bound"))
+        watching.end()
+        around.append(statistics.median(once("launch_bound") for _ in range(40)))
+        # Steps of the burst and of its beginning and end, against those around it; a step that was disturbed by something else counts too.
+        bursts.append(sum(took) - len(took) * statistics.mean(around[-2:]))
+        steps += len(took)
+    print(json.dumps({"life": life, "full": full, "bursts_s": bursts, "steps": steps, "bare_s": around}))
 
 
 # ---- checks
@@ -243,12 +245,12 @@ def witness(c):
         return
 
     out = os.path.join(c.args.out, "witness-over")
-    done = subprocess.run([*here, "over", c.args.bin, out], env=c.env, stdout=subprocess.PIPE, text=True, timeout=270, check=True)
+    done = subprocess.run([*here, "over", c.args.bin, out], env=c.env, stdout=subprocess.PIPE, text=True, timeout=400, check=True)
     cost = json.loads(done.stdout.splitlines()[-1])
     (gpu, gpu_error, steps), (launch, launch_error, launch_steps) = cost["life"]["gpu_bound"], cost["life"]["launch_bound"]
     c.row("witness.over_life_gpu", gpu, 1.001, "<=", steps=steps, standard_error=gpu_error)
     c.row("witness.over_life_launch", launch, 1.005, "<=", steps=launch_steps, standard_error=launch_error)
-    c.row("witness.over_default", launch + max(cost["burst_s"], 0) / PERIOD_S, 1.005, "<=", burst_s=cost["burst_s"], life=launch, steps=cost["steps"], bare_s=cost["bare_s"], after_s=cost["after_s"])
+    c.row("witness.over_default", launch + max(statistics.median(cost["bursts_s"]), 0) / PERIOD_S, 1.005, "<=", bursts_s=cost["bursts_s"], life=launch, steps=cost["steps"], bare_s=cost["bare_s"])
     c.row("witness.over_full", cost["full"]["launch_bound"][0], None, "-", tiny=cost["full"]["tiny"][0])
 
 

@@ -90,6 +90,9 @@ fn a_census_is_of_whole_steps_where_they_are_marked() {
         assert_eq!((launches("zoo_fp8"), census.why.as_str()), (steps, ""), "{census:#?}");
         assert!(launches("zoo_bf16").is_multiple_of(2) && (8 * steps..=12 * steps).contains(&launches("zoo_bf16")), "{census:#?}");
         assert_eq!(census.step, Some(each.unwrap_or(census.launches)));
+        // Which batches these were.
+        let bf16: u64 = census.batches.iter().map(|[_, length, _]| 8 + 2 * (length - 100)).sum();
+        assert!(bf16 == launches("zoo_bf16") && census.batches.iter().all(|[rows, _, decoder]| (*rows, *decoder) == (2, 0)), "{census:#?}");
     }
 }
 
@@ -102,7 +105,7 @@ fn a_census_waits_for_no_mark_that_does_not_come() {
     let outcome = bench.compare(&bare, metered.expect("starting a program").wait_with_output().expect("its end"));
     assert_always_exact(&outcome);
     let census = census(&outcome);
-    assert_eq!((census.launches, census.step, census.why.as_str()), (11, None, ""));
+    assert_eq!((census.launches, census.step, census.batches.len(), census.why.as_str()), (11, None, 0, ""));
 }
 
 /// What the command says of it: the table of kernels adds up to the run's total, and says that it is simulated.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use crate::harness::library;
 
 /// Exported, and why.
-const MEANT: [&str; 11] = [
+const MEANT: [&str; 12] = [
     // The driver calls it at cuInit.
     "InitializeInjection",
     // Ends of a process that run no exit handlers.
@@ -18,6 +18,7 @@ const MEANT: [&str; 11] = [
     "flopsprof_declare_model",
     "flopsprof_declare_parameters",
     "flopsprof_declare_work",
+    "flopsprof_mark_batch",
     "flopsprof_mark_phase",
     "flopsprof_mark_step",
     "flopsprof_version",

@@ -327,6 +327,9 @@ impl Metered {
             Some(steps) if whole => Some(if through.is_multiple_of(steps) { through / steps } else { through }),
             _ => step.filter(|_| least.is_none()),
         };
+        // Of parts of steps nobody could say which batches they are of.
+        let batches = burst::batches();
+        let batches = if whole && step.is_some() { batches } else { Vec::new() };
         least.into_iter().for_each(burst::end_with_step);
         let cores =
             if why.is_empty() && self.wants_cores(launches) { self.count_cores(cupti, &planned, launches, chunk) } else { Ok(None) };
@@ -353,7 +356,7 @@ impl Metered {
                 let slips = slipped > 0;
                 let why_ungated = if slips { why.clone() } else { opened.why_ungated.clone() };
                 let opened = Boundary { slipped: opened.slipped + slipped, gated: opened.gated && !slips, why_ungated, ..opened };
-                let (order, window, cycles) = self.tell_census(group, chunks, (why, lost), step, (start_ns, end_ns), opened);
+                let (order, window, cycles) = self.tell_census(group, chunks, (why, lost), (step, batches), (start_ns, end_ns), opened);
                 if let Some(cores) = cores {
                     self.tell_cores(&planned, cores, step, (&order, window, cycles));
                 }
@@ -490,7 +493,7 @@ impl Metered {
         group: usize,
         chunks: Vec<(Chunk, Vec<Counts>)>,
         (why, lost): (String, bool),
-        step: Option<usize>,
+        (step, batches): (Option<usize>, Vec<[u64; 3]>),
         (start_ns, end_ns): (u64, u64),
         opened: Boundary,
     ) -> (Vec<(u64, u32)>, u64, Option<u64>) {
@@ -505,6 +508,7 @@ impl Metered {
             launches: told.launches,
             ranges: told.ranges,
             step: step.filter(|_| why.is_empty()).map(|s| s as u64),
+            batches,
             why: if why.is_empty() { told.why.clone() } else { why },
             kernels: Vec::new(),
         };

@@ -125,7 +125,7 @@ pub unsafe extern "C" fn cuInit(flags: u32) -> R {
         INITIALISED_BY.store(before, Ordering::Release);
         return crate::NOT_INITIALIZED;
     }
-    if let Some(path) = crate::shared::now("CUDA_INJECTION64_PATH") {
+    if let Some(path) = environment_variable("CUDA_INJECTION64_PATH") {
         inject(&path);
     }
     INITIALISED.store(true, Ordering::Release);
@@ -147,4 +147,40 @@ fn inject(path: &[u8]) {
             entry();
         }
     }
+}
+
+/// A variable as it is now. It is read as a file, where a read of what is no memory fails: a program may be changing its environment, and `getenv` ends in a SIGSEGV then.
+fn environment_variable(name: &str) -> Option<Vec<u8>> {
+    use std::os::unix::{ffi::OsStringExt, fs::FileExt};
+    unsafe extern "C" {
+        static mut environ: *const *const libc::c_char;
+    }
+    let Ok(memory) = std::fs::File::open("/proc/self/mem") else { return std::env::var_os(name).map(OsStringExt::into_vec) };
+    // SAFETY: a word of the C library's, which is read as it is at this moment.
+    let table = || unsafe { std::ptr::read_volatile(&raw const environ) } as u64;
+    let text = |at: u64| {
+        let mut bytes = vec![0; 8192];
+        let n = memory.read_at(&mut bytes, at).ok()?;
+        bytes.truncate(bytes[..n].iter().position(|b| *b == 0)?);
+        Some(bytes)
+    };
+    let look = || -> Option<Option<Vec<u8>>> {
+        let begun = table();
+        for i in 0u64.. {
+            let mut word = [0; 8];
+            memory.read_exact_at(&mut word, begun + 8 * i).ok()?;
+            match u64::from_ne_bytes(word) {
+                0 => break,
+                at => {
+                    let pair = text(at)?;
+                    if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|v| v.strip_prefix(b"=")) {
+                        return Some(Some(value.to_vec()));
+                    }
+                }
+            }
+        }
+        (table() == begun).then_some(None)
+    };
+    // Once more where the table was moved meanwhile.
+    (0..1000).find_map(|_| look()).flatten()
 }
