@@ -148,19 +148,29 @@ impl Case {
 
     /// What masked positions cost that are computed all the same.
     pub(super) fn masked(&self) -> Result<f64, String> {
-        let all = &self.train.executed;
-        let rows = if self.job.kernel.skips_masked { &self.masked } else { all };
+        let rows = self.dense();
         if rows.is_empty() {
             return Ok(0.0);
         }
-        let scores = |rows: &[Shape], by_document, kernel| {
-            let workload =
-                Workload { executed: rows.to_vec(), documents: self.train.documents.clone(), attention_by_document: by_document };
-            self.cost(&self.model, &self.job, &workload, kernel, false).map(|c| c.scores.executed() as f64)
-        };
-        let dense = scores(rows, false, Kernel { skips_masked: false, ..self.job.kernel })?;
         // Rows of packed documents are masked all or none.
-        Ok(dense - scores(rows, self.train.attention_by_document, self.skipping())?)
+        let allowed = self.scores(rows, self.train.attention_by_document, self.skipping())?;
+        Ok(self.scores(rows, false, self.computing())? - allowed)
+    }
+
+    /// Rows whose attention is computed whole: those with an explicit mask, or all where the kernel skips nothing.
+    fn dense(&self) -> &[Shape] {
+        if self.job.kernel.skips_masked { &self.masked } else { &self.train.executed }
+    }
+
+    /// A kernel that computes what is masked, too.
+    fn computing(&self) -> Kernel {
+        Kernel { skips_masked: false, ..self.job.kernel }
+    }
+
+    /// What the scores of these rows take.
+    fn scores(&self, rows: &[Shape], by_document: bool, kernel: Kernel) -> Result<f64, String> {
+        let workload = Workload { executed: rows.to_vec(), documents: self.train.documents.clone(), attention_by_document: by_document };
+        self.cost(&self.model, &self.job, &workload, kernel, false).map(|c| c.scores.executed() as f64)
     }
 
     /// What is computed because products are cut into tiles: as censuses counted it, or else by rule.
@@ -209,14 +219,19 @@ impl Case {
         Ok(lengths.padding(censuses, of))
     }
 
-    /// The same of attention, by rule.
+    /// The same of attention, by rule: in blocks, of those that the mask allows, or of all.
     pub(super) fn attention_tiles(&self) -> Result<f64, String> {
-        if !self.job.kernel.fused || !self.masked.is_empty() {
+        if !self.job.kernel.fused {
             return Ok(0.0);
         }
-        let blocks = Kernel { block: tiles::ATTENTION, ..self.job.kernel };
-        let blocked = self.cost(&self.model, &self.job, &self.train, blocks, false)?;
-        Ok(blocked.scores.executed() as f64 - self.rows()?.scores.executed() as f64)
+        let blocks = |kernel| Kernel { block: tiles::ATTENTION, ..kernel };
+        if self.masked.is_empty() {
+            let blocked = self.cost(&self.model, &self.job, &self.train, blocks(self.job.kernel), false)?;
+            return Ok(blocked.scores.executed() as f64 - self.rows()?.scores.executed() as f64);
+        }
+        // Batches with an explicit mask and batches without: these are left out.
+        let rows = self.dense();
+        Ok(self.scores(rows, false, blocks(self.computing()))? - self.scores(rows, false, self.computing())?)
     }
 
     /// Rows of another phase, which may be another model's: a frozen one then.

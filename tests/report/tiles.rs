@@ -94,6 +94,28 @@ fn where_it_did_not_look_at_a_path_the_rule_stays_and_says_so() {
     }
 }
 
+/// Batches each as long as its longest row, in a training that took its censuses by itself (`tests/gpu/reconcile.py --itself`): of the one that began and ended with a marked step the
+/// program told the batch, and lengths that differ by less than a tile cannot be told apart otherwise. Attention with an explicit mask computes whole blocks, too.
+#[test]
+fn a_batch_of_many_lengths_is_the_one_that_the_program_told_of() {
+    let run = recorded("ragged");
+    let padding = line(&run, "tile_padding");
+    let source = "1 of 2 censuses: 569 launches are the products of 1 batch(es), and executed 1.024392 x 2MNK, and other lengths are taken to be like these";
+    assert_eq!((&padding["confidence"], &padding["source"]), (&"assumed".into(), &source.into()));
+    assert!((0.012..0.014).contains(&share(&run, "tile_padding_attention")));
+    assert!(share(&run, "unexplained").abs() < 0.006, "{}", line(&run, "unexplained"));
+    let told = |batches: &'static [[u64; 3]]| {
+        changed("ragged", |record| {
+            if let Record::Kernels(kernels) = record {
+                kernels.batches = batches.to_vec();
+            }
+        })
+    };
+    assert!(told(&[]).contains("batches of several lengths"), "{}", told(&[]));
+    assert!(told(&[[8, 2008, 0]]).contains("are not those that the model makes"), "{}", told(&[[8, 2008, 0]]));
+    assert!(told(&[[8, 1768, 0]; 2]).contains("are not those that the model makes"), "{}", told(&[[8, 1768, 0]; 2]));
+}
+
 #[test]
 fn a_census_that_is_not_of_the_models_products_is_not_believed() {
     let first = |change: fn(&mut Kernel)| {
