@@ -276,6 +276,10 @@ impl Metered {
         }
         let marking = if self.censuses.asked.is_some() { api::progress().1 > 0 } else { self.censuses.marked };
         let mark = if marking && held.is_none() { self.next_mark() } else { None };
+        if !self.alive() {
+            // The program reset its device meanwhile: the meter sees that next.
+            return;
+        }
         // It ends with a step too, where nearly so many launches are through; also one that begins with a launch that no census knows.
         let least = (mark.is_some() || (marking && held.is_some())).then(|| launches - launches / LONGER);
         let launches = if least.is_some() { launches + launches / LONGER } else { launches };
