@@ -52,6 +52,14 @@ pub(super) fn mark() {
 /// A mark whose thread waits, until this is dropped.
 pub(super) struct Mark(());
 
+impl Mark {
+    /// Whether its thread waits still.
+    #[expect(clippy::unused_self, reason = "there is one at a time, and this is it")]
+    pub(super) fn waits(&self) -> bool {
+        STATE.load(Ordering::SeqCst) == MADE
+    }
+}
+
 impl Drop for Mark {
     fn drop(&mut self) {
         change(MADE, IDLE);
@@ -107,7 +115,9 @@ mod tests {
         assert!(!PASSED.load(Ordering::SeqCst));
         drop(held);
         let held = next(|| true).expect("a mark");
+        assert!(held.waits());
         assert!(program.join().expect("the program") >= HELD);
+        assert!(!held.waits());
         drop(held);
         assert!(PASSED.load(Ordering::SeqCst) && next(|| false).is_none());
     }

@@ -274,8 +274,15 @@ impl Metered {
         if !self.use_gate {
             return self.skip("no census without a gate (FLOPSPROF_GATE=0)".to_owned());
         }
+        let (Mode::Counting { group, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
+        let group = *group;
+        let mut counters = match Group::timed(&planned.host, &planned.plan.groups[group]) {
+            Ok(counters) => counters,
+            Err(e) => return self.failed(e.to_string()),
+        };
         let marking = if self.censuses.asked.is_some() { api::progress().1 > 0 } else { self.censuses.marked };
         let mark = if marking && held.is_none() { self.next_mark() } else { None };
+        let Mode::Counting { until_ns, .. } = self.mode else { return };
         if !self.alive() {
             // The program reset its device meanwhile: the meter sees that next.
             return;
@@ -283,12 +290,6 @@ impl Metered {
         // It ends with a step too, where nearly so many launches are through; also one that begins with a launch that no census knows.
         let least = (mark.is_some() || (marking && held.is_some())).then(|| launches - launches / LONGER);
         let launches = if least.is_some() { launches + launches / LONGER } else { launches };
-        let (Mode::Counting { group, until_ns, .. }, Some(planned)) = (&self.mode, self.planned.clone()) else { return };
-        let (group, until_ns) = (*group, *until_ns);
-        let mut counters = match Group::timed(&planned.host, &planned.plan.groups[group]) {
-            Ok(counters) => counters,
-            Err(e) => return self.failed(e.to_string()),
-        };
         let chunk = budget::chunk(launches);
         let closed = match held.map_or_else(|| gate::close(cupti, self.ctx, GATE), Ok) {
             Ok(closed) => closed,
@@ -296,7 +297,8 @@ impl Metered {
         };
         burst::hold(GATE);
         least.into_iter().for_each(burst::end_with_step);
-        let whole = mark.is_some();
+        // A mark that waited too long let launches go by.
+        let whole = mark.as_ref().is_some_and(marks::Mark::waits);
         drop(mark);
         let (before_ns, collected) = self.close();
         self.cut(until_ns.saturating_sub(before_ns));
