@@ -179,6 +179,8 @@ pub(super) fn batch(shape: [u64; 3]) {
     if ON.load(Ordering::Acquire) == HOLDS
         && let Some(burst) = &mut *burst()
         && burst.batches.len() < MOST_BATCHES
+        // The next one comes while the meter still counts the last.
+        && burst.steps.is_none_or(|s| !s.over)
     {
         burst.batches.push(shape);
     }
