@@ -384,7 +384,8 @@ pub(super) unsafe fn exit(data: &CallbackData) {
             burst.launches.pop();
             burst.allowed += usize::from(burst.steps.is_none_or(|s| !s.over));
             if let Some(steps) = &mut burst.steps {
-                steps.through -= 1;
+                // One that did not return in time belongs to a burst before this.
+                steps.through = steps.through.saturating_sub(1);
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// More batches than this are in no census.
-const MOST_BATCHES: u64 = 256;
+pub(super) const MOST_BATCHES: usize = 256;
 
 /// The launches of a census that used tensor cores.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Census {
             vec![times]
         } else if products.experts.0 > 0 {
             // How many launches they are is not known: what all executed together says how many batches there can be.
-            let most = u64::try_from(executed / flop).unwrap_or(u64::MAX).min(MOST_BATCHES);
+            let most = u64::try_from(executed / flop).unwrap_or(u64::MAX).min(MOST_BATCHES as u64);
             (1..=most).rev().collect::<Vec<_>>()
         } else if launches.is_multiple_of(each) {
             vec![launches / each]

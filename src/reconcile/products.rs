@@ -52,13 +52,14 @@ impl Products {
         add_up(self.single.iter().map(|p| p.times))
     }
 
-    /// Those of another batch, too.
-    pub(super) fn extend(&mut self, other: &Self) {
+    /// Those of another batch, too, of which there are so many.
+    pub(super) fn extend(&mut self, other: &Self, times: u64) {
         for product in &other.single {
-            self.add(product.flop, product.most, product.times);
+            self.add(product.flop, product.most, product.times.saturating_mul(times));
         }
-        self.experts = (self.experts.0.plus(other.experts.0), self.experts.1.plus(other.experts.1));
-        self.expert_rows = self.expert_rows.plus(other.expert_rows);
+        let of_all = |flop: u128| flop.saturating_mul(u128::from(times));
+        self.experts = (self.experts.0.plus(of_all(other.experts.0)), self.experts.1.plus(of_all(other.experts.1)));
+        self.expert_rows = self.expert_rows.plus(of_all(other.expert_rows));
     }
 
     fn add(&mut self, flop: u128, most: u128, times: u64) {

@@ -8,15 +8,20 @@
 //! vocabularies; for all else it is nothing. FlashAttention works in blocks of 128 positions, whole ones along the diagonal. The kernels' own tiles
 //! differ by library and version: this is an assumption, and says so.
 
+use std::collections::BTreeMap;
+
 use super::{
-    census::{Census, Matched},
+    census::{self, Census, Matched},
     lines::Confidence,
     products::Products,
 };
-use crate::estimate::{
-    method::Method,
-    model::{Model, Work},
-    workload::Shape,
+use crate::{
+    estimate::{
+        method::Method,
+        model::{Model, Work},
+        workload::Shape,
+    },
+    ledger::arithmetic::Amount,
 };
 
 /// Sides of matrices are rounded up to this.
@@ -122,9 +127,14 @@ impl Lengths {
 
     /// What a census saw of batches that the program told of, and which length they have, where it is one.
     fn told(&self, census: &Census, of: impl Fn(Shape) -> Result<Products, String>) -> Result<(Option<usize>, Matched), String> {
+        if census.batches.len() > census::MOST_BATCHES {
+            return Err(format!("it is said to be of {} batches", census.batches.len()));
+        }
+        let mut times = BTreeMap::<_, u64>::new();
+        census.batches.iter().for_each(|batch| times.entry(*batch).or_default().grow(1));
         let mut products = Products::default();
-        for &[rows, length, decoder_length] in &census.batches {
-            products.extend(&of(Shape { rows, length, decoder_length })?);
+        for ([rows, length, decoder_length], times) in times {
+            products.extend(&of(Shape { rows, length, decoder_length })?, times);
         }
         let [_, length, decoder_length] = census.batches[0];
         let alike = census.batches.iter().all(|b| b[1..] == [length, decoder_length]);
@@ -158,8 +168,6 @@ pub(super) fn experts(products: &Products, batches: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::{super::products, *};
     use crate::estimate::{
         config::Config,
@@ -205,6 +213,7 @@ mod tests {
         let many = |batches: &[u64]| Lengths::of_many(1e6).padding(&[census(batches, &[(1024, 2)])], of);
         assert_eq!(many(&[110]).expect("told").flop.round(), (1e6 * (1024.0 - 880.0) / 880.0_f64).round());
         assert!(many(&[]).err().expect("not told").contains("many lengths"));
+        assert!(many(&[110; 257]).err().expect("a file may say anything").contains("257 batches"));
     }
 
     /// Forward and the gradient of what comes in always; the gradient of the weight where it is trained, or an adapter of the parameter is; once more where layers are computed again.
