@@ -71,6 +71,12 @@ def _runs(positions):
     return lengths
 
 
+def ids_of(inputs):
+    """Ids or embeddings of a batch as a model gets it; none of a batch that has neither."""
+    ids = inputs.get("input_ids")
+    return inputs.get("inputs_embeds") if ids is None else ids
+
+
 def rows_of(ids):
     """Rows of ids or embeddings, and their length."""
     shape = _shape(ids)
@@ -79,9 +85,7 @@ def rows_of(ids):
 
 def describe(inputs, attention="sdpa", encoder_decoder=False):
     """What `State.batch` wants of a batch as a model gets it."""
-    ids = inputs.get("input_ids")
-    if ids is None:
-        ids = inputs.get("inputs_embeds")
+    ids = ids_of(inputs)
     if ids is None:
         pixels = inputs.get("pixel_values")
         if pixels is None:

@@ -323,7 +323,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             elif self._training and self.account.phase == "evaluate":
                 # A program that generates between two steps calls eval() and train() by itself.
                 self.account.enter("train")
-            if any(inputs.get(k) is not None for k in ("input_ids", "inputs_embeds")):
+            if _batch.ids_of(inputs) is not None:
                 self.account.look(inputs, self._attention, self._encoder_decoder, name, fresh=True)
             else:
                 self.account.batch(**self._image(_batch.describe(inputs)), phase=name)

@@ -104,8 +104,9 @@ class State:
         if encoder_decoder or not comes(inputs):
             self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=name)
             return
-        ids = inputs.get("input_ids")
-        self.library.mark_batch(*_batch.rows_of(inputs["inputs_embeds"] if ids is None else ids))
+        ids = _batch.ids_of(inputs)
+        if ids is not None:
+            self.library.mark_batch(*_batch.rows_of(ids))
         first = not self._at_exit
         if first:
             # A program of plain functions may end without a last `sync`.

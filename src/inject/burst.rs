@@ -72,6 +72,13 @@ struct Burst {
     patience: Duration,
 }
 
+impl Burst {
+    /// Whether the step has ended that it ends with.
+    fn over(&self) -> bool {
+        self.steps.is_some_and(|s| s.over)
+    }
+}
+
 /// A burst ends with the first step that the program marks when so many launches are through.
 #[derive(Clone, Copy)]
 struct Steps {
@@ -180,13 +187,13 @@ pub(super) fn batch(shape: [u64; 3]) {
         && let Some(burst) = &mut *burst()
         && burst.batches.len() < MOST_BATCHES
         // The next one comes while the meter still counts the last.
-        && burst.steps.is_none_or(|s| !s.over)
+        && !burst.over()
     {
         burst.batches.push(shape);
     }
 }
 
-/// The micro-batches that began since the last time.
+/// The micro-batches that began in it.
 pub(super) fn batches() -> Vec<[u64; 3]> {
     burst().as_mut().map(|b| std::mem::take(&mut b.batches)).unwrap_or_default()
 }
@@ -238,7 +245,7 @@ pub(super) fn hold(patience: Duration) {
 /// Lets so many launches through; the next one waits.
 pub(super) fn allow(launches: usize) {
     if let Some(burst) = &mut *burst() {
-        burst.allowed = if burst.steps.is_some_and(|s| s.over) { 0 } else { launches };
+        burst.allowed = if burst.over() { 0 } else { launches };
     }
     CHANGED.ring();
 }
@@ -382,7 +389,7 @@ pub(super) unsafe fn exit(data: &CallbackData) {
         // SAFETY: a driver call's result, which lives through the callback.
         if taken && !result.is_null() && unsafe { *result } != 0 {
             burst.launches.pop();
-            burst.allowed += usize::from(burst.steps.is_none_or(|s| !s.over));
+            burst.allowed += usize::from(!burst.over());
             if let Some(steps) = &mut burst.steps {
                 // One that did not return in time belongs to a burst before this.
                 steps.through = steps.through.saturating_sub(1);

@@ -224,14 +224,14 @@ impl Case {
         if !self.job.kernel.fused {
             return Ok(0.0);
         }
-        let blocks = |kernel| Kernel { block: tiles::ATTENTION, ..kernel };
-        if self.masked.is_empty() {
-            let blocked = self.cost(&self.model, &self.job, &self.train, blocks(self.job.kernel), false)?;
-            return Ok(blocked.scores.executed() as f64 - self.rows()?.scores.executed() as f64);
-        }
-        // Batches with an explicit mask and batches without: these are left out.
-        let rows = self.dense();
-        Ok(self.scores(rows, false, blocks(self.computing()))? - self.scores(rows, false, self.computing())?)
+        let (rows, by_document, kernel) = if self.masked.is_empty() {
+            (&self.train.executed[..], self.train.attention_by_document, self.skipping())
+        } else {
+            // Batches with an explicit mask and batches without: these are left out.
+            (self.dense(), false, self.computing())
+        };
+        let blocks = Kernel { block: tiles::ATTENTION, ..kernel };
+        Ok(self.scores(rows, by_document, blocks)? - self.scores(rows, by_document, kernel)?)
     }
 
     /// Rows of another phase, which may be another model's: a frozen one then.

@@ -329,13 +329,11 @@ impl Metered {
         let _ = profiler.disable();
         let took_ns = monotonic_ns() - before_ns;
         let through: usize = chunks.iter().map(|c| c.launches.len()).sum();
-        let step = match burst::ended_with_step() {
-            Some(steps) if whole => Some(if through.is_multiple_of(steps) { through / steps } else { through }),
-            _ => step.filter(|_| least.is_none()),
+        let (step, batches) = match burst::ended_with_step() {
+            Some(steps) if whole => (Some(if through.is_multiple_of(steps) { through / steps } else { through }), burst::batches()),
+            // Of parts of steps nobody could say which batches they are of.
+            _ => (step.filter(|_| least.is_none()), Vec::new()),
         };
-        // Of parts of steps nobody could say which batches they are of.
-        let batches = burst::batches();
-        let batches = if whole && step.is_some() { batches } else { Vec::new() };
         least.into_iter().for_each(burst::end_with_step);
         let cores =
             if why.is_empty() && self.wants_cores(launches) { self.count_cores(cupti, &planned, launches, chunk) } else { Ok(None) };
