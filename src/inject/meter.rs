@@ -1,8 +1,10 @@
 //! The meter's thread.
 //!
 //! It waits for primary contexts, attaches to each, tends its windows, and at the end drains. All signals are masked on it; it holds no lock that a
-//! host thread could want, but the gate's. [`start`] is its beginning, [`life`] its life and end, [`copies`] which libcupti counts, [`keep`] what goes into the evidence.
+//! host thread could want, but the gate's. [`start`] is its beginning, [`life`] its life and end, [`access`] which contexts it gets and when, [`copies`] which libcupti counts,
+//! [`keep`] what goes into the evidence.
 
+mod access;
 mod copies;
 mod keep;
 mod life;
@@ -15,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use access::Access;
 use cupti_sys::Error;
 use start::Search;
 
@@ -24,7 +27,7 @@ use super::{
     api,
     config::Config,
     device::Metered,
-    driver::{Driver, DriverError},
+    driver::Driver,
     entry, gate,
     journal::Journal,
     left,
@@ -44,8 +47,6 @@ const LOOK_EAGERLY: Duration = Duration::from_micros(100);
 const EAGER: Duration = Duration::from_secs(5);
 /// How often after that, and for the contexts of further devices.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long a context may be kept from the meter before that is said: it may be gone again, or not ready.
-const DENIED: Duration = Duration::from_secs(1);
 /// When to listen for launches in contexts that are not primary: first after this, then at doubling intervals.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
 /// How long to listen.
@@ -62,23 +63,12 @@ pub(super) fn cuda_is_there() -> bool {
     Driver::find().is_some()
 }
 
-/// Whether the driver lets the meter have a device's context.
-#[derive(Clone, Copy)]
-enum Access {
-    /// As far as is known.
-    Open,
-    /// Not since this time, with this answer.
-    Denied(u64, DriverError),
-    /// It did not, and that was said; it is not said again.
-    Told,
-}
-
 struct Meter {
     driver: Driver,
     config: Config,
     devices: Vec<Option<Metered>>,
-    /// Contexts have been looked for.
-    looked: bool,
+    /// When contexts have last been looked for.
+    looked_ns: Option<u64>,
     /// The search for libcupti, until it has answered.
     search: Option<Search>,
     ready: mpsc::Receiver<Ready>,
@@ -118,7 +108,7 @@ impl Meter {
             at_exit: false,
             driver,
             devices: (0..devices).map(|_| None).collect(),
-            looked: false,
+            looked_ns: None,
             config,
             search: Some(search),
             ready: mpsc::channel().1,
@@ -178,36 +168,49 @@ impl Meter {
 
     /// Attaches to contexts that have appeared.
     fn look(&mut self) {
+        let away = self.away();
+        let mut met = Vec::new();
         for ordinal in 0..u32::try_from(self.devices.len()).unwrap_or(0) {
             let slot = ordinal as usize;
             if self.devices[slot].is_some() || self.resets[slot].1 > monotonic_ns() {
                 continue;
             }
             match self.driver.device(ordinal).and_then(|d| self.driver.primary_state(d)) {
-                Ok(true) => self.attach(ordinal),
+                Ok(true) => met.extend(self.attach(ordinal, away)),
                 Ok(false) => self.grant(slot),
                 Err(error) => self.deny(ordinal, error),
             }
         }
-        self.looked = true;
+        self.looked_ns = Some(monotonic_ns());
+        // From here on the program runs; what follows may take its time.
+        met.into_iter().for_each(|(ordinal, late)| self.settle(ordinal, late));
     }
 
-    fn attach(&mut self, ordinal: u32) {
+    /// Counts from here on what runs on a device, and returns it, and whether it may have run before.
+    fn attach(&mut self, ordinal: u32, away: Duration) -> Option<(u32, Option<Record>)> {
         let seen_ns = monotonic_ns();
         let mut metered = match Metered::attach(self.driver, ordinal, self.resets[ordinal as usize].0 > 0, &self.config) {
             Ok(metered) => metered,
             // Gone again, or not ready: looked at again at the next turn.
-            Err(error) => return self.deny(ordinal, error),
+            Err(error) => {
+                self.deny(ordinal, error);
+                return None;
+            }
         };
         self.grant(ordinal as usize);
+        let late = self.seen_late(ordinal, metered.context(), away);
         let gate = self.copy().map_or_else(|| Err("no libcupti".to_owned()), |c| metered.first_gate(c));
         self.drain_at_exit();
         self.await_plan(ordinal);
         // What is there at the first look may have been there since the program was let go.
-        let since_ns = start::went_on_ns().filter(|_| !self.looked).unwrap_or(seen_ns);
+        let since_ns = start::went_on_ns().filter(|_| self.looked_ns.is_none()).unwrap_or(seen_ns);
         metered.begin(self.counters(ordinal), gate, since_ns);
+        self.devices[ordinal as usize] = Some(metered);
+        Some((ordinal, late))
+    }
 
-        // From here on the program runs; what follows may take its time.
+    /// Says what there is to be said of a device that was attached to.
+    fn settle(&mut self, ordinal: u32, late: Option<Record>) {
         if !self.begun() {
             self.copies = apart::run(find::mapped).unwrap_or_default();
             self.introduce();
@@ -225,46 +228,9 @@ impl Meter {
                 None
             }
         });
-        metered.meet(witness);
-        self.devices[ordinal as usize] = Some(metered);
+        late.into_iter().for_each(|fault| self.add(fault));
+        self.devices[ordinal as usize].iter_mut().for_each(|metered| metered.meet(witness));
         self.collect();
-    }
-
-    /// The driver lets the meter have a device's context, or there is none.
-    fn grant(&mut self, slot: usize) {
-        if let Access::Denied(..) = self.access[slot] {
-            self.access[slot] = Access::Open;
-        }
-    }
-
-    /// The driver does not let the meter have a device's context, or does not say whether there is one.
-    fn deny(&mut self, ordinal: u32, error: DriverError) {
-        if error.is_of_nothing() {
-            return;
-        }
-        let now = monotonic_ns();
-        self.drain_at_exit();
-        match self.access[ordinal as usize] {
-            Access::Open => self.access[ordinal as usize] = Access::Denied(now, error),
-            Access::Denied(since_ns, _) if now - since_ns > nanos(DENIED) => self.tell_denied(ordinal),
-            Access::Denied(..) | Access::Told => {}
-        }
-    }
-
-    /// Says of a device that it is not metered, once.
-    fn tell_denied(&mut self, ordinal: u32) {
-        let Access::Denied(_, error) = self.access[ordinal as usize] else { return };
-        self.access[ordinal as usize] = Access::Told;
-        if !self.begun() {
-            self.introduce();
-        }
-        self.add(Record::Fault(Fault {
-            kind: "no-context".to_owned(),
-            device: Some(ordinal),
-            what: format!("what runs on it is not metered: the driver does not give its context ({error})"),
-            remedy: "report it with the output of `flopsprof doctor`".to_owned(),
-        }));
-        self.journal.with(|journal| journal.flush());
     }
 
     /// Sees to it that the program's end waits for the evidence, once there is something to be written.
@@ -360,8 +326,7 @@ impl Meter {
 
     /// Closes every window and the evidence.
     fn finish(mut self) {
-        // Of a program that was too short to try for long.
-        (0..u32::try_from(self.access.len()).unwrap_or(0)).for_each(|ordinal| self.tell_denied(ordinal));
+        self.tell_unmetered();
         for slot in 0..self.devices.len() {
             let Some(metered) = &mut self.devices[slot] else { continue };
             if metered.alive() {

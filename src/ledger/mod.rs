@@ -298,7 +298,7 @@ impl RunTotal {
 
     /// What ran on a device and is in no window: by the faults that say so.
     pub fn beside(&self) -> impl Iterator<Item = &Fault> {
-        self.faults.iter().filter(|f| ["no-context", "foreign-context", "context-lost"].contains(&f.kind.as_str()))
+        self.faults.iter().filter(|f| ["no-context", "late-context", "foreign-context", "context-lost"].contains(&f.kind.as_str()))
     }
 
     /// Ranks that the launchers say there are, and that left no evidence.

@@ -9,6 +9,7 @@ mod garbage;
 #[allow(dead_code, reason = "shared with the tests of the meter")]
 mod harness;
 mod hosts;
+mod late;
 mod others;
 mod race;
 mod security;

@@ -35,7 +35,7 @@ fn command(bench: &Bench, metered: bool) -> Command {
     shimmed(bench, metered, PROGRAM)
 }
 
-fn shimmed(bench: &Bench, metered: bool, (program, args): (&str, &[&str])) -> Command {
+pub(crate) fn shimmed(bench: &Bench, metered: bool, (program, args): (&str, &[&str])) -> Command {
     let mut command = bench.command(false, program, args);
     let shim = compiled("hostile", "libfaulty.so");
     let shim = shim.to_str().expect("UTF-8");
