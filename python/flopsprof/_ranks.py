@@ -14,7 +14,8 @@ import json
 import os
 import tempfile
 import uuid
-import warnings
+
+from ._warn import warn
 
 
 def natural(value):
@@ -85,7 +86,7 @@ class Ranks:
             replace(path, said)
         except OSError as error:  # who adds the ranks up says which are missing
             if not self._complained:
-                warnings.warn(f"flopsprof: {path} does not keep the tokens of rank {self.rank}: {error}", stacklevel=4)
+                warn(f"{path} does not keep the tokens of rank {self.rank}: {error}", stacklevel=4)
             self._complained = True
 
     def others(self, step):

@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-import warnings
 
 from ._model import _plain
+from ._warn import warn
 
 #: Where SageMaker says what a job was given.
 OPT_ML = "/opt/ml"
@@ -27,7 +27,7 @@ def recipe():
         file = name.strip('"').strip("'")
         return name, _read(file) if file else None
     except Exception as error:  # a training is worth more than its recipe
-        warnings.warn(f"flopsprof: recipe_config_details: config is {name!r} ({path}, or --config): {error}", stacklevel=4)
+        warn(f"recipe_config_details: config is {name!r} ({path}, or --config): {error}", stacklevel=4)
         return name if isinstance(name, str) else "", None
 
 
@@ -66,4 +66,4 @@ def upload(value, base, training_id):
         client = boto3.client("s3", config=Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}))
         client.put_object(Bucket=bucket, Key=key, Body=json.dumps(value, indent=2).encode())
     except Exception as error:
-        warnings.warn(f"flopsprof: {place} (TRAINING_PIPELINE_OUTPUT_S3_BASE) is not written: {error}", stacklevel=2)
+        warn(f"{place} (TRAINING_PIPELINE_OUTPUT_S3_BASE) is not written: {error}", stacklevel=2)
