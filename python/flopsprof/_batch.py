@@ -72,9 +72,9 @@ def _runs(positions):
 
 
 def ids_of(inputs):
-    """Ids or embeddings of a batch as a model gets it; none of a batch that has neither."""
-    ids = inputs.get("input_ids")
-    return inputs.get("inputs_embeds") if ids is None else ids
+    """Ids or embeddings of a batch as a model gets it, or what an encoder made of them, for a decoder that generates; none of a batch that has neither."""
+    ids = next((value for name in ("input_ids", "inputs_embeds") if (value := inputs.get(name)) is not None), None)
+    return inputs["encoder_outputs"][0] if ids is None and inputs.get("encoder_outputs") is not None else ids
 
 
 def rows_of(ids):
@@ -83,26 +83,65 @@ def rows_of(ids):
     return (1, shape[0]) if len(shape) == 1 else tuple(shape[:2])
 
 
-def describe(inputs, attention="sdpa", encoder_decoder=False):
-    """What `State.batch` wants of a batch as a model gets it."""
+def past_of(inputs, encoder_decoder=False):
+    """How many positions of these rows were executed before, and are in a cache: a model that generates is given what is new."""
+    # Its name until transformers 5.24, and since.
+    cache = next((value for name in ("past_key_values", "cache") if (value := inputs.get(name)) is not None), None)
+    if cache is None:
+        return 0
+    length = getattr(cache, "get_seq_length", None)
+    length = length() if callable(length) else cache[0][0].shape[-2] if isinstance(cache, (list, tuple)) and cache else 0
+    if isinstance(length, int):
+        return length
+    # A number on a GPU is not waited for; the mask is of all positions.
+    ids, mask = ids_of(inputs), inputs.get("attention_mask")
+    if encoder_decoder or ids is None or mask is None or isinstance(mask, dict) or len(_shape(mask)) != 2:
+        return 0
+    return max(0, _shape(mask)[1] - rows_of(ids)[1])
+
+
+def _decoder(inputs, rows, pad):
+    """The length of what a decoder is given, pads included, and tokens of each row."""
+    ids, labels = inputs.get("decoder_input_ids"), inputs.get("labels")
+    if ids is None and labels is None:
+        return 0, [0] * rows
+    length = _shape(labels if ids is None else ids)[-1]
+    if labels is not None and _shape(labels) == [rows, length]:
+        # Collators make decoder inputs of labels; labels are filled up with -100.
+        return length, _but(labels, -100)
+    if ids is None:
+        return length, [length] * rows
+    if pad is None or len(_shape(ids)) != 2:
+        return length, [length] * rows
+    # Of what is given alone, as under label smoothing: pads at the end. The first may be the same number, and begins.
+    return length, [max([1] + [at + 1 for at, token in enumerate(row) if token != pad]) for row in _lists(ids)]
+
+
+def _but(values, other):
+    """How many of each row are not this one."""
+    return (values != other).sum(1).tolist() if _torch(values) is not None else [sum(value != other for value in row) for row in _lists(values)]
+
+
+def describe(inputs, attention="sdpa", encoder_decoder=False, past=0, pad=None):
+    """What `Rows.add` wants of a batch as a model gets it."""
     ids = ids_of(inputs)
     if ids is None:
         pixels = inputs.get("pixel_values")
         if pixels is None:
-            raise KeyError("a batch has none of input_ids, inputs_embeds and pixel_values: its tokens cannot be counted")
+            raise KeyError("a batch has none of input_ids, inputs_embeds and pixel_values: its tokens cannot be counted (flopsprof.batch takes those of other names)")
         # Rows of images have a length of their own, which the model's configuration tells.
         return {"rows": _shape(pixels)[0], "length": 0, "documents": []}
     rows, length = rows_of(ids)
     mask = inputs.get("attention_mask")
     positions = inputs.get("position_ids")
-    decoder_length, decoder_real = 0, [0] * rows
-    if encoder_decoder:
-        other = inputs.get("decoder_input_ids")
-        other = inputs.get("labels") if other is None else other
-        if other is not None:
-            decoder_length = _shape(other)[-1]
-            # Labels are filled up with -100, decoder inputs with pads that no mask of theirs tells; the longest is what is executed.
-            decoder_real = [sum(token != -100 for token in row) for row in _lists(other)]
+    if positions is not None and len(_shape(positions)) == 3:
+        # Models that see have positions of several axes, text first.
+        positions = positions[0]
+    decoder_length, decoder_real = _decoder(inputs, rows, pad) if encoder_decoder else (0, [0] * rows)
+    if past:
+        # No mask of theirs tells more: they are behind rows that were told.
+        documents = [(0, decoder_length) if encoder_decoder else (length, 0)] * rows
+        return {"rows": rows, "length": length, "documents": documents, "decoder_length": decoder_length, "past": past}
     if isinstance(mask, dict) or mask is not None and len(_shape(mask)) > 2:
         # A mask of pairs: nothing can be said of documents.
         return {
@@ -112,6 +151,12 @@ def describe(inputs, attention="sdpa", encoder_decoder=False):
             "decoder_length": decoder_length,
             "masked": True,
         }
+    bounds = next((value for name in ("cu_seq_lens_q", "cu_seqlens") if (value := inputs.get(name)) is not None), None)
+    if bounds is not None and positions is None and rows == 1 and "flash" in attention:
+        # As FlashAttention gets it: one row, and where in it each document begins, and the last ends.
+        bounds = [int(bound) for bound in (bounds.tolist() if hasattr(bounds, "tolist") else bounds)]
+        documents = [(n, 0) for begin, end in zip(bounds, bounds[1:]) if (n := end - begin) > 0]
+        return {"rows": rows, "length": length, "documents": documents, "by_document": True}
     documents, packed = [], False
     real, numbered = _real(mask) if mask is not None else ([length] * rows, False)
     padded = any(n < length for n in real)

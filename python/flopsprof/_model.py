@@ -1,7 +1,7 @@
 """A live model, read: its true parameters, what of it is trained, and how.
 
 Sizes are true ones. A 4-bit weight of bitsandbytes is packed two to a byte: its `numel` is half (or less) of its parameters. Under ZeRO-3 a weight is
-partitioned and its `numel` may be 0: `ds_numel` is the whole. Under FSDP and tensor parallelism a DTensor says its global size; the flat parameters of the older
+partitioned and its `numel` may be 0: `ds_numel` is the whole. GPTQ and AWQ keep packed weights in buffers. Under FSDP and tensor parallelism a DTensor says its global size; the flat parameters of the older
 FSDP are shards, so the sizes of the original ones are taken from their metadata.
 """
 
@@ -43,6 +43,18 @@ def _whole(model):
     return whole
 
 
+def _packed(model):
+    """Sizes of GPTQ's and AWQ's weights by identity: what is packed is a buffer `qweight`, mostly no parameter, and the module has the sides of the matrix."""
+    modules = getattr(model, "modules", None)
+    sizes = {}
+    for module in modules() if callable(modules) else ():
+        weight = getattr(module, "qweight", None)
+        sides = [getattr(module, f"{side}_features", None) or getattr(module, f"{side}features", None) for side in ("in", "out")]
+        if weight is not None and all(isinstance(side, int) for side in sides):
+            sizes[id(weight)] = _product(sides)
+    return sizes
+
+
 def _itemsize(parameter):
     size = getattr(parameter, "element_size", None)
     return size() if callable(size) else None
@@ -57,8 +69,11 @@ def _product(shape):
 
 def parameters(model, whole=None):
     """All parameters and those that are trained. Tied ones count once, as `named_parameters` yields them once. `whole`: sizes of those that do not tell theirs."""
-    total = trainable = 0
+    packed = _packed(model)
+    total, trainable = sum(packed.values()), 0
     for _, parameter in model.named_parameters():
+        if id(parameter) in packed:
+            continue
         n = (whole or {}).get(id(parameter)) or true_numel(parameter)
         total += n
         trainable += n if parameter.requires_grad else 0
@@ -119,6 +134,7 @@ def _quantised(model):
         or getattr(model, "is_loaded_in_8bit", False)
         or getattr(model, "is_quantized", False)
         or any(type(p).__name__ in ("Params4bit", "Int8Params") for _, p in model.named_parameters())
+        or _packed(model)
     )
 
 

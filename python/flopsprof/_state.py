@@ -10,40 +10,19 @@ import atexit
 import contextlib
 import threading
 import time
-import warnings
 
 from . import _batch, _model
 from ._coming import Coming, captured, comes
 from ._library import library
+from ._rows import Rows
+from ._warn import warn
 
 #: How often rows go to the library at most, seconds. It costs 1 to 2 ms on an H100 machine; a kill costs the open window anyway, which is longer.
 SYNC_EVERY = 10.0
 #: So many batches, or so many bytes of them, come to the host together, if `SYNC_EVERY` does not come first; and so many are waited for.
 TOGETHER, MOST_BYTES, MOST = 64, 1 << 24, 1024
-
-
-class _Rows:
-    def __init__(self, backward):
-        self.batches = self.steps = 0
-        self.tokens = self.padded_tokens = 0
-        self.executed, self.documents, self.masked = {}, {}, {}
-        self.by_document = False
-        self.backward = backward
-        self.config = None
-
-    def as_json(self):
-        def rows(counts):
-            return [[n, *key] for key, n in sorted(counts.items())]
-
-        return {
-            "batches": self.batches,
-            "steps": self.steps,
-            "executed": rows(self.executed),
-            "documents": rows(self.documents),
-            "masked": rows(self.masked),
-            "by_document": self.by_document,
-            "backward": self.backward,
-        } | ({"config": self.config} if self.config else {})
+#: More kinds of batches that cannot be read than this are not said.
+MOST_COMPLAINTS = 4
 
 
 class State:
@@ -58,9 +37,16 @@ class State:
         self.counts_here = True
         self._synced = 0.0
         self._coming = Coming()
-        self._complained = False
-        self._at_exit = None
+        self._complaints = set()
+        self._begun = self._due = False
         self._overwritten = False
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        # In another process it is that one's.
+        return _of_this_process, ()
 
     @property
     def library(self):
@@ -69,6 +55,8 @@ class State:
     def declare(self, model, gradient_checkpointing=None):
         """Declares a model; call it once adapters are in place, and again if they change."""
         self.tell()  # rows belong to the model that was declared when the library is told of them
+        for rows in self.phases.values():
+            rows.forget_the_last()
         self.model = _model.read(model, gradient_checkpointing)
         sizes = self.model["parameters"]
         self.library.declare_parameters(sizes["total"], sizes["trainable"])
@@ -87,12 +75,12 @@ class State:
             self.library.mark_phase(name)
 
     def rows(self, name):
-        return self.phases.setdefault(name, _Rows(backward=name == "train"))
+        return self.phases.setdefault(name, Rows(backward=name == "train"))
 
-    def batch(self, rows, length, documents, decoder_length=0, masked=False, by_document=False, phase=None):
-        """Adds one micro-batch: `rows` of `length`, pads included, that hold `documents`: pairs of a length and a decoder's length (0 without one)."""
+    def batch(self, rows, length, documents, decoder_length=0, phase=None, **more):
+        """Adds one micro-batch: `rows` of `length`, pads included, that hold `documents`: pairs of a length and a decoder's length (0 without one). `more`: see `Rows.add`."""
         self.library.mark_batch(rows, length, decoder_length)
-        self._add(rows, length, documents, decoder_length, masked, by_document, phase or self.phase or "train")
+        self._add(phase or self.phase or "train", rows=rows, length=length, documents=documents, decoder_length=decoder_length, **more)
         self.sync(force=False)
 
     def look(self, inputs, attention="sdpa", encoder_decoder=False, phase=None, fresh=False):
@@ -101,18 +89,18 @@ class State:
         name = phase or self.phase or "train"
         if captured():
             raise RuntimeError("the step is captured into a CUDA graph, whose replays no hook sees")
-        if encoder_decoder or not comes(inputs):
-            self.batch(**_batch.describe(inputs, attention, encoder_decoder), phase=name)
+        past = _batch.past_of(inputs, encoder_decoder)
+        # What the program generates comes after its rows, which may be on the way yet.
+        if encoder_decoder or not comes(inputs) and not (past and self._coming):
+            self.batch(**_batch.describe(inputs, attention, encoder_decoder, past, self._pad()), phase=name)
             return
         ids = _batch.ids_of(inputs)
         if ids is not None:
             self.library.mark_batch(*_batch.rows_of(ids))
-        first = not self._at_exit
-        if first:
-            # A program of plain functions may end without a last `sync`.
-            self._at_exit = atexit.register(self._end)
+        first, self._begun = not self._begun, True
         with self._lock:
-            self._coming.add(inputs, (attention, name))
+            self._due = True
+            self._coming.add({"input_ids": ids} if past else inputs, (attention, name, past))
             # The first of a program is sent for at once: what is loaded and made room for then, is so before the training has got going.
             if first or not fresh or self._overwritten:
                 self._coming.send()
@@ -123,46 +111,47 @@ class State:
     def settle(self, wait=True):
         """Counts the batches that have come to the host, all of them if it may wait for that, and sends for the others."""
         with self._lock:
-            for inputs, (attention, phase) in self._coming.take(wait):
+            for inputs, (attention, phase, past) in self._coming.take(wait):
                 try:
                     if inputs is None:
                         self._overwritten = True
                         raise RuntimeError("it was written over before it was read; later ones are read at once")
-                    self._add(**_batch.describe(inputs, attention), phase=phase)
+                    self._add(phase, **_batch.describe(inputs, attention, past=past))
                 except Exception as error:  # the training goes on whatever happens here
                     self.complain(error)
             self._coming.send()
 
-    def _end(self):
-        if self._coming:
+    def at_exit(self):
+        """A program of plain functions may end without a last `sync`, and one with a Trainer by an exception."""
+        if self._due:
             with contextlib.suppress(Exception):  # the driver may be gone already
                 self.sync()
 
     def complain(self, error):
-        """Says once that a batch could not be read."""
-        if not self._complained:
-            self._complained = True
-            warnings.warn(f"flopsprof: this batch's tokens are not counted: {error!r}", stacklevel=3)
+        """Says that a batch could not be read, once of each kind."""
+        said = repr(error)
+        if said not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
+            self._complaints.add(said)
+            warn(f"this batch's tokens are not counted: {said}", stacklevel=3)
 
-    def _add(self, rows, length, documents, decoder_length=0, masked=False, by_document=False, phase="train"):
+    def _pad(self):
+        return (self.model or {}).get("config", {}).get("pad_token_id")
+
+    def _add(self, phase, **batch):
         with self._lock:
+            self._due = True
             kept = self.rows(phase)
-            kept.batches += 1
-            real = sum(length + decoder for length, decoder in documents)
-            if self.counts_here:
-                kept.executed[(length, decoder_length)] = kept.executed.get((length, decoder_length), 0) + rows
-                for document in documents:
-                    kept.documents[document] = kept.documents.get(document, 0) + 1
-                if masked:
-                    kept.masked[(length, decoder_length)] = kept.masked.get((length, decoder_length), 0) + rows
-                kept.by_document |= by_document
-                kept.tokens += real
-                kept.padded_tokens += rows * (length + decoder_length)
-                if phase == "train":
-                    self.library.add_tokens(real)
+            if not self.counts_here:
+                kept.batches += 1
+                return
+            before = kept.tokens
+            kept.add(**batch)
+            if phase == "train":
+                self.library.add_tokens(kept.tokens - before)
 
     def step(self):
         """One optimizer step is done."""
+        self._due = True
         self.rows("train").steps += 1
         self.library.mark_step()
         self.sync(force=False)
@@ -182,6 +171,7 @@ class State:
         if force or now - self._synced >= SYNC_EVERY:
             self._synced = now
             self.settle(wait=force)
+            self._due = bool(self._coming)
             self.library.declare_work(self._work())
 
     def tell(self):
@@ -197,6 +187,11 @@ class State:
 
 
 STATE = State()
+atexit.register(STATE.at_exit)
+
+
+def _of_this_process():
+    return STATE
 
 
 def declare(model, gradient_checkpointing=None):
@@ -220,7 +215,10 @@ def batch(input_ids, attention_mask=None, position_ids=None, decoder_input_ids=N
     }
     attention = (STATE.model or {}).get("attention", "sdpa")
     encoder_decoder = bool((STATE.model or {}).get("config", {}).get("is_encoder_decoder"))
-    STATE.look({k: v for k, v in inputs.items() if v is not None}, attention, encoder_decoder, phase)
+    try:
+        STATE.look({k: v for k, v in inputs.items() if v is not None}, attention, encoder_decoder, phase)
+    except Exception as error:  # the training goes on whatever happens here
+        STATE.complain(error)
 
 
 def step():
@@ -230,14 +228,19 @@ def step():
 
 @contextlib.contextmanager
 def phase(name):
-    """What is done inside is of this phase: `train`, `evaluate`, `checkpoint`, or any other name."""
-    before = STATE.phase
+    """What is done inside is of this phase: `train`, `evaluate`, `checkpoint`, or any other name.
+
+    Outside of all phases a program trains, unless its training is a phase itself, or it has said otherwise.
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a phase is named by a text, and not by {name!r}")
+    before = STATE.phase or ("other" if name == "train" else "train")
     STATE.enter(name)
     try:
         yield
     finally:
         STATE.sync()
-        STATE.enter(before or "other")
+        STATE.enter(before)
 
 
 def tokens(phase="train"):

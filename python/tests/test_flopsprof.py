@@ -110,6 +110,17 @@ class Sizes(unittest.TestCase):
         stored = Params4bit(250, trained=False, quant_state=None, quant_storage=types.SimpleNamespace(itemsize=2))
         self.assertEqual(true_numel(stored), 1000)
 
+    def test_weights_that_are_packed_in_buffers_count_whole(self):
+        weight = Parameter(50)
+        layer = types.SimpleNamespace(in_features=40, out_features=20, qweight=weight)
+        # PEFT hands the weight on to what it puts around the layer; some versions have other names for its sides.
+        around = types.SimpleNamespace(infeatures=40, outfeatures=20, qweight=weight)
+        model = Model({"lora_A": Parameter(8), "norm": Parameter(4, trained=False)})
+        for more in ({}, {"qweight": weight}):
+            model._parameters_.update(more)
+            model.modules = lambda: iter([model, around, layer])
+            self.assertEqual((read(model)["parameters"], read(model)["method"]["quantised"]), ({"total": 812, "trainable": 8}, True))
+
     def test_partitioned_weights_count_whole(self):
         weight = Parameter(0, ds_numel=1000)
         self.assertEqual(true_numel(weight), 1000)
