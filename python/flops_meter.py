@@ -18,12 +18,12 @@ import math
 import os
 import threading
 import time
-import warnings
 
 from flopsprof import _resume, _toolkit
 from flopsprof._callback import FlopsProfCallback
 from flopsprof._model import _plain
 from flopsprof._ranks import absolute, replace
+from flopsprof._warn import harmless, warn
 
 #: One third of what makes a model general-purpose: for a base model whose compute can be neither known nor estimated.
 ONE_THIRD_OF_1E23 = 1e23 / 3
@@ -87,6 +87,7 @@ class FlopsMeterCallback(FlopsProfCallback):
         self.recipe = "", None
         self._finishing = None
 
+    @harmless
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.finish()
         self.start_time, self.end_time = time.time(), None
@@ -94,11 +95,13 @@ class FlopsMeterCallback(FlopsProfCallback):
         if self._ranks.rank == 0:
             self.recipe = _toolkit.recipe()
 
+    @harmless
     def on_save(self, args, state, control, **kwargs):
         super().on_save(args, state, control, **kwargs)
         # A run that is killed leaves what it had.
         self._write(_out(), state.global_step, *self.tokens())
 
+    @harmless
     def on_train_end(self, args, state, control, **kwargs):
         super().on_train_end(args, state, control, **kwargs)
         self.end_time = time.time()
@@ -118,6 +121,9 @@ class FlopsMeterCallback(FlopsProfCallback):
             finishing.hurry()
             atexit.unregister(self.finish)
 
+    def __getstate__(self):
+        return super().__getstate__() | {"_finishing": None}
+
     def state(self):
         # transformers makes a callback anew by these if it is told to restore callbacks from a checkpoint.
         arguments = {"pretrain_flops": self.pretrain_flops, "model_name": self.model_name, "num_epochs": self.num_epochs, **self.given}
@@ -135,7 +141,7 @@ class FlopsMeterCallback(FlopsProfCallback):
         try:
             replace(path, said)
         except OSError as error:  # a training is worth more than this file
-            warnings.warn(f"flopsprof: {path} (FLOPS_METER_OUT) is not written: {error}", stacklevel=3)
+            warn(f"{path} (FLOPS_METER_OUT) is not written: {error}", stacklevel=3)
         return said, late
 
     def report(self, tokens, padded_tokens, world, missing=()):
@@ -221,11 +227,11 @@ class _Finishing(threading.Thread):
                     pause = min(2 * pause, 2)
                 self._said, self._late = self._again()
             if self._late:
-                warnings.warn(f"flopsprof: flops_meter.json is a lower bound, without {'; '.join(self._late[:4])}{'; …' * (len(self._late) > 4)}", stacklevel=2)
+                warn(f"flops_meter.json is a lower bound, without {'; '.join(self._late[:4])}{'; …' * (len(self._late) > 4)}", stacklevel=2)
             if self._base:
                 _toolkit.upload(self._said, self._base, self._said["training_id"])
         except Exception as error:  # nobody else would say it
-            warnings.warn(f"flopsprof: flops_meter.json is as it was when this rank ended: {error!r}", stacklevel=2)
+            warn(f"flops_meter.json is as it was when this rank ended: {error!r}", stacklevel=2)
 
     def hurry(self):
         if os.getpid() != self._process:  # a child that was forked has no such thread
@@ -234,7 +240,7 @@ class _Finishing(threading.Thread):
         self._hurry.set()
         self.join(AT_EXIT + 5)
         if self.is_alive():
-            warnings.warn(f"flopsprof: {self._base} (TRAINING_PIPELINE_OUTPUT_S3_BASE) takes too long to be waited for", stacklevel=3)
+            warn(f"{self._base} (TRAINING_PIPELINE_OUTPUT_S3_BASE) takes too long to be waited for", stacklevel=3)
 
 
 @functools.lru_cache(maxsize=None)

@@ -6,13 +6,17 @@ model's forward is given, by a hook that reads shapes and masks and changes noth
 
 import os
 import sys
-import warnings
+import threading
+import weakref
 
 from . import _batch, _model, _resume, _state
+from ._around import beside, compiled_around, modules_of, trainer
+from ._hook import hook, inputs_of
 from ._ranks import Ranks, absolute
+from ._warn import harmless, warn
 
-#: Callers between a callback and its Trainer: the handler's two, a drop-in's own method, and room for wrappers.
-MOST_FRAMES = 12
+#: Callbacks that look at a model.
+_LOOKING = weakref.WeakSet()
 
 try:
     from transformers import TrainerCallback
@@ -66,29 +70,6 @@ def _gradients():
     return enabled is None or enabled()
 
 
-def _trainer():
-    """The Trainer that called the callback; None where none did. transformers hands a callback its model and not itself, and what else it runs hangs on it alone."""
-    frame = sys._getframe(1)
-    for _ in range(MOST_FRAMES):
-        frame = frame.f_back if frame is not None else None
-        if frame is None:
-            return None
-        found = frame.f_locals.get("self")
-        if hasattr(found, "callback_handler") and hasattr(found, "model"):
-            return found
-    return None
-
-
-def _beside(trainer, model):
-    """Models that a Trainer runs beside the one that it trains (TRL's `ref_model`, `teacher_model`, `reward_model`), with a name for what they do."""
-    modules = getattr(model, "modules", None)
-    own = {id(module) for module in modules()} if callable(modules) else {id(model)}
-    for name, value in sorted(vars(trainer).items()) if trainer is not None else ():
-        module = _model._unwrapped(value) if name.endswith("_model") else None
-        if module is not None and id(module) not in own and hasattr(module, "register_forward_pre_hook") and hasattr(module, "config"):
-            yield ("reference" if name == "ref_model" else name.removesuffix("_model")), module
-
-
 def _checkpoint(output_dir, step):
     """Where transformers keeps the checkpoint of a step."""
     return os.path.join(absolute(output_dir or "."), f"checkpoint-{step}")
@@ -105,6 +86,8 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     def __init__(self, account=None):
         self.account = account or _state.STATE
         self.earlier = {"tokens": 0, "padded_tokens": 0, "steps": 0}
+        #: The state of the training that is counted, and the callback that counts it, where that is another one.
+        self._of = self._first = None
         # What this process had counted before this training: its account is of all that the process trains.
         self._before = (0, 0, 0)
         #: In words, what of earlier parts is not in the count.
@@ -113,13 +96,19 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self.resumed_from = None
         self._ranks = None
         self._training = False
+        #: Models that are looked at, and what takes each hook away.
         self._hooks = []
-        self._model = None
+        self._model = self._adapter = None
         self._evaluating = False
         self._encoder_decoder = False
 
+    def __getstate__(self):
+        # A copy looks at no model, until a training begins with it.
+        return self.__dict__ | {"_hooks": [], "_model": None, "_adapter": None, "_of": None, "_first": None}
+
     # transformers calls these.
 
+    @harmless
     def on_init_end(self, args, state, control, **kwargs):
         # transformers reads the checkpoint before it calls a callback again, and what it says of a broken one names neither field nor remedy. What `train` alone is given is not
         # known here: only a trainer of ours (flops_meter) can refuse that, and to put another `train` into other people's trainers is not for a meter to do.
@@ -130,13 +119,15 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             try:
                 _resume.check(folder, [type(self).__name__])
             except (OSError, ValueError) as error:  # these arguments need not be what is resumed from
-                warnings.warn(f"flopsprof: resume_from_checkpoint: {error}", stacklevel=3)
+                warn(f"resume_from_checkpoint: {error}", stacklevel=3)
 
+    @harmless
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         resumed_at = getattr(state, "global_step", 0) or 0
         kept = getattr(state, "stateful_callbacks", None)
-        self._training = True
-        self._ranks = Ranks(getattr(args, "output_dir", None), *_rank_and_world())
+        self._training, self._of = True, state
+        self._alone(model)
+        self._ranks = self._first._ranks if self._first else Ranks(getattr(args, "output_dir", None), *_rank_and_world())
         self._begin_count()
         if resumed_at:
             # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
@@ -147,34 +138,39 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         if isinstance(kept, dict):
             # The state of a checkpoint that was made without this callback has no place for it, and transformers' next save ends in a KeyError.
             kept.setdefault(type(self).__name__, self.state())
-        if model is not None:
+        if model is not None and self._first is None:
             self._attach(args, model)
             try:
-                for name, other in _beside(_trainer(), self._model):
+                for name, other in beside(trainer(), self._model):
                     self.watch(other, name)
             except Exception as error:  # the training goes on whatever happens here
-                warnings.warn(f"flopsprof: models beside the trained one are not counted: {error!r}", stacklevel=2)
+                warn(f"models beside the trained one are not counted: {error!r}", stacklevel=2)
         self.account.enter("train")
         self.account.sync()
 
+    @harmless
     def on_step_end(self, args, state, control, **kwargs):
         self._train_again()
-        self.account.step()
+        if self._first is None:
+            self.account.step()
         if self._ranks is not None:
             self._ranks.settle()
-        if getattr(control, "should_evaluate", False):
-            self._evaluating = True
-            self.account.enter("evaluate")
-        elif getattr(control, "should_save", False):
-            self.account.enter("checkpoint")
+        self._next(control)
 
+    @harmless
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._next(control)
+
+    @harmless
     def on_step_begin(self, args, state, control, **kwargs):
         self._train_again()
 
+    @harmless
     def on_prediction_step(self, args, state, control, **kwargs):
         self._evaluating = True
         self.account.enter("evaluate")
 
+    @harmless
     def on_evaluate(self, args, state, control, **kwargs):
         self._evaluating = False
         self.account.sync()
@@ -182,17 +178,20 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         during = "checkpoint" if getattr(control, "should_save", False) else "train"
         self.account.enter(during if self._training else "other")
 
+    @harmless
     def on_predict(self, args, state, control, **kwargs):
         self._evaluating = False
         self.account.sync()
         self.account.enter("train" if self._training else "other")
 
+    @harmless
     def on_save(self, args, state, control, **kwargs):
         self.account.sync()
         if self._ranks is not None:
             self._ranks.write(state.global_step, *self.tokens(), checkpoint=_checkpoint(getattr(args, "output_dir", None), state.global_step))
         self._train_again()
 
+    @harmless
     def on_train_end(self, args, state, control, **kwargs):
         self._training = False
         self.account.sync()
@@ -248,7 +247,7 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
     def _lacks(self, gap, more):
         self.gaps.append(gap)
         if self._ranks.rank == 0:
-            warnings.warn(f"flopsprof: not in this count: {gap} ({more})", stacklevel=4)
+            warn(f"not in this count: {gap} ({more})", stacklevel=4)
 
     def _counts(self):
         real, padded = self.account.tokens()
@@ -260,6 +259,28 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self._evaluating = False
         self.account.enter("train")
 
+    def _next(self, control):
+        """Begins what the Trainer does before it trains on."""
+        if getattr(control, "should_evaluate", False):
+            self._evaluating = True
+            self.account.enter("evaluate")
+        elif getattr(control, "should_save", False):
+            self.account.enter("checkpoint")
+
+    def _alone(self, model):
+        """Sees to it that no batch is counted twice: of several callbacks of one training the first counts, and one of an earlier training of this model, or of one inside it, counts no more."""
+        self._first = None
+        ours = modules_of(model)
+        for other in [*_LOOKING]:
+            if other is self or other.account is not self.account or not other._hooks:
+                continue
+            if other._of is self._of:
+                self._first = other
+            elif any(id(module) in ours or id(model) in modules_of(module) for module, _ in other._hooks):
+                other.detach()
+        if self._first:
+            self.detach()
+
     def _attach(self, args, model):
         self.detach()
         wrapped, model = model, _model._unwrapped(model)
@@ -268,18 +289,37 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self._encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
         cut = getattr(args, "parallelism_config", None)
         if any((getattr(cut, size, None) or 1) > 1 for size in ("cp_size", "sp_size")):
-            warnings.warn("flopsprof: rows are cut between ranks, and each tells its part: tokens add up, the estimate's attention is that of the parts, too low", stacklevel=4)
+            warn("rows are cut between ranks, and each tells its part: tokens add up, the estimate's attention is that of the parts, too low", stacklevel=4)
         # The first is its newer name; a model that is checkpointed without the arguments' saying so is looked at.
         checkpointing = any(getattr(args, name, None) for name in ("activation_checkpointing", "gradient_checkpointing"))
-        said = self.account.declare(wrapped, True if checkpointing else None)
+        try:
+            said = self.account.declare(wrapped, True if checkpointing else None)
+            self._attention, self._bare = said["attention"], _model.shape(said)
+        except Exception as error:  # its tokens can be counted all the same
+            warn(f"the model is not declared: {error!r}", stacklevel=5)
+            self._attention, self._bare = "sdpa", None
         self.account.counts_here = _tells(model)
-        self._attention = said["attention"]
         modules = getattr(model, "modules", None)
         # One of PEFT's layers says whether adapters are switched off: all are, or none.
         self._adapter = next((m for m in modules() if hasattr(m, "disable_adapters") and hasattr(m, "lora_A")), None) if callable(modules) else None
-        self._bare = _model.shape(said)
+        compiled = compiled_around(wrapped)
+        if compiled is not None:
+            self._look_at(compiled, lambda _, *given: self._forward(model, *given))
+        self._look_at(model, self._forward, compiled is not None)
+        # PEFT's generate() asks the model inside it.
+        base = getattr(model, "get_base_model", None)
+        base = base() if callable(base) else model
+        if base is not model and hasattr(model, "register_forward_hook"):
+            within = set()
+            self._look_at(model, lambda *_: within.add(threading.get_ident()), compiled is not None)
+            leaves = hook(lambda *_: within.discard(threading.get_ident()), compiled is not None)
+            self._hooks.append((model, model.register_forward_hook(leaves, always_call=True)))
+            self._look_at(base, lambda *given: threading.get_ident() in within or self._forward(*given), True)
+
+    def _look_at(self, model, function, compiled=False):
         if hasattr(model, "register_forward_pre_hook"):
-            self._hooks.append(model.register_forward_pre_hook(_uncompiled(self._forward), with_kwargs=True))
+            self._hooks.append((model, model.register_forward_pre_hook(hook(function, compiled), with_kwargs=True)))
+            _LOOKING.add(self)
 
     def watch(self, model, name="reference"):
         """Counts what a model beside the trained one is given, as a phase of its own: a frozen reference, a teacher. Those that hang on a Trainer are found by themselves
@@ -292,27 +332,27 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
             if _gradients():
                 return  # trained as well, by whom we do not know
             try:
-                inputs = dict(kwargs)
-                if args and "input_ids" not in inputs:
-                    inputs["input_ids"] = args[0]
+                inputs = inputs_of(module, args, kwargs)
                 # An evaluation's windows hold all that runs in them.
                 evaluating = self._evaluating or self.account.phase == "evaluate"
                 self.account.look(inputs, said["attention"], encoder_decoder, "evaluate" if evaluating else name, fresh=True)
             except Exception as error:  # the training goes on whatever happens here
                 self.account.complain(error)
 
-        self._hooks.append(_model._unwrapped(model).register_forward_pre_hook(_uncompiled(forward), with_kwargs=True))
+        model = _model._unwrapped(model)
+        self.detach(model)
+        self._look_at(model, forward)
 
-    def detach(self):
-        """Takes the hooks away."""
-        while self._hooks:
-            self._hooks.pop().remove()
+    def detach(self, model=None):
+        """Takes the hooks away, or those of one model."""
+        for entry in [*self._hooks]:
+            if model is None or entry[0] is model:
+                self._hooks.remove(entry)
+                entry[1].remove()
 
     def _forward(self, module, args, kwargs):
         try:
-            inputs = dict(kwargs)
-            if args and "input_ids" not in inputs:
-                inputs["input_ids"] = args[0]
+            inputs = inputs_of(module, args, kwargs)
             training = getattr(module, "training", True) and not self._evaluating
             name = ("train" if _gradients() else "inference") if training else "evaluate"
             if name == "inference" and getattr(self._adapter, "disable_adapters", False) is True:
@@ -335,11 +375,3 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         patches = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
         return described | {"length": patches, "documents": [(patches, 0)] * described["rows"]}
 
-
-def _uncompiled(function):
-    """Keeps torch.compile away from the hook: it reads values, which a compiled graph has none of."""
-    try:
-        from torch.compiler import disable
-    except ImportError:
-        return function
-    return disable(function)

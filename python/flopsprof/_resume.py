@@ -21,7 +21,8 @@ def kept(callbacks, name):
     Raises ValueError that names the field, if it is not what such a callback leaves.
     """
     said = (callbacks or {}).get(name)
-    said = said[0] if isinstance(said, list) and said else said
+    # Of several callbacks of one name transformers keeps a list, and adds to it at each save.
+    said = said[-1] if isinstance(said, list) and said else said
     if said is None:
         return None
     attributes = said.get("attributes") if isinstance(said, dict) else None

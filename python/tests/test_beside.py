@@ -71,6 +71,16 @@ class Beside(unittest.TestCase):
         self.assertEqual(phases(self.account)["teacher"]["config"]["hidden_size"], 128)
         self.assertNotIn("torch_dtype", phases(self.account)["teacher"]["config"])
 
+    def test_models_that_reward_are_beside_it(self):
+        """TRL's GRPO has them in a list, functions among them."""
+        first, second = llama(hidden_size=128), llama()
+        self.begin(llama(), reward_funcs=[first, len, second])
+        self.frozen(first)
+        self.frozen(second)
+        said = phases(self.account)
+        self.assertEqual((said["reward"]["executed"], said["reward 2"]["executed"]), ([[2, 4, 0]], [[2, 4, 0]]))
+        self.assertEqual((said["reward"]["config"]["hidden_size"], "config" in said["reward 2"]), (128, False))
+
     def test_the_trained_model_is_none_beside_it(self):
         policy = llama()
         inner = llama()
