@@ -77,6 +77,17 @@ def ids_of(inputs):
     return inputs["encoder_outputs"][0] if ids is None and inputs.get("encoder_outputs") is not None else ids
 
 
+def flat(inputs):
+    """A batch in which each row is one: of several to a question (`...ForMultipleChoice`) a model makes rows, too."""
+    ids = inputs.get("input_ids")
+    shape = getattr(ids, "shape", ())
+    # Ids of several codebooks have a third side, too, and their mask has not.
+    if len(shape) < 3 or getattr(inputs.get("attention_mask"), "shape", None) != shape:
+        return inputs
+    alike = {name: value for name in ("input_ids", "attention_mask", "position_ids") if getattr(value := inputs.get(name), "shape", None) == shape}
+    return {**inputs, **{name: value.reshape(-1, shape[-1]) for name, value in alike.items()}}
+
+
 def rows_of(ids):
     """Rows of ids or embeddings, and their length."""
     shape = _shape(ids)

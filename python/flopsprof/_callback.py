@@ -129,15 +129,17 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         self._alone(model)
         self._ranks = self._first._ranks if self._first else Ranks(getattr(args, "output_dir", None), *_rank_and_world())
         self._begin_count()
-        if resumed_at:
-            # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
-            self._take_up(kept, args, resumed_at)
+        try:
+            if resumed_at:
+                # Read here, because transformers restores callbacks from a checkpoint only where it is told to.
+                self._take_up(kept, args, resumed_at)
+        finally:
+            if isinstance(kept, dict):
+                # The state of a checkpoint that was made without this callback has no place for it, and transformers' next save ends in a KeyError.
+                kept.setdefault(type(self).__name__, self.state())
         if self._ranks.rank == 0:
             # The others find the training's id there.
             self._ranks.write(resumed_at, *self.tokens())
-        if isinstance(kept, dict):
-            # The state of a checkpoint that was made without this callback has no place for it, and transformers' next save ends in a KeyError.
-            kept.setdefault(type(self).__name__, self.state())
         if model is not None and self._first is None:
             self._attach(args, model)
             try:

@@ -89,6 +89,7 @@ class State:
         name = phase or self.phase or "train"
         if captured():
             raise RuntimeError("the step is captured into a CUDA graph, whose replays no hook sees")
+        inputs = _batch.flat(inputs)
         past = _batch.past_of(inputs, encoder_decoder)
         # What the program generates comes after its rows, which may be on the way yet.
         if encoder_decoder or not comes(inputs) and not (past and self._coming):

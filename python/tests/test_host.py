@@ -89,6 +89,24 @@ class Functions(unittest.TestCase):
         callback.detach()
 
 
+class Callback(unittest.TestCase):
+    def test_whatever_fails_when_it_resumes_the_next_save_finds_its_place(self):
+        callback, state = FlopsProfCallback(State(Library())), trainer_state(5)
+        with self.assertWarnsRegex(UserWarning, "on_train_begin: ZeroDivisionError"), unittest.mock.patch("flopsprof._resume.kept", lambda *_: 1 / 0):
+            callback.on_train_begin(ARGS, state, control(), model=Model({"w": Parameter(1)}))
+        self.assertIn("FlopsProfCallback", state.stateful_callbacks)
+
+    def test_a_model_inside_another_is_counted_with_it(self):
+        """Adapters put around a model that was trained before without them."""
+        account, inner = State(Library()), Model({"w": Parameter(1)})
+        outer = Model({"w": Parameter(1)})
+        outer.modules = lambda: iter([outer, inner])
+        for model in (inner, outer, inner):
+            callback = FlopsProfCallback(account)
+            callback.on_train_begin(ARGS, trainer_state(), control(), model=model)
+            self.assertEqual([len(m.hooks) for m in (inner, outer)], [int(m is model) for m in (inner, outer)])
+
+
 class Batches(unittest.TestCase):
     def test_documents_by_the_bounds_that_flash_attention_gets(self):
         inputs = {"input_ids": [[1] * 8], "cu_seq_lens_q": [0, 3, 8]}

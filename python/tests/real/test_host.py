@@ -15,7 +15,7 @@ import peft  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from test_trainer import Rows, Trained, llama  # noqa: E402
-from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration, Trainer, TrainerCallback  # noqa: E402
+from transformers import BertConfig, BertForMultipleChoice, DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration, Trainer, TrainerCallback  # noqa: E402
 
 import flops_meter  # noqa: E402
 import flopsprof  # noqa: E402
@@ -125,6 +125,18 @@ class Host(Trained):
             self.callback = FlopsProfCallback(self.account)
             self.train(model, rows, kind=kind, remove_unused_columns=False)
             self.assertEqual(self.callback.tokens(), (rows.tokens(), 8 * 12), kind)
+
+    def test_each_answer_that_may_be_chosen_is_a_row(self):
+        class Questions(Rows):
+            """Of each row four."""
+
+            def __getitem__(self, at):
+                row = super().__getitem__(at)
+                return {name: torch.stack([row[name]] * 4) for name in ("input_ids", "attention_mask")} | {"labels": torch.tensor(1)}
+
+        rows = Questions(8)
+        self.train(BertForMultipleChoice(BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)), rows)
+        self.assertEqual((self.callback.tokens(), self.phases()["train"]["executed"]), ((4 * rows.tokens(), 4 * 8 * 12), [[32, 12, 0]]))
 
     def test_compiled_models_stay_whole(self):
         rows, compiled = Rows(8), {"backend": "eager", "fullgraph": True}
