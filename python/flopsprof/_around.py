@@ -44,3 +44,28 @@ def modules_of(model):
     """A model and what is inside it, by identity."""
     modules = getattr(model, "modules", None)
     return {id(model)} | ({id(module) for module in modules()} if callable(modules) else set())
+
+
+def tells(model):
+    """Whether this process tells its tokens. Ranks of one tensor- or pipeline-parallel group are given the same ones: the first of each tells.
+
+    Those of one context- or sequence-parallel group are given the same batch too, but accelerate cuts it, in place, before the model is called (torch's `context_parallel`), and DeepSpeed's
+    Ulysses in the data loader: what the model gets is this rank's part of each row, and the parts add up, so all of them tell.
+    """
+    dist = getattr(sys.modules.get("torch"), "distributed", None)
+    if dist is None:
+        return True
+    mesh = getattr(model, "_device_mesh", None) or getattr(model, "device_mesh", None)
+    names = getattr(mesh, "mesh_dim_names", None) or ()
+    shared = [axis for axis in ("tp", "pp") if axis in names]
+    if shared:
+        return all(mesh.get_local_rank(axis) == 0 for axis in shared)
+    tp = getattr(model, "tp_size", None) or 1
+    if tp > 1 and dist.is_available() and dist.is_initialized():
+        return dist.get_rank() % tp == 0
+    # Where a program uses it, it is there.
+    groups = sys.modules.get("deepspeed.utils.groups")
+    try:
+        return groups._get_model_parallel_rank() == 0 if getattr(groups, "mpu", None) is not None else True
+    except Exception:
+        return True

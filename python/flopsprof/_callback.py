@@ -30,32 +30,6 @@ except ImportError:  # for people without transformers, and for tests
         """Stands in for transformers' class: what has it is kept in checkpoints."""
 
 
-def _tells(model):
-    """Whether this process tells its tokens. Ranks of one tensor- or pipeline-parallel group are given the same ones: the first of each tells.
-
-    Those of one context- or sequence-parallel group are given the same batch too, but accelerate cuts it, in place, before the model is called (torch's `context_parallel`), and DeepSpeed's
-    Ulysses in the data loader: what the model gets is this rank's part of each row, and the parts add up, so all of them tell.
-    """
-    try:
-        import torch.distributed as dist
-    except ImportError:
-        return True
-    mesh = getattr(model, "_device_mesh", None) or getattr(model, "device_mesh", None)
-    names = getattr(mesh, "mesh_dim_names", None) or ()
-    shared = [axis for axis in ("tp", "pp") if axis in names]
-    if shared:
-        return all(mesh.get_local_rank(axis) == 0 for axis in shared)
-    tp = getattr(model, "tp_size", None) or 1
-    if tp > 1 and dist.is_available() and dist.is_initialized():
-        return dist.get_rank() % tp == 0
-    try:
-        from deepspeed.utils import groups
-
-        return groups._get_model_parallel_rank() == 0 if groups.mpu is not None else True
-    except Exception:
-        return True
-
-
 def _rank_and_world():
     try:
         import torch.distributed as dist
@@ -300,7 +274,6 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         except Exception as error:  # its tokens can be counted all the same
             warn(f"the model is not declared: {error!r}", stacklevel=5)
             self._attention, self._bare = "sdpa", None
-        self.account.counts_here = _tells(model)
         modules = getattr(model, "modules", None)
         # One of PEFT's layers says whether adapters are switched off: all are, or none.
         self._adapter = next((m for m in modules() if hasattr(m, "disable_adapters") and hasattr(m, "lora_A")), None) if callable(modules) else None

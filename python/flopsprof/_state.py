@@ -12,6 +12,7 @@ import threading
 import time
 
 from . import _batch, _model
+from ._around import tells
 from ._coming import Coming, captured, comes
 from ._library import library
 from ._rows import Rows
@@ -57,6 +58,7 @@ class State:
         self.tell()  # rows belong to the model that was declared when the library is told of them
         for rows in self.phases.values():
             rows.forget_the_last()
+        self.counts_here = tells(_model._unwrapped(model))
         self.model = _model.read(model, gradient_checkpointing)
         sizes = self.model["parameters"]
         self.library.declare_parameters(sizes["total"], sizes["trainable"])

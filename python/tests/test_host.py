@@ -58,6 +58,20 @@ class Functions(unittest.TestCase):
         self.assertEqual(flopsprof.tokens(), (16, 16))
         self.assertEqual(sorted(flopsprof.work()["phases"]), ["other", "train"])
 
+    def test_ranks_that_share_rows_tell_them_once(self):
+        told, torch = 0, types.ModuleType("torch")
+        torch.distributed, torch.Tensor = types.SimpleNamespace(is_available=lambda: False), ()
+        for rank in range(2):
+            flopsprof.reset()
+            mesh = types.SimpleNamespace(mesh_dim_names=("tp",), get_local_rank=lambda axis, rank=rank: rank)
+            groups = types.SimpleNamespace(mpu=True, _get_model_parallel_rank=lambda rank=rank: rank)
+            for model, modules in ((Model({"w": Parameter(1)}, device_mesh=mesh), {}), (Model({"w": Parameter(1)}), {"deepspeed.utils.groups": groups})):
+                with unittest.mock.patch.dict(sys.modules, {"torch": torch} | modules):
+                    flopsprof.declare(model)
+                    flopsprof.batch(IDS)
+            told += flopsprof.tokens()[0]
+        self.assertEqual(told, 32, "by the first of each two")
+
     def test_a_phase_without_a_name_is_refused_before_anything_changes(self):
         for name in (None, "", 3):
             with self.assertRaisesRegex(TypeError, "phase"), flopsprof.phase(name):

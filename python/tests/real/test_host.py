@@ -4,7 +4,6 @@ import copy
 import os
 import pickle
 import sys
-import tempfile
 import unittest
 import unittest.mock
 import warnings
