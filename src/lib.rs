@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod foreign;
 pub mod inject;
 pub mod ledger;
+pub mod process;
 pub mod reconcile;
 pub mod report;
 pub mod rule;

@@ -16,7 +16,8 @@ use flopsprof::{
         session::{RangeProfiler, Ranges},
     },
     inject::config,
-    witness::{nvml::Witness, pm::COUNTERS_FOR_ALL, probe::Probes},
+    process::{self, Folder},
+    witness::{library::maps, nvml::Witness, pm::COUNTERS_FOR_ALL, probe::Probes},
 };
 
 use super::library;
@@ -166,7 +167,7 @@ fn permission(f: &mut Findings) {
     let admin_only = params.lines().any(|l| l.trim() == "RmProfilingAdminOnly: 1");
     // SAFETY: no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
-    let capable = effective_capabilities() & (1 << 21) != 0;
+    let capable = Folder::own().status().and_then(|s| s.capabilities()).is_some_and(|c| c & (1 << 21) != 0);
     match (admin_only, root || capable) {
         (false, _) => f.ok("counter permission", "every user (RmProfilingAdminOnly: 0)"),
         (true, true) => f.ok("counter permission", "administrators only, and this user is one (root or CAP_SYS_ADMIN)"),
@@ -174,12 +175,6 @@ fn permission(f: &mut Findings) {
             f.missing("counter permission", "administrators only (RmProfilingAdminOnly: 1), and this user is none", COUNTERS_FOR_ALL);
         }
     }
-}
-
-fn effective_capabilities() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or_default();
-    u64::from_str_radix(line.trim(), 16).unwrap_or(0)
 }
 
 /// Takes the counters of each device for a moment.
@@ -224,13 +219,10 @@ fn take(cupti: Cupti, ordinal: usize) -> Result<(), String> {
 fn holders() -> String {
     const KNOWN: [&str; 6] = ["nv-hostengine", "dcgm-exporter", "ncu", "nsys", "nsight", "flopsprof"];
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        let pid = entry.file_name().to_string_lossy().into_owned();
-        let maps = || fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
-        let other = pid.parse::<u32>().is_ok_and(|p| p != std::process::id());
-        if other && (KNOWN.iter().any(|k| comm.starts_with(k)) || maps().contains("libflopsprof.so")) {
-            found.push(format!("{} ({pid})", comm.trim()));
+    for pid in process::all().filter(|p| *p != std::process::id()) {
+        let name = Folder::of(pid).name();
+        if KNOWN.iter().any(|k| name.starts_with(k)) || maps(pid).is_some_and(|m| m.metered) {
+            found.push(format!("{name} ({pid})"));
         }
     }
     if found.is_empty() { String::new() } else { format!(", perhaps {}", found.join(", ")) }

@@ -3,15 +3,11 @@
 //! A process that was killed leaves no last line, and neither does one that goes on. On the machine that it was started on, its id, its start and the machine's boot name it for ever, and
 //! the meter in it is a thread with a name. From a container the processes of another one are not seen; from another machine none is: that nothing is seen there proves nothing.
 
-use std::fs;
-
 use super::record::Start;
-use crate::foreign;
+use crate::process::{self, Folder};
 
 /// The meter's thread, and the one that has its files.
 pub const THREADS: [&str; 2] = ["flopsprof", "flopsprof-files"];
-/// The first namespace of process ids has this number on every machine (`PROC_PID_INIT_INO`).
-const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// What is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +35,7 @@ impl Life {
     #[must_use]
     pub fn of(start: &Start) -> Self {
         let unknown = |why: String| Self::Unknown(why);
-        let boot = foreign::line("/proc/sys/kernel/random/boot_id");
+        let boot = process::boot_id();
         if boot.is_empty() || start.host.boot_id.is_empty() {
             return unknown("without /proc nothing says whether it runs".to_owned());
         }
@@ -50,8 +46,8 @@ impl Life {
         if let Some(found) = find(writer.pid, writer.start_ticks) {
             return found.life();
         }
-        let here = pid_namespace();
-        let within = here == Some(FIRST_NAMESPACE) || (here.is_some() && here == writer.pid_namespace);
+        let here = process::namespace();
+        let within = here == Some(process::FIRST_NAMESPACE) || (here.is_some() && here == writer.pid_namespace);
         // Where others' processes are hidden (hidepid), the first one is.
         if !within || look(1).is_none() {
             return unknown(
@@ -70,8 +66,8 @@ impl Life {
 
 impl Process {
     fn life(&self) -> Life {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
-        let names: Vec<String> = threads.map(|t| foreign::line(t.path().join("comm"))).filter(|name| !name.is_empty()).collect();
+        let folder = Folder::of(self.pid);
+        let names: Vec<String> = folder.threads().flatten().map(|t| folder.thread(t).name()).filter(|name| !name.is_empty()).collect();
         match names.iter().any(|name| THREADS.contains(&name.as_str())) {
             true => Life::Runs,
             false if self.ended || names.is_empty() => Life::Over,
@@ -80,11 +76,10 @@ impl Process {
     }
 }
 
-/// The number of the namespace that this process's id is of; none where nothing says it.
+/// Whether a thread of this name is one of ours: all of theirs begin like the meter's.
 #[must_use]
-pub fn pid_namespace() -> Option<u64> {
-    let name = fs::read_link("/proc/self/ns/pid").ok()?;
-    name.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+pub fn is_ours(thread: &str) -> bool {
+    thread.starts_with(THREADS[0])
 }
 
 /// The process that knows itself by this id and began then: here, or in a container that is within this one.
@@ -92,21 +87,13 @@ fn find(pid: u32, start_ticks: u64) -> Option<Process> {
     if let Some(process) = look(pid).filter(|p| p.start_ticks == start_ticks) {
         return Some(process);
     }
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-    all.filter_map(look).find(|p| p.start_ticks == start_ticks && own_pid(p.pid) == Some(pid))
+    let own_pid = |p: &Process| Folder::of(p.pid).status()?.own_pid();
+    process::all().filter_map(look).find(|p| p.start_ticks == start_ticks && own_pid(p) == Some(pid))
 }
 
 fn look(pid: u32) -> Option<Process> {
-    let stat = foreign::text(format!("/proc/{pid}/stat")).ok()?;
-    // A name may hold anything: what follows its last parenthesis is field 3 on, the state first.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Process { pid, start_ticks: fields.get(19)?.parse().ok()?, ended: matches!(fields.first(), Some(&("Z" | "X"))) })
-}
-
-/// Its id in its innermost namespace, which is the one that it knows itself by.
-fn own_pid(pid: u32) -> Option<u32> {
-    let status = foreign::text(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|l| l.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+    let stat = Folder::of(pid).stat()?;
+    Some(Process { pid, start_ticks: stat.start_ticks()?, ended: stat.has_ended() })
 }
 
 #[cfg(test)]
@@ -117,9 +104,9 @@ mod tests {
     use crate::evidence::record::{Host, Process as Writer};
 
     fn start(pid: u32) -> Start {
-        let host = Host { boot_id: foreign::line("/proc/sys/kernel/random/boot_id"), hostname: "node7".to_owned(), ..Host::default() };
+        let host = Host { boot_id: process::boot_id(), hostname: "node7".to_owned(), ..Host::default() };
         let start_ticks = look(pid).expect("a process").start_ticks;
-        Start { host, process: Writer { pid, start_ticks, pid_namespace: pid_namespace(), ..Writer::default() }, ..Start::default() }
+        Start { host, process: Writer { pid, start_ticks, pid_namespace: process::namespace(), ..Writer::default() }, ..Start::default() }
     }
 
     #[test]
@@ -161,7 +148,7 @@ mod tests {
         assert!(matches!(Life::of(&elsewhere), Life::Unknown(why) if why.contains("another host, node7")));
         let mut container = start(std::process::id());
         (container.process.start_ticks, container.process.pid_namespace) = (1, Some(7));
-        let expected = pid_namespace() == Some(FIRST_NAMESPACE);
+        let expected = process::namespace() == Some(process::FIRST_NAMESPACE);
         assert_eq!(Life::of(&container) == Life::Over, expected, "from the first namespace all are seen, from another its own");
     }
 }

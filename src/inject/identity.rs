@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 use super::config::Said;
 use crate::{
     evidence::{
-        hex, life,
+        hex,
         record::{FORMAT, Host, Process, Start},
     },
     foreign,
+    process::{self, Folder, Stat},
     window::clock::unix_ns,
 };
 
@@ -46,22 +47,20 @@ fn host() -> Host {
         let bytes: Vec<u8> = field.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    Host { hostname: text(&names.nodename), boot_id: foreign::line("/proc/sys/kernel/random/boot_id"), kernel: text(&names.release) }
+    Host { hostname: text(&names.nodename), boot_id: process::boot_id(), kernel: text(&names.release) }
 }
 
 fn process() -> Process {
-    let stat = foreign::text("/proc/self/stat").unwrap_or_default();
-    // The name in field 2 may hold anything; what follows its last parenthesis is field 3 on.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let own = Folder::own();
+    let stat = own.stat();
     Process {
         pid: std::process::id(),
-        pid_namespace: life::pid_namespace(),
-        ppid: u32::try_from(field(4)).unwrap_or(0),
-        start_ticks: field(22),
-        comm: foreign::line("/proc/self/comm"),
+        pid_namespace: process::namespace(),
+        ppid: stat.as_ref().and_then(Stat::parent).unwrap_or(0),
+        start_ticks: stat.as_ref().and_then(Stat::start_ticks).unwrap_or(0),
+        comm: own.name(),
         exe: fs::read_link("/proc/self/exe").map(|p| foreign::cut(&p.display().to_string())).unwrap_or_default(),
-        cmdline_sha256: hex(&Sha256::digest(foreign::bytes("/proc/self/cmdline").unwrap_or_default())),
+        cmdline_sha256: hex(&Sha256::digest(own.file("cmdline").unwrap_or_default())),
         // SAFETY: no preconditions.
         uid: unsafe { libc::getuid() },
     }

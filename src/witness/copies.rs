@@ -8,11 +8,10 @@ use std::{
 };
 
 use super::{
-    identity,
     library::{self, FileId},
     probe::{Launches, Probes},
 };
-use crate::evidence::witness::Probed;
+use crate::{evidence::witness::Probed, process};
 
 /// Looks at a process that became another program, after it did: it may load a copy that nobody knows.
 const LOOKS_NS: [u64; 4] = [20_000_000, 100_000_000, 500_000_000, 2_000_000_000];
@@ -128,7 +127,7 @@ impl Copies {
     /// Looks at all processes. Returns those that have a copy mapped.
     pub(super) fn sweep(&mut self, probes: &mut Probes) -> Vec<u32> {
         let (mut used, mut users) = (BTreeSet::new(), Vec::new());
-        for pid in identity::pids().into_iter().filter(|p| *p != std::process::id()) {
+        for pid in process::all().filter(|p| *p != std::process::id()) {
             let Some(maps) = library::maps(pid) else { continue };
             for mapped in &maps.drivers {
                 used.insert(mapped.id.clone());

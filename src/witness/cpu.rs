@@ -2,7 +2,7 @@
 //!
 //! An event opened on a thread counts what that thread starts from then on too, so a job is counted from its first process down.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use perf_event::{
     Builder, Counter, ReadFormat,
@@ -11,8 +11,12 @@ use perf_event::{
 
 use super::identity;
 use crate::{
-    evidence::witness::{CpuCounts, Source},
+    evidence::{
+        life,
+        witness::{CpuCounts, Source},
+    },
     foreign,
+    process::{self, Folder},
 };
 
 /// A floating-point event: its name, its raw code, and the FLOP that one count stands for.
@@ -137,7 +141,7 @@ impl Cpus {
     pub fn add_job(&mut self, pid: u32) -> io::Result<()> {
         let mut error = None;
         for pid in descendants(pid) {
-            for tid in threads(pid) {
+            for tid in Folder::of(pid).threads().flatten() {
                 match Events::open(tid.cast_signed(), true) {
                     Ok(events) => drop(self.job.insert(tid, events)),
                     Err(e) => error = Some(e),
@@ -153,10 +157,10 @@ impl Cpus {
     /// Begins to count the meter's threads in a process. Returns whether it has any.
     pub fn add_meter(&mut self, pid: u32) -> bool {
         let mut found = false;
-        for tid in threads(pid) {
-            let comm = foreign::text(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+        let process = Folder::of(pid);
+        for tid in process.threads().flatten() {
             // That of the program may have the name too: `flopsprof demo`.
-            if tid == pid || !comm.starts_with("flopsprof") {
+            if tid == pid || !life::is_ours(&process.thread(tid).name()) {
                 continue;
             }
             found = true;
@@ -179,14 +183,9 @@ impl Cpus {
     }
 }
 
-fn threads(pid: u32) -> Vec<u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
-}
-
 /// A process and all that come from it.
 fn descendants(root: u32) -> Vec<u32> {
-    let parents: BTreeMap<u32, u32> = identity::pids().into_iter().filter_map(|p| Some((p, identity::stat(p)?.parent))).collect();
+    let parents: BTreeMap<u32, u32> = process::all().filter_map(|p| Some((p, identity::stat(p)?.parent))).collect();
     let below = |mut pid: u32| {
         while let Some(parent) = parents.get(&pid) {
             if pid == root {

@@ -1,6 +1,6 @@
 //! Whose a process is: what `/proc` says of it.
 
-use std::{ffi::CStr, fs};
+use std::ffi::CStr;
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,10 @@ use crate::evidence::{
     hex,
     witness::{Id, Parent, Seen},
 };
-use crate::foreign;
+use crate::{
+    foreign,
+    process::{Folder, Status},
+};
 
 /// How many parents are named.
 const PARENTS: usize = 16;
@@ -28,51 +31,34 @@ pub struct Stat {
 /// Reads it; none when the process is gone.
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(pid, &foreign::text(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// A name may hold anything, a parenthesis and a newline too: what follows the last one is field 3 on.
-fn parse_stat(pid: u32, text: &str) -> Option<Stat> {
-    let (head, rest) = text.rsplit_once(')')?;
-    let comm = foreign::cut(head.split_once('(')?.1);
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let field = |n: usize| fields.get(n - 3).and_then(|f| f.parse::<u64>().ok());
-    let start_ticks = field(22)?;
-    Some(Stat { id: Id { pid, start_ticks }, parent: u32::try_from(field(4)?).ok()?, comm })
-}
-
-/// All processes.
-#[must_use]
-pub fn pids() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    let stat = Folder::of(pid).stat()?;
+    Some(Stat { id: Id { pid, start_ticks: stat.start_ticks()? }, parent: stat.parent()?, comm: foreign::cut(stat.name()?) })
 }
 
 /// Looks at a process; what the events said of it stands in `seen` already, and stays where it is gone.
 pub fn look(seen: &mut Seen, plain: bool) {
     let pid = seen.id.pid;
-    let file = |name: &str| foreign::bytes(format!("/proc/{pid}/{name}"));
+    let folder = Folder::of(pid);
     let Some(stat) = stat(pid).filter(|s| seen.id.start_ticks == 0 || s.id == seen.id) else {
         seen.gone = true;
         return;
     };
     let parent = stat.parent;
     (seen.id, seen.comm) = (stat.id, stat.comm);
-    let status = String::from_utf8_lossy(&file("status").unwrap_or_default()).into_owned();
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-    seen.own_pid = field("NSpid:").and_then(|f| f.split_whitespace().last()).and_then(|f| f.parse().ok()).unwrap_or(pid);
-    seen.uid = field("Uid:").and_then(|f| f.split_whitespace().next()).and_then(|f| f.parse().ok()).unwrap_or(seen.uid);
+    let status = folder.status();
+    seen.own_pid = status.as_ref().and_then(Status::own_pid).unwrap_or(pid);
+    seen.uid = status.as_ref().and_then(Status::uid).unwrap_or(seen.uid);
     seen.user = user(seen.uid).unwrap_or_default();
-    if let Ok(line) = file("cmdline") {
+    if let Ok(line) = folder.file("cmdline") {
         seen.cmdline_sha256 = hex(&Sha256::digest(&line));
         let words = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
         seen.cmdline = plain.then(|| words.trim_end().to_owned());
     }
-    seen.cgroup = foreign::cut(&cgroup(&String::from_utf8_lossy(&file("cgroup").unwrap_or_default())));
+    seen.cgroup = foreign::cut(&cgroup(&String::from_utf8_lossy(&folder.file("cgroup").unwrap_or_default())));
     let place = place(&seen.cgroup);
     (seen.container, seen.pod, seen.slurm_job) = (place.container, place.pod, place.slurm_job);
     if seen.slurm_job.is_none() {
-        let environment = file("environ").unwrap_or_default();
+        let environment = folder.file("environ").unwrap_or_default();
         let job = environment.split(|b| *b == 0).find_map(|v| v.strip_prefix(b"SLURM_JOB_ID="));
         seen.slurm_job = job.map(|v| String::from_utf8_lossy(v).into_owned());
     }
@@ -150,17 +136,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_is_no_trap() {
-        let stat = parse_stat(7, "7 (a) b (c) S 3 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0\n").unwrap();
-        assert_eq!((stat.id.start_ticks, stat.parent, stat.comm.as_str()), (4711, 3, "a) b (c"));
-    }
-
-    #[test]
     fn a_name_that_is_no_text_hides_nobody() {
         use std::os::unix::ffi::OsStrExt;
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join(std::ffi::OsStr::from_bytes(b"sl\xff\xfeep"));
-        fs::copy("/bin/sleep", &program).unwrap();
+        std::fs::copy("/bin/sleep", &program).unwrap();
         let mut sleeper = std::process::Command::new(&program).arg("60").spawn().unwrap();
         let found = stat(sleeper.id());
         sleeper.kill().unwrap();

@@ -21,9 +21,7 @@ use super::{
     entry::{Class, entry},
     library::{FileId, Points},
 };
-
-/// The first namespace of process ids: its number is part of the kernel's interface.
-const INITIAL_PIDS: &str = "pid:[4026531836]";
+use crate::process;
 
 /// [`Caller`] as a key of a map.
 #[derive(Clone, Copy)]
@@ -102,10 +100,13 @@ impl Probes {
     /// What is missing for it.
     pub fn load() -> Result<Self, Refused> {
         // The kernel's events tell of processes by their ids on the host, and /proc has to mean the same by them.
-        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        if namespace.to_string_lossy() != INITIAL_PIDS {
+        let namespace = process::namespace();
+        if namespace != Some(process::FIRST_NAMESPACE) {
             return Err(Refused {
-                what: format!("this process has not the host's process ids ({})", namespace.display()),
+                what: format!(
+                    "this process has not the host's process ids ({})",
+                    namespace.map_or_else(String::new, |n| format!("pid:[{n}]"))
+                ),
                 remedy: "docker run --pid=host; in Kubernetes hostPID: true".to_owned(),
             });
         }

@@ -6,7 +6,6 @@ use super::{
     copies::Copies,
     cpu::{self, Cpus},
     device::Devices,
-    identity,
     journal::Journal,
     library,
     pm::Pm,
@@ -18,6 +17,7 @@ use crate::{
         record::Record,
         witness::{Interval, Probed, Seen, Source, Sources},
     },
+    process,
     window::clock::monotonic_ns,
 };
 
@@ -135,7 +135,7 @@ impl Watch {
         // Without probes nobody has looked yet.
         let own = std::process::id();
         let metered = |pid: &u32| *pid != own && library::maps(*pid).is_some_and(|m| m.metered && !m.drivers.is_empty());
-        for pid in identity::pids().into_iter().filter(metered) {
+        for pid in process::all().filter(metered) {
             self.table.notice(pid, "mapped");
         }
         self.look_at_devices(monotonic_ns());

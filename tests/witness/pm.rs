@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use flopsprof::witness::{identity, library};
+use flopsprof::{
+    process,
+    witness::{identity, library},
+};
 
 use serde_json::Value;
 
@@ -57,7 +60,7 @@ fn undisturbed(test: impl Fn() + panic::RefUnwindSafe) {
 fn strangers() -> bool {
     let metered = |pid: &u32| library::maps(*pid).is_some_and(|m| m.metered && !m.drivers.is_empty());
     let ours = |pid: u32| pid == std::process::id() || identity::parents(pid).iter().any(|p| p.pid == std::process::id());
-    identity::pids().into_iter().filter(metered).any(|pid| !ours(pid))
+    process::all().filter(metered).any(|pid| !ours(pid))
 }
 
 /// An unmetered workload of known operations for so long; returns its FLOP.
