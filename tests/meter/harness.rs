@@ -27,6 +27,13 @@ const OURS: &str = "flopsprof: ";
 /// The stand-ins, and the names under which programs load them.
 pub(crate) const LIBRARIES: [(&str, &str); 3] = [("cuda", "libcuda.so.1"), ("cupti", "libcupti.so.13"), ("nvml", "libnvidia-ml.so.1")];
 
+/// What cargo builds them by, and the command's library.
+///
+/// With an example among them cargo reckons with what only tests need, as it did for these tests. Without one, crates that both need get other features, and these, whatever
+/// needs them, and the library itself are compiled once more; and again for the next run of the tests.
+pub(crate) const BUILD: &str = "build --quiet --lib --example session_cost --package flopsprof --package flopsprof-sim-cuda --package flopsprof-sim-cupti \
+                                --package flopsprof-sim-nvml";
+
 /// Metrics of the zoo's kernels.
 pub(crate) const BF16: &str = "sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32";
 /// The one that takes turns.
@@ -36,20 +43,27 @@ pub(crate) const FP8: &str = "sm__ops_path_tensor_src_fp8";
 
 /// The folder with the command and the libraries that were built with these tests.
 pub(crate) fn built() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_BIN_EXE_flopsprof")).parent().expect("the command lies in a folder").to_owned();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--lib", "--package", "flopsprof"]);
-        cargo.args(["--package", "flopsprof-sim-cuda", "--package", "flopsprof-sim-cupti", "--package", "flopsprof-sim-nvml"]);
-        cargo.arg("--target-dir").arg(folder.parent().expect("a profile's folder lies in the target folder"));
-        if folder.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let output = cargo.output().expect("cargo");
+        let output = cargo(BUILD).output().expect("cargo");
         assert!(output.status.success(), "building the stand-ins: {}", String::from_utf8_lossy(&output.stderr));
-        folder
-    })
+    });
+    folder()
+}
+
+fn folder() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_flopsprof")).parent().expect("the command lies in a folder")
+}
+
+/// Cargo, to build where these tests were built, and as they were.
+pub(crate) fn cargo(words: &str) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(words.split_whitespace());
+    cargo.arg("--target-dir").arg(folder().parent().expect("a profile's folder lies in the target folder"));
+    if folder().ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo
 }
 
 /// The file of a built library.

@@ -1,5 +1,6 @@
 //! The meter inside host programs, on the stand-in GPU: what each program does with and without it, and what it counted.
 
+mod built;
 mod census;
 mod context;
 mod count;
