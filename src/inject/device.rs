@@ -11,9 +11,11 @@
 mod boundary;
 mod census;
 mod cores;
+mod due;
 mod open;
 mod roll;
 mod seek;
+mod through;
 mod told;
 mod uncounted;
 
@@ -41,7 +43,7 @@ use crate::{
     witness::nvml::{DeviceWitness, Witness},
 };
 
-use census::Censuses;
+use due::Censuses;
 use roll::RollCalls;
 
 /// How long a launch may wait at the gate of the first window: the first Start took up to 250 ms on an H200, planning before it up to 500 ms.

@@ -2,9 +2,10 @@
 
 use super::{
     census::Census,
-    declared::{Declared, Rows, shapes},
+    declared::Declared,
     lines::Confidence,
     products,
+    rows::{Rows, shapes},
     tiles::{self, Padding},
 };
 use crate::{

@@ -1,6 +1,6 @@
-//! What a program said of its model and its rows, through the C interface.
+//! What a program said through the C interface: of its model, and of its rows ([`super::rows`]).
 //!
-//! Two JSON objects, each with `"format": 1`; fields that are not known here are left alone.
+//! Each time a JSON object with `"format": 1`; fields that are not known here are left alone.
 //!
 //! `flopsprof_declare_model`, after adapters are in place, and again for another model: each one holds until the next:
 //! ```json
@@ -15,28 +15,18 @@
 //! `input_gradients` tells whether the embeddings' output needs a gradient although no table is trained (`enable_input_require_grads`); without it, it does where layers are checkpointed.
 //! `experts_apart` is true where each expert is a module, as in transformers 4: `targets`, `ranks`, `trained` then name all experts of a layer together, without their numbers
 //! (`model.layers.0.mlp.experts.down_proj`).
-//!
-//! `flopsprof_declare_work`, as often as one likes, each time for the whole run of this process:
-//! ```json
-//! {"format": 1, "phases": {"train": {"batches": 40, "steps": 10, "executed": [[80, 2048, 0]], "documents": [[80, 1500, 0]],
-//!  "masked": [], "by_document": false, "backward": true}, "evaluate": {"...": 0}}}
-//! ```
-//! Each row is `[how many, length, the decoder's length]`. `executed` has pads in it, `documents` has not. `masked` are rows of `executed` that went
-//! through attention with an explicit mask, which a kernel does not skip by. Rows of another model than the declared one, as of a frozen reference, have its `config`. Of ranks that share their tokens (tensor, pipeline parallelism) one says them.
-//! What they grew by since a model was declared are that model's rows, so they are told once more before the next one is. Rows that begin anew do not replace
-//! those before them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::census::{self, Census};
+use super::{
+    census::{self, Census},
+    rows::{Growing, Phases, add_phases},
+};
 use crate::{
-    estimate::{
-        method::{Dora, Method, Targets},
-        workload::Shape,
-    },
+    estimate::method::{Dora, Method, Targets},
     evidence::{
         read::ProcessEvidence,
         record::{Record, Window},
@@ -48,7 +38,7 @@ use crate::{
 };
 
 /// The format read here.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 
 /// A declared model.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -133,39 +123,6 @@ pub struct Kind {
     pub trained: Vec<String>,
 }
 
-/// Rows of a phase.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Rows {
-    /// Batches (micro-batches) they came in.
-    #[serde(default)]
-    pub batches: u64,
-    /// Rows as executed.
-    #[serde(default)]
-    pub executed: Vec<[u64; 3]>,
-    /// Documents.
-    #[serde(default)]
-    pub documents: Vec<[u64; 3]>,
-    /// Rows whose attention had an explicit mask.
-    #[serde(default)]
-    pub masked: Vec<[u64; 3]>,
-    /// Attention stays within documents, by their bounds.
-    #[serde(default)]
-    pub by_document: bool,
-    /// There was a backward pass.
-    #[serde(default)]
-    pub backward: bool,
-    /// `config.json` of the model that they went through, where it is another one than the declared.
-    #[serde(default)]
-    pub config: Value,
-}
-
-#[derive(Deserialize)]
-struct Work {
-    format: u64,
-    #[serde(default)]
-    phases: BTreeMap<String, Rows>,
-}
-
 /// What windows counted in a phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counted {
@@ -176,9 +133,6 @@ pub struct Counted {
     /// Of them, in windows that belong to other phases too.
     pub blurred: f64,
 }
-
-/// Rows by phase.
-pub type Phases = BTreeMap<String, Rows>;
 
 /// A model, and what was told and counted while it was the declared one.
 #[derive(Clone, Debug, PartialEq)]
@@ -238,9 +192,9 @@ impl Told {
                 Record::Work(said) => {
                     if rows.begin_anew(&said.declared) {
                         told.rows(&mut rows, models.last().and_then(|m| m.1), !models.is_empty());
-                        rows.before.clear();
+                        rows.forget();
                     }
-                    rows.last = Some(&said.declared);
+                    rows.tell(&said.declared);
                 }
                 Record::Phase(mark) => marks.push((mark.since_ns, &mark.phase)),
                 Record::Reading(r) => told.looked(&mut last_reading, line.at_ns, r.nvml.gpu_utilization_pct),
@@ -297,23 +251,16 @@ impl Told {
 
     /// Gives what the rows grew by to the model that was the declared one. `any`: one had been declared, though it may not have been readable.
     fn rows(&mut self, rows: &mut Growing<'_>, of: Option<usize>, any: bool) {
-        let Some(said) = rows.last.take() else { return };
-        let phases = match serde_json::from_value::<Work>(said.clone()) {
-            Ok(work) if work.format == FORMAT => work.phases,
-            Ok(work) => return self.complain(format!("the declared rows have format {}, {FORMAT} is read here", work.format)),
-            Err(e) => return self.complain(format!("the declared rows cannot be read: {e}")),
+        let grown = match rows.take() {
+            None => return,
+            Some(Err(why)) => return self.complain(why),
+            Some(Ok(grown)) => grown,
         };
-        let grown = phases.iter().map(|(name, now)| {
-            let came = rows.before.get(name).and_then(|before| now.less(before));
-            (name.clone(), came.unwrap_or_else(|| now.clone()))
-        });
-        let grown = grown.collect();
         match of {
             Some(model) => add_phases(&mut self.models[model].phases, grown),
             None if any => self.complain("rows that were told after a model that cannot be read are in no line".to_owned()),
             None => add_phases(self.undeclared.entry(self.run.clone()).or_default(), grown),
         }
-        rows.before = phases;
     }
 
     /// Once, of thousands of ranks.
@@ -372,29 +319,6 @@ fn shared<T: PartialEq>(w: &Window, marks: &[(u64, T)], mut give: impl FnMut(&T,
     }
 }
 
-/// Rows as they are told again and again.
-#[derive(Default)]
-struct Growing<'a> {
-    /// The newest that nobody has taken.
-    last: Option<&'a Value>,
-    /// Those that are some model's already.
-    before: Phases,
-    /// Rows and batches of the newest.
-    size: u64,
-}
-
-impl Growing<'_> {
-    /// Whether these are fewer than before: the program forgot them and began anew.
-    fn begin_anew(&mut self, said: &Value) -> bool {
-        let phases = said["phases"].as_object();
-        let executed =
-            |rows: &Value| rows["executed"].as_array().into_iter().flatten().filter_map(|row| row[0].as_u64()).fold(0, u64::saturating_add);
-        let size = phases.into_iter().flatten().map(|(_, rows)| executed(rows).saturating_add(rows["batches"].as_u64().unwrap_or(0)));
-        let size = size.fold(0, u64::saturating_add);
-        std::mem::replace(&mut self.size, size) > size
-    }
-}
-
 impl Trained {
     /// Rows that are this model's too.
     pub(super) fn add_rows(&mut self, rows: Phases) {
@@ -407,12 +331,6 @@ impl Trained {
         if self.censuses.len() < MOST && !self.censuses.contains(&census) {
             self.censuses.push(census);
         }
-    }
-}
-
-fn add_phases(to: &mut Phases, more: Phases) {
-    for (phase, rows) in more {
-        to.entry(phase).or_default().add(rows);
     }
 }
 
@@ -430,57 +348,6 @@ impl Counted {
         const BLURRED: f64 = 0.1;
         self.seconds <= 0.0 || self.blurred > BLURRED * self.seconds
     }
-}
-
-impl Rows {
-    /// What came since; none where there was more before, so that these are not the same rows grown.
-    fn less(&self, before: &Self) -> Option<Self> {
-        let less = |now: &[[u64; 3]], before: &[[u64; 3]]| {
-            let mut rows: BTreeMap<[u64; 2], u64> = BTreeMap::new();
-            for [n, a, b] in now {
-                let sum = rows.entry([*a, *b]).or_default();
-                *sum = sum.saturating_add(*n);
-            }
-            for [n, a, b] in before {
-                let sum = rows.entry([*a, *b]).or_default();
-                *sum = sum.checked_sub(*n)?;
-            }
-            Some(rows.into_iter().filter(|(_, n)| *n > 0).map(|([a, b], n)| [n, a, b]).collect())
-        };
-        Some(Self {
-            batches: self.batches.checked_sub(before.batches)?,
-            executed: less(&self.executed, &before.executed)?,
-            documents: less(&self.documents, &before.documents)?,
-            masked: less(&self.masked, &before.masked)?,
-            ..self.clone()
-        })
-    }
-
-    fn add(&mut self, other: Self) {
-        self.batches = self.batches.saturating_add(other.batches);
-        self.executed.extend(other.executed);
-        self.documents.extend(other.documents);
-        self.masked.extend(other.masked);
-        self.by_document |= other.by_document;
-        self.backward |= other.backward;
-        if self.config.is_null() {
-            self.config = other.config;
-        }
-    }
-}
-
-/// Rows as the estimate takes them.
-#[must_use]
-pub fn shapes(rows: &[[u64; 3]]) -> Vec<Shape> {
-    let mut sum: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-    for [n, length, decoder_length] in rows {
-        let all = sum.entry((*length, *decoder_length)).or_default();
-        *all = all.saturating_add(*n);
-    }
-    sum.into_iter()
-        .filter(|((length, _), n)| *length > 0 && *n > 0)
-        .map(|((length, decoder_length), rows)| Shape { rows, length, decoder_length })
-        .collect()
 }
 
 impl Kind {

@@ -13,8 +13,9 @@ use serde::Serialize;
 use super::{
     case::Case,
     census::Census,
-    declared::{Phases, Rows, Told, Trained},
+    declared::{Told, Trained},
     phases,
+    rows::{Phases, Rows},
 };
 use crate::ledger::{arithmetic::add_up, job::only_model};
 

@@ -12,6 +12,7 @@ pub mod lines;
 mod phases;
 mod products;
 pub mod rates;
+pub mod rows;
 mod tiles;
 
 use serde::Serialize;

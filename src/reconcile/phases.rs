@@ -5,11 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    case::Case,
-    declared::{Phases, Told},
-    lines::Confidence,
-};
+use super::{case::Case, declared::Told, lines::Confidence, rows::Phases};
 
 /// FLOP outside training.
 pub(super) struct Other {

@@ -8,7 +8,7 @@ use cupti_sys::{Cupti, Error};
 
 use super::{
     Metered,
-    census::{Chunk, Through},
+    through::{Chunk, Through},
     told::Told,
 };
 use crate::{

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Metered, Mode, census::SPACING, later};
+use super::{Metered, Mode, due::SPACING, later};
 use crate::{
     counter::find,
     evidence::record::{Called, Record, RollCall},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::census::Chunk;
+use super::through::Chunk;
 use crate::{
     counter::session::Counts,
     evidence::record::{Kernel, Kind},
