@@ -118,6 +118,8 @@ fn the_page_draws_every_line() {
         let name = line["name"].as_str().expect("a name").replace("six_nd", "6ND").replace('_', " ");
         assert!(chart.contains(&format!(">{name}<")), "{name} is not in {chart}");
     }
+    // None of them has a share of nothing: what is taken away has its own, below it.
+    assert!(lines.iter().any(|l| l["flop"].as_f64() < Some(0.0)) && chart.contains("> −") && !chart.contains("> 0 %<"), "{chart}");
     // And in its table, those of nothing too, with share, confidence and source; and beside them what is called utilisation.
     let table = page.split("From 6ND to what was measured").nth(1).expect("the table").split("</section>").next().expect("its end");
     for line in &lines {

@@ -215,9 +215,10 @@ fn against_formula(report: &Report) -> Markup {
         @for (i, step) in steps.iter().enumerate() {
             @let y = area.top + 34.0 * i as f64;
             @let (low, high) = (step.from.min(step.to), step.from.max(step.to));
+            @let sign = if step.to < step.from { "−" } else { "" };
             text.label x=(area.left - 10.0) y=(y + 17.0) text-anchor="end" { (step.name) @if !step.note.is_empty() { tspan.dim { " " (step.note) } } }
             rect class={ "bar " (step.class) } x=(format!("{:.1}", x(low))) y=(y + 2.0) width=(format!("{:.1}", (x(high) - x(low)).max(1.0))) height="22" rx="2" {}
-            text.label x=(x(high) + 8.0) y=(y + 17.0) { @if step.to < step.from { "−" } (power_of_ten(high - low)) tspan.dim { " " (plain(100.0 * (step.to - step.from) / measured, 3)) " %" } }
+            text.label x=(x(high) + 8.0) y=(y + 17.0) { (sign) (power_of_ten(high - low)) tspan.dim { " " (sign) (plain(100.0 * (high - low) / measured, 3)) " %" } }
             // Where one bar ends the next begins.
             @if i + 1 < steps.len() { line.guide x1=(x(step.to)) x2=(x(step.to)) y1=(y + 24.0) y2=(y + 36.0) {} }
         }

@@ -63,7 +63,7 @@ pub(super) fn reconciliation(report: &Report) -> Markup {
                     thead { tr { th { "Called utilisation" } th.n { "Value" } th { "What it is" } } }
                     tbody {
                         tr { td { "HFU" } td.n { (percent(rates.hfu)) } td.dim { "what was executed over the dense tensor peak" } }
-                        tr { td { "MFU" } td.n { (percent(rates.mfu)) } td.dim { "what the model needed, nothing twice, over the same" } }
+                        tr { td { "MFU" } td.n { (percent(rates.mfu)) } td.dim { "what the model needed for its rows, pads included and nothing twice, over the same" } }
                         tr {
                             td { "NVML" }
                             td.n { (percent(rates.nvml_utilization)) }
