@@ -229,21 +229,23 @@ impl Pass<'_> {
                     (Forward::default(), any || *parameters > 0 && self.method.trains(layer.index, false, &name, "weight"))
                 }
                 Work::Sum => (Forward::default(), any),
+                Work::Zeros => (Forward::default(), self.run.checkpointing && !self.run.forward_only),
             };
             needs.push(need);
             forwards.push(forward);
         }
         let output = needs.last().copied().unwrap_or(input);
         if self.run.checkpointing && !self.run.forward_only && layer.checkpointed && output {
-            self.again(layer, &forwards);
+            self.again(layer, &forwards, &needs);
         }
         output
     }
 
-    /// Adds a layer's forward once more.
-    fn again(&mut self, layer: &Layer, forwards: &[Forward]) {
-        let last = layer.operations.iter().rposition(|o| !matches!(o.work, Work::Sum)).filter(|_| !self.model.reentrant);
-        for (i, forward) in forwards.iter().enumerate() {
+    /// Adds a layer's forward once more, to the last operation that keeps something: what has no gradient keeps nothing.
+    fn again(&mut self, layer: &Layer, forwards: &[Forward], needs: &[bool]) {
+        let keeps = |i: &usize| needs[*i] && !matches!(layer.operations[*i].work, Work::Sum | Work::Zeros);
+        let last = (0..forwards.len()).rev().find(keeps).filter(|_| !self.model.reentrant);
+        for (i, forward) in forwards.iter().enumerate().take(last.map_or(usize::MAX, |n| n + 1)) {
             let Some(component) = forward.component else { continue };
             let (unwanted, unwanted_adapter) = if Some(i) == last { (forward.unwanted, forward.unwanted_adapter) } else { (0, 0) };
             self.costs.entry(component).or_default().recomputed += forward.flop - unwanted;
@@ -334,13 +336,14 @@ impl Pass<'_> {
         let with_values = 2 * pairs * u128::from(attention.heads) * u128::from(attention.value_width);
         let cost = self.costs.entry(Component::AttentionScores).or_default();
         cost.forward += with_keys + with_values;
-        let [queries, keys, values] = [0, 1, 2].map(|i| from.get(i).copied().unwrap_or(false));
-        let any = queries || keys || values;
+        let [queries, keys, values, added] = [0, 1, 2, 3].map(|i| from.get(i).copied().unwrap_or(false));
+        let any = queries || keys || values || added;
         if any && !self.run.forward_only {
             // A fused kernel computes all three gradients, wanted or not.
             let all = self.run.kernel.fused;
             let one = |wanted: bool, flop: u128| if wanted || all { flop } else { 0 };
-            cost.backward += one(values, with_values) + one(queries || keys, with_values) + one(queries, with_keys) + one(keys, with_keys);
+            cost.backward +=
+                one(values, with_values) + one(queries || keys || added, with_values) + one(queries, with_keys) + one(keys, with_keys);
             cost.recomputed += if all { with_keys } else { 0 };
         }
         Forward { component: Some(Component::AttentionScores), flop: with_keys + with_values, ..Forward::default() }

@@ -116,7 +116,7 @@ pub struct Attention {
 pub enum Work {
     /// A product with weights.
     Linear(Linear),
-    /// Attention: its inputs are queries, keys, values.
+    /// Attention: its inputs are queries, keys, values, and what is added to its scores.
     Attention(Attention),
     /// Element-wise with so many parameters of its own (a norm, a bias, a sink); it keeps its input for the backward pass.
     Elementwise {
@@ -127,6 +127,8 @@ pub enum Work {
     },
     /// A sum: keeps nothing.
     Sum,
+    /// Zeros that are added to scores, which a T5 that is checkpointed lets have a gradient.
+    Zeros,
 }
 
 /// An operation.
@@ -188,6 +190,12 @@ impl Layer {
     /// Adds attention.
     pub fn attention(&mut self, queries: usize, keys: usize, values: usize, attention: Attention) -> usize {
         self.push(&[queries, keys, values], Work::Attention(attention))
+    }
+
+    /// Adds attention with [`Work::Zeros`] added to its scores.
+    pub fn attention_with_zeros(&mut self, queries: usize, keys: usize, values: usize, attention: Attention) -> usize {
+        let zeros = self.push(&[], Work::Zeros);
+        self.push(&[queries, keys, values, zeros], Work::Attention(attention))
     }
 
     /// Adds element-wise work that keeps its input.
@@ -262,7 +270,7 @@ impl Model {
                     count.total = count.total.saturating_add(*parameters);
                     count.active = count.active.saturating_add(*parameters);
                 }
-                Work::Attention(_) | Work::Sum => {}
+                Work::Attention(_) | Work::Sum | Work::Zeros => {}
             }
         }
         count

@@ -138,7 +138,7 @@ pub(super) fn of(model: &Model, job: &Job, batch: Shape) -> Result<Products, Est
                         }
                     }
                 }
-                Work::Attention(_) | Work::Elementwise { .. } | Work::Sum => {}
+                Work::Attention(_) | Work::Elementwise { .. } | Work::Sum | Work::Zeros => {}
             }
         }
     }
@@ -150,7 +150,7 @@ fn nothing(work: &mut Work) {
     match work {
         Work::Linear(l) => (l.inputs, l.outputs) = (0, 0),
         Work::Attention(a) => (a.key_width, a.value_width) = (0, 0),
-        Work::Elementwise { .. } | Work::Sum => {}
+        Work::Elementwise { .. } | Work::Sum | Work::Zeros => {}
     }
 }
 

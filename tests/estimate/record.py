@@ -46,6 +46,19 @@ def case(config, model, arguments, targets=QV, trained=r"layers\.2\.", adapters=
     return {"config": config, "model": model, "arguments": SPECIAL | arguments, "targets": targets, "trained": trained, "adapters": adapters} | more
 
 
+# What is trained of a checkpointed model whose embeddings' output needs no gradient, where it matters how far the first layer with gradients is run again.
+BELOW = {
+    "llama": (r"layers\.1\.mlp\.down_proj", r"layers\.1\.self_attn\.q_proj", r"layers\.1\.mlp\.gate"),
+    "phi": (r"layers\.1\.self_attn\.q_proj", r"layers\.1\.mlp\.fc1", r"layers\.1\.mlp\.fc2"),
+    "mixtral": (r"layers\.1\.mlp\.experts.down",),
+    "qwen2-moe": (r"layers\.1\.self_attn|layers\.2", r"layers\.2\.mlp\.experts", r"layers\.2\.mlp\.shared_expert\.", r"layers\.2\.mlp\.gate"),
+    "deepseek-v3": (r"layers\.2\.mlp\.experts", r"layers\.1\.mlp\.shared"),
+    "t5-relu-tied": (r"encoder\.block\.1\.", r"decoder\.block\.1\."),
+    "t5": (r"decoder\.block\.2\.",),
+    "vit": (r"layers?\.1\.attention\.q", r"layers?\.1\.mlp"),
+}
+
+
 CASES = {
     "llama": case(
         "LlamaConfig",
@@ -257,7 +270,8 @@ def inputs(config, device):
     return {"input_ids": given, "labels": given}
 
 
-def count(c, method, checkpointing, device, adapters=None):
+def count(c, method, checkpointing, device, adapters=None, below=None):
+    trained = below or c["trained"]
     model = build(c).to(device)
     config = model.config
     if method == "lora":
@@ -268,10 +282,13 @@ def count(c, method, checkpointing, device, adapters=None):
         import re
 
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(bool(re.search(c["trained"], name)))
+            parameter.requires_grad_(bool(re.search(trained, name)))
     if checkpointing:
         # As Trainer does. For text models transformers makes the embeddings' output need a gradient here.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": c.get("reentrant", False)})
+        if below:
+            # As transformers 4 leaves it: layers below the first that is trained have no gradients, and early_stop ends that one's forward where they end.
+            model.disable_input_require_grads()
     model.train()
     with FlopCounterMode(display=False) as counter:
         output = model(**inputs(config, device))
@@ -288,7 +305,7 @@ def count(c, method, checkpointing, device, adapters=None):
         "method": method,
         "checkpointing": checkpointing,
         "targets": adapters["target_modules"] if method == "lora" else None,
-        "trained": c["trained"] if method == "frozen" else None,
+        "trained": trained if method == "frozen" else None,
     } | {name: adapters[field] for name, field in more.items() if field in (adapters or {})} | {
         # As the callback tells it, for tests/reconcile.rs.
         "declared": said["method"] if adapters else None,
@@ -350,7 +367,8 @@ def main():
             "rank": 8,
             "mask_pairs": mask_pairs(c, args.device),
             "counted": [count(c, method, checkpointing, args.device) for method in ("full", "lora", "frozen") for checkpointing in (False, True)]
-            + [count(c, "lora", checkpointing, args.device, adapters) for adapters in c["adapters"] for checkpointing in (False, True)],
+            + [count(c, "lora", checkpointing, args.device, adapters) for adapters in c["adapters"] for checkpointing in (False, True)]
+            + [count(c, "frozen", True, args.device, below=trained) for trained in BELOW.get(name, ())],
         }
         with open(os.path.join(args.out, f"{name}.json"), "w") as f:
             json.dump(result, f, indent=1)

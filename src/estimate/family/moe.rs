@@ -71,6 +71,8 @@ pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usiz
         module: apart && (component == Component::Experts || style != Style::DeepSeek),
         tied: false,
     };
+    // transformers 5 runs Qwen's shared expert first, 4 ran it last.
+    let shared_first = if style == Style::Qwen2 && !apart { Some(shared_expert(c, layer, from, hidden)?) } else { None };
     let router_name = if style == Style::GptOss { "router" } else { "gate" };
     let router = layer.product(from, product(router_name, Component::Router, hidden, stored, 1, 1));
     let mut expert = |from, name: &str, inputs, outputs| {
@@ -91,8 +93,10 @@ pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usiz
     match style {
         Style::Mixtral | Style::Qwen3 | Style::GptOss => Ok(routed),
         Style::Qwen2 => {
-            let shared = c.size("shared_expert_intermediate_size")?;
-            let shared = gated(layer, from, "mlp.shared_expert.", (hidden, shared), false, false, Component::SharedExperts);
+            let shared = match shared_first {
+                Some(shared) => shared,
+                None => shared_expert(c, layer, from, hidden)?,
+            };
             let gate = layer.linear(from, "mlp.shared_expert_gate", Component::SharedExperts, hidden, 1, false);
             let gated = layer.elementwise(&[shared, gate], "mlp.shared_expert.weighted", 0);
             Ok(layer.sum(&[routed, gated]))
@@ -106,4 +110,9 @@ pub(super) fn experts(c: Config<'_>, style: Style, layer: &mut Layer, from: usiz
             Ok(layer.sum(&[routed, out]))
         }
     }
+}
+
+fn shared_expert(c: Config<'_>, layer: &mut Layer, from: usize, hidden: u64) -> Result<usize, EstimateError> {
+    let width = c.size("shared_expert_intermediate_size")?;
+    Ok(gated(layer, from, "mlp.shared_expert.", (hidden, width), false, false, Component::SharedExperts))
 }

@@ -129,7 +129,7 @@ fn attention(layer: &mut Layer, from: usize, keys_from: Option<usize>, name: &st
         side,
         key_side: if cross { Side::Encoder } else { side },
     };
-    let attended = layer.attention(q, k, v, scores);
+    let attended = if cross { layer.attention_with_zeros(q, k, v, scores) } else { layer.attention(q, k, v, scores) };
     let out = layer.linear(attended, &format!("{name}.o"), AttentionProjections, inner, sizes.hidden, false);
     let out = dropout(layer, out, sizes);
     layer.sum(&[from, out])
