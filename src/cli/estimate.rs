@@ -1,12 +1,6 @@
 //! `flopsprof estimate`: what a job will execute, before it runs.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, fs, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, ValueEnum};
@@ -27,7 +21,7 @@ use flopsprof::{
     rule::guidelines::CURRENT,
 };
 
-use super::{base::BaseArgs, count::count};
+use super::{base::BaseArgs, configuration::Source, count::count};
 
 /// Estimate what a job will execute, from its model's configuration and its tokens. No GPU and no network are needed.
 ///
@@ -107,9 +101,9 @@ pub(crate) struct Args {
     /// They are computed again to their end (use_reentrant, the default of transformers 4)
     #[arg(long, requires = "gradient_checkpointing")]
     reentrant: bool,
-    /// Which positions are computed, and how
-    #[arg(long, value_enum, default_value_t = Attention::Flash)]
-    attention: Attention,
+    /// Which positions are computed, and how [default: flash; full where transformers has no other by itself: gemma2, gpt_oss, t5]
+    #[arg(long, value_enum)]
+    attention: Option<Attention>,
     /// GPU to run on, by name (H100, A100, L40S, ...)
     #[arg(long, value_name = "NAME", conflicts_with = "measured", requires = "utilisation")]
     gpu: Option<String>,
@@ -170,6 +164,8 @@ enum Experts {
 
 /// Exit status of wrong usage, which is the command line parser's too.
 const USAGE: u8 = 2;
+/// No job makes less of a GPU's peak; with less, hours and energy leave what a number holds.
+const LEAST: f64 = 1e-6;
 /// Rank of adapters, where none is given.
 const RANK: u64 = 8;
 
@@ -200,6 +196,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let workload = args.workload(built.as_ref().and_then(|m| m.fixed_length))?;
     let speed = args.speed()?;
     let origin = args.base.origin(CURRENT)?;
+    let eager = built.as_ref().is_some_and(|m| family::eager(&m.model_type));
+    let usual_attention = if eager { Attention::Full } else { Attention::Flash };
     let mut estimates = Vec::new();
     for how in &args.method {
         let lengths_known =
@@ -211,7 +209,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             lengths_known,
             method: args.how(*how, built.as_ref()).with_context(|| model.name())?,
             checkpointing: args.gradient_checkpointing,
-            kernel: match args.attention {
+            kernel: match args.attention.unwrap_or(usual_attention) {
                 Attention::Flash => Kernel::FLASH,
                 Attention::Causal => Kernel { fused: false, ..Kernel::FLASH },
                 Attention::Full => Kernel::EAGER,
@@ -259,7 +257,13 @@ impl Args {
                 return Some(format!("{option} is of --method frozen, which is not asked for"));
             }
         }
+        if self.method.contains(&How::Frozen) && self.freeze_layers.is_none() && self.unfreeze.is_empty() && self.spectrum.is_none() {
+            return Some("--method frozen needs --unfreeze REGEX, --spectrum FILE or --freeze-layers N".to_owned());
+        }
         let fixed = model.and_then(|m| m.fixed_length);
+        if !matches!(self.padding, Fill::None) && self.sequence_length.or(fixed).is_none() && self.lengths.is_none() {
+            return Some("--padding needs --sequence-length, or --lengths: nothing else says how long rows are".to_owned());
+        }
         if self.rows.is_some() && self.sequence_length.or(fixed).is_none() {
             return Some("--rows needs --sequence-length".to_owned());
         }
@@ -368,7 +372,6 @@ impl Args {
                 }
                 match self.freeze_layers {
                     Some(n) => Method::FrozenLayers(n),
-                    None if patterns.is_empty() => bail!("--method frozen needs --unfreeze REGEX, --spectrum FILE or --freeze-layers N"),
                     None => Method::unfrozen(&patterns)?,
                 }
             }
@@ -395,31 +398,6 @@ fn usual_targets(model: Option<&Model>) -> Vec<String> {
     set.iter().map(|s| (*s).to_owned()).collect()
 }
 
-/// A configuration and what lies beside it.
-#[derive(Default)]
-struct Source {
-    path: PathBuf,
-    config: Option<serde_json::Value>,
-    /// Parameters by the index of the weights.
-    parameters: Option<u64>,
-}
-
-impl Source {
-    fn read(path: &Path) -> Result<Self> {
-        let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
-        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-        let config = serde_json::from_slice(&bytes).with_context(|| format!("{}: not JSON", path.display()))?;
-        let index = path.with_file_name("model.safetensors.index.json");
-        let index: Option<serde_json::Value> = fs::read(index).ok().and_then(|b| serde_json::from_slice(&b).ok());
-        let parameters = index.and_then(|i| i.get("metadata")?.get("total_parameters")?.as_u64());
-        Ok(Self { path, config: Some(config), parameters })
-    }
-
-    fn name(&self) -> String {
-        if self.config.is_some() { self.path.display().to_string() } else { "the estimate".to_owned() }
-    }
-}
-
 /// Any positive number: transformers' `num_train_epochs`.
 fn epochs(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|v| *v > 0.0 && v.is_finite());
@@ -438,5 +416,11 @@ fn share(text: &str) -> Result<f64, String> {
         Some(percent) => percent.trim().parse::<f64>().map(|p| p / 100.0),
         None => text.parse::<f64>(),
     };
-    value.ok().filter(|v| *v > 0.0 && *v <= 1.0).ok_or_else(|| format!("`{text}` is not a share above 0 and up to 1 (0.4, 40%)"))
+    let value =
+        value.ok().filter(|v| *v > 0.0 && *v <= 1.0).ok_or_else(|| format!("`{text}` is not a share above 0 and up to 1 (0.4, 40%)"))?;
+    if value < LEAST {
+        Err(format!("`{text}` is so little of a GPU that its hours would say nothing: {LEAST} is the least"))
+    } else {
+        Ok(value)
+    }
 }

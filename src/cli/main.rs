@@ -4,6 +4,7 @@
 //! success, 1 an error and 2 a usage error.
 
 mod base;
+mod configuration;
 mod count;
 mod demo;
 mod doctor;

@@ -15,6 +15,7 @@ pub struct Config<'a> {
     value: &'a Value,
     model_type: &'a str,
     experts_apart: bool,
+    defaults: &'static [(&'static str, u64)],
 }
 
 impl<'a> Config<'a> {
@@ -31,7 +32,7 @@ impl<'a> Config<'a> {
             Some(other) => return Err(wrong("model_type", other, "a name")),
             None => return Err(EstimateError::NoModelType),
         };
-        Ok(Self { value, model_type, experts_apart: false })
+        Ok(Self { value, model_type, experts_apart: false, defaults: &[] })
     }
 
     /// Experts are modules of their own, as transformers had them up to its version 4, and not stacked into one parameter. No configuration says so.
@@ -44,6 +45,21 @@ impl<'a> Config<'a> {
     #[must_use]
     pub fn experts_apart(&self) -> bool {
         self.experts_apart
+    }
+
+    /// Sizes that hold where the configuration leaves them out: see [`Self::left_out`].
+    #[must_use]
+    pub(super) fn with_defaults(self, defaults: &'static [(&'static str, u64)]) -> Self {
+        Self { defaults, ..self }
+    }
+
+    /// Fields that are not here, and have a default. One that is null is here.
+    pub fn left_out(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.defaults.iter().copied().filter(|(field, _)| self.value.get(field).is_none())
+    }
+
+    fn default(&self, field: &str) -> Option<u64> {
+        self.left_out().find(|(name, _)| *name == field).map(|(_, n)| n)
     }
 
     /// `model_type`.
@@ -105,7 +121,7 @@ impl<'a> Config<'a> {
     /// When it is no positive whole number.
     pub fn optional(&self, field: &str) -> Result<Option<u64>, EstimateError> {
         match self.get(field) {
-            None => Ok(None),
+            None => Ok(self.default(field)),
             Some(value) => match value.as_u64() {
                 Some(n) if (1..=LARGEST).contains(&n) => Ok(Some(n)),
                 _ => Err(wrong(field, value, &format!("a whole number from 1 to {LARGEST}"))),
@@ -119,7 +135,7 @@ impl<'a> Config<'a> {
     /// When it is none.
     pub fn count_or(&self, field: &str, default: u64) -> Result<u64, EstimateError> {
         match self.get(field) {
-            None => Ok(default),
+            None => Ok(self.default(field).unwrap_or(default)),
             Some(value) => {
                 value.as_u64().filter(|n| *n <= LARGEST).ok_or_else(|| wrong(field, value, &format!("a whole number from 0 to {LARGEST}")))
             }

@@ -1,7 +1,5 @@
 //! A job, estimated: the products of its model over its tokens, beside the formulas of others, and what it takes of a GPU.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use super::{
@@ -10,7 +8,7 @@ use super::{
     cost::{self, Costs, Flop, Kernel, Run},
     gpu::Gpu,
     method::{AdapterKind, Method},
-    model::{Component, Model, Work},
+    model::{Component, Model, Side, Work},
     workload::Workload,
 };
 use crate::rule;
@@ -118,16 +116,18 @@ pub struct Estimate {
 pub struct Hardware {
     /// The GPU.
     pub gpu: String,
-    /// Its dense 16-bit peak, FLOP/s.
+    /// Its peak, FLOP/s.
     pub peak_flop_per_s: f64,
+    /// Of which operations that is.
+    pub peak_source: String,
     /// Share of the peak at which it executes.
     pub utilisation: f64,
     /// Where the share is from.
     pub utilisation_source: String,
     /// GPU hours.
     pub gpu_hours: f64,
-    /// Energy of the GPUs, kWh.
-    pub energy_kwh: f64,
+    /// Energy of the GPUs, kWh; none where the power is not known.
+    pub energy_kwh: Option<f64>,
     /// Where the power is from.
     pub energy_source: String,
 }
@@ -139,12 +139,14 @@ pub struct Speed {
     pub gpu: String,
     /// Its peak, FLOP/s.
     pub peak: f64,
+    /// Of which operations that is.
+    pub peak_source: String,
     /// Share of it.
     pub utilisation: f64,
     /// Where the share is from.
     pub utilisation_source: String,
-    /// Watts of one GPU.
-    pub watts: f64,
+    /// Watts of one GPU, where they are known.
+    pub watts: Option<f64>,
     /// Where they are from.
     pub watts_source: String,
 }
@@ -156,22 +158,32 @@ impl Speed {
         Self {
             gpu: name.to_owned(),
             peak: gpu.peak,
+            peak_source: "dense 16-bit".to_owned(),
             utilisation,
             utilisation_source: source.to_owned(),
-            watts: gpu.watts,
+            watts: Some(gpu.watts),
             watts_source: "board power, drawn throughout: an upper bound".to_owned(),
         }
     }
 }
 
 impl Job {
-    /// Costs of the workload as it is executed.
+    /// Costs of the workload as it is executed; without lengths, what tokens cost.
     ///
     /// # Errors
     /// As [`cost::cost`].
     pub fn costs(&self) -> Result<Option<Costs>, EstimateError> {
         let run = Run { checkpointing: self.checkpointing, kernel: self.kernel, forward_only: false, batches: self.batches };
-        self.model.as_ref().map(|m| cost::cost(m, &self.method, &self.workload, run)).transpose()
+        let Some(model) = &self.model else { return Ok(None) };
+        if self.lengths_known {
+            return cost::cost(model, &self.method, &self.workload, run).map(Some);
+        }
+        // Without lengths nobody knows how many rows there are, nor which positions see each other.
+        let mut model = model.clone();
+        model.layers.retain(|layer| layer.side != Side::Row);
+        let mut costs = cost::cost(&model, &self.method, &self.workload, run)?;
+        costs.remove(&Component::AttentionScores);
+        Ok(Some(costs))
     }
 
     /// Parameters: counted in the model, or by the caller's word.
@@ -253,13 +265,8 @@ impl Job {
         let mut notes = self.model.as_ref().map(|m| m.notes.clone()).unwrap_or_default();
         let costs = self.costs()?;
         let flop = if let Some(costs) = &costs {
-            let mut costs = costs.clone();
-            if !self.lengths_known {
-                costs.remove(&Component::AttentionScores);
-                notes.push("attention scores are left out: no sequence length is given".to_owned());
-            }
             self.remarks(&mut notes, &parameters);
-            cost::sum(&costs)
+            cost::sum(costs)
         } else {
             notes.push(
                 "the architecture is not known here: this is 6ND of its parameters, without attention, frozen weights or recomputation; of a mixture of experts \
@@ -275,8 +282,6 @@ impl Job {
             let nd = u128::from(parameters.total) * u128::from(tokens);
             Flop { forward: 2 * nd, backward: 4 * nd, recomputed: 0 }
         };
-        let known = self.lengths_known;
-        let components = costs.into_iter().flatten().filter(|(c, _)| known || *c != Component::AttentionScores);
         Ok(Estimate {
             model_type: self.model.as_ref().map_or_else(|| "unknown".to_owned(), |m| m.model_type.clone()),
             method: self.method.name(),
@@ -285,7 +290,7 @@ impl Job {
             tokens,
             executed_tokens,
             by: if self.model.is_some() { "products" } else { "6ND" },
-            components: components.map(|(component, flop)| Row { component, flop }).collect(),
+            components: costs.into_iter().flatten().map(|(component, flop)| Row { component, flop }).collect(),
             forward: flop.forward.to_string(),
             backward: flop.backward.to_string(),
             recomputed: flop.recomputed.to_string(),
@@ -316,44 +321,6 @@ impl Job {
             _ => Ok(()),
         }
     }
-
-    fn remarks(&self, notes: &mut Vec<String>, counted: &Counted) {
-        if let (Some(model), Method::Unfrozen(patterns)) = (&self.model, &self.method)
-            && let Some((layer, head)) = model.linears().find(|(_, l)| l.tied)
-            && let Some(pattern) = patterns.iter().find(|p| p.is_match(&head.parameter(layer)))
-            && model.embeddings.first().is_some_and(|(table, _)| !self.method.trains(None, true, table, "weight"))
-        {
-            notes.push(format!(
-                "`{pattern}` names {}, which is tied: its matrix is the table's and no parameter of its own, and stays frozen",
-                head.parameter(layer)
-            ));
-        }
-        let kinds = self.model.iter().flat_map(Model::linears).filter_map(|(y, l)| self.method.adapter(y, l).map(|a| a.kind));
-        let once: BTreeSet<_> = kinds
-            .filter_map(|kind| match kind {
-                AdapterKind::Module => None,
-                AdapterKind::Decomposed(_) => Some("DoRA multiplies both matrices of an adapter with each other"),
-                AdapterKind::Parameter { .. } => {
-                    Some("adapters of parameters (PEFT's target_parameters) are multiplied out, and the whole gradient of what they adapt is computed")
-                }
-            })
-            .collect();
-        for what in once {
-            notes.push(if self.lengths_known {
-                format!("{what}, once a batch: {} batches are taken, and products as PEFT 0.21 executes them", self.batches)
-            } else {
-                format!("{what}, once a batch, which is left out: no sequence length is given, so the number of batches is not known")
-            });
-        }
-        if let Some(given) = self.parameters
-            && given.abs_diff(counted.total) > counted.total / 50
-        {
-            notes.push(format!(
-                "the configuration makes {} parameters where {given} are given: the products of the configuration are counted",
-                counted.total
-            ));
-        }
-    }
 }
 
 fn check(total: u64) -> Result<(), EstimateError> {
@@ -368,10 +335,11 @@ fn hardware(speed: &Speed, flop: f64) -> Hardware {
     Hardware {
         gpu: speed.gpu.clone(),
         peak_flop_per_s: speed.peak,
+        peak_source: speed.peak_source.clone(),
         utilisation: speed.utilisation,
         utilisation_source: speed.utilisation_source.clone(),
         gpu_hours: seconds / 3600.0,
-        energy_kwh: seconds * speed.watts / 3.6e6,
+        energy_kwh: speed.watts.map(|w| seconds * w / 3.6e6),
         energy_source: speed.watts_source.clone(),
     }
 }

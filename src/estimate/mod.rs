@@ -22,6 +22,7 @@ pub mod job;
 pub mod method;
 pub mod model;
 pub mod peft;
+mod remark;
 pub mod spectrum;
 pub mod weights;
 pub mod workload;

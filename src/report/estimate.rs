@@ -1,17 +1,19 @@
 //! An estimate's form: JSON and a table, several methods side by side.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use serde::Serialize;
 
 use crate::{
-    estimate::job::{Estimate, Speed},
+    estimate::job::{Estimate, Hardware, Speed},
     ledger::{self, RunTotal},
-    rule::{self, Amount, Assessment, Component, Guidelines, Input, Kind, Origin},
+    rule::{self, Amount, Assessment, Component, Guidelines, Input, Kind, Origin, TestName},
 };
 
 use super::verdict;
 
+/// The widest a method's column gets, characters.
+const WIDEST: usize = 30;
 /// Version of the form.
 pub const FORMAT: u32 = 1;
 
@@ -82,12 +84,13 @@ pub fn text(estimates: &[Assessed]) -> String {
     let _ = writeln!(out, "model      {}, {} parameters{met}", first.model_type, grouped(first.parameters.total));
     let pads = first.executed_tokens - first.tokens.min(first.executed_tokens);
     let padded = if pads > 0 { format!(", and {} pads", grouped(pads)) } else { String::new() };
-    let _ = writeln!(out, "tokens     {}{padded}", grouped(first.tokens));
+    let _ = writeln!(out, "tokens     {}{padded}\n", grouped(first.tokens));
+    let width = estimates.iter().map(|e| e.method.chars().count()).max().unwrap_or(0).clamp(22, WIDEST);
     let mut row = |name: &str, cell: &dyn Fn(&Assessed) -> String| {
-        let cells: String = estimates.iter().map(|e| format!(" {:>22}", cell(e))).collect();
+        let cells: String = estimates.iter().map(|e| format!("  {:>width$}", cell(e))).collect();
         let _ = writeln!(out, "{name:<24}{cells}");
     };
-    row("\nmethod", &|e| e.method.chars().take(22).collect());
+    row("method", &|e| shortened(&e.method));
     row("trainable parameters", &|e| e.parameters.trainable.map_or_else(|| "not known".to_owned(), grouped));
     let mut components: Vec<_> = estimates.iter().flat_map(|e| e.components.iter().map(|r| r.component)).collect();
     components.sort_unstable();
@@ -114,25 +117,30 @@ pub fn text(estimates: &[Assessed]) -> String {
     row("(4N + 2Nt) D", &|e| e.four_n_two_t.as_ref().and_then(|f| f.parse().ok()).map_or_else(|| "not known".to_owned(), scientific));
     row("expected verdict", &|e| verdict::word(e.assessment.verdict).to_owned());
     if let Some(h) = &first.hardware {
-        row("GPU hours", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.gpu_hours)));
-        row("energy, kWh", &|e| e.hardware.as_ref().map_or_else(String::new, |h| format!("{:.4}", h.energy_kwh)));
+        row("GPU hours", &|e| e.hardware.as_ref().map_or_else(String::new, |h| amount(h.gpu_hours)));
+        let energy = |h: &Hardware| h.energy_kwh.map_or_else(|| "not known".to_owned(), amount);
+        row("energy, kWh", &|e| e.hardware.as_ref().map_or_else(String::new, energy));
         let _ = writeln!(
             out,
-            "\non {} at {:.1} % ({}) of {:.1} TFLOP/s dense 16-bit; energy: {}",
+            "\non {} at {:.1} % ({}) of {:.1} TFLOP/s {}; energy: {}",
             h.gpu,
             100.0 * h.utilisation,
             h.utilisation_source,
             h.peak_flop_per_s / 1e12,
+            h.peak_source,
             h.energy_source
         );
     }
     let _ = writeln!(out, "\nEU AI Act, expected, first method: {}", verdict::headline(&first.assessment));
+    if first.assessment.base.is_none() && first.assessment.headline == TestName::OneThird {
+        out.push_str("  the base model was not stated: --base NAME, or --base-flops FLOP (flopsprof estimate --help)\n");
+    }
     for test in &first.assessment.tests {
         let _ = writeln!(out, "  {:<28} {:<14} {}", verdict::title(test.name), verdict::word(test.verdict), verdict::comparison(test));
     }
-    let mut notes: Vec<&String> = estimates.iter().flat_map(|e| &e.notes).collect();
-    notes.dedup();
-    for note in notes {
+    // Most hold for all methods.
+    let mut said = BTreeSet::new();
+    for note in estimates.iter().flat_map(|e| &e.notes).filter(|n| said.insert(*n)) {
         let _ = writeln!(out, "note: {note}");
     }
     out
@@ -153,11 +161,22 @@ pub fn measured(run: &RunTotal, name: &str) -> Result<Speed, String> {
     Ok(Speed {
         gpu: format!("{}{mark}", device.name),
         peak: flop / seconds / share,
+        peak_source: "dense, of the operations it executed at the clock it may have".to_owned(),
         utilisation: share,
         utilisation_source: format!("measured in {name}{mark}"),
-        watts: watts.unwrap_or(0.0),
+        watts,
         watts_source: watts.map_or_else(|| "not known: NVML did not say".to_owned(), |w| format!("{w:.0} W, measured in {name}{mark}")),
     })
+}
+
+/// A method's name, as wide as a column may be.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= WIDEST { name.to_owned() } else { name.chars().take(WIDEST - 3).chain("...".chars()).collect() }
+}
+
+/// Hours or kilowatt-hours: four places, or four digits of what is smaller.
+fn amount(x: f64) -> String {
+    if x < 0.001 { format!("{x:.3e}") } else { format!("{x:.4}") }
 }
 
 fn scientific(x: f64) -> String {

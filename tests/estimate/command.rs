@@ -301,7 +301,7 @@ fn wrong_usage_is_named() {
         (vec![config, "--rows", "10"], 2, "--sequence-length"),
         (vec![config], 2, "--tokens"),
         (vec![config, "--tokens", "1M", "--method", "lora", "--lora-targets", "q_prj"], 1, "q_prj"),
-        (vec![config, "--tokens", "1M", "--method", "frozen"], 1, "--unfreeze"),
+        (vec![config, "--tokens", "1M", "--method", "frozen"], 2, "--unfreeze"),
         (vec![config, "--tokens", "1M", "--method", "frozen", "--unfreeze", "layers.(99"], 1, "regular expression"),
         (vec![config, "--tokens", "1M", "--method", "frozen", "--unfreeze", r"layers\.99\."], 1, "layers"),
         (vec![config, "--tokens", "1M", "--method", "frozen", "--freeze-layers", "29"], 1, "frozen layers"),

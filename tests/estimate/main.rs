@@ -10,6 +10,7 @@ mod command;
 mod commission;
 mod golden;
 mod published;
+mod told;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -32,8 +32,6 @@ pub(super) struct Style {
     fused: bool,
     /// Multi-head latent attention.
     latent: bool,
-    /// Sizes that a published configuration leaves out.
-    defaults: &'static [(&'static str, u64)],
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -78,11 +76,7 @@ const LLAMA: Style = Style {
     feed_forward: FeedForward::Gated,
     fused: false,
     latent: false,
-    defaults: &[],
 };
-
-const GEMMA3_DEFAULTS: &[(&str, u64)] =
-    &[("vocab_size", 262_208), ("num_attention_heads", 8), ("num_key_value_heads", 4), ("sliding_window", 4096)];
 
 /// The table of what is known.
 pub(super) fn style(model_type: &str) -> Option<Style> {
@@ -95,9 +89,7 @@ pub(super) fn style(model_type: &str) -> Option<Style> {
         "qwen3" => Style { query_bias: None, output_bias: None, head_norms: true, head_width: Some(128), ..qwen },
         "gemma" => gemma,
         "gemma2" => Style { norms: Norms::Four, windows: Windows::But(2), ..gemma },
-        "gemma3" | "gemma3_text" => {
-            Style { norms: Norms::Four, windows: Windows::But(6), head_norms: true, defaults: GEMMA3_DEFAULTS, ..gemma }
-        }
+        "gemma3" | "gemma3_text" => Style { norms: Norms::Four, windows: Windows::But(6), head_norms: true, ..gemma },
         "phi" => {
             Style { query_bias: Some(true), output_bias: Some(true), norms: Norms::Parallel, feed_forward: FeedForward::Plain, ..LLAMA }
         }
@@ -128,9 +120,7 @@ pub(super) fn style(model_type: &str) -> Option<Style> {
 
 /// Builds a model of a style.
 pub(super) fn model(c: Config<'_>, style: &Style) -> Result<Model, EstimateError> {
-    let default = |field: &str| style.defaults.iter().find(|(f, _)| *f == field).map(|(_, n)| *n);
-    let size = |field: &str| default(field).map_or_else(|| c.size(field), |n| c.size_or(field, n));
-    let (hidden, layers, vocabulary) = (c.size("hidden_size")?, c.layers("num_hidden_layers")?, size("vocab_size")?);
+    let (hidden, layers, vocabulary) = (c.size("hidden_size")?, c.layers("num_hidden_layers")?, c.size("vocab_size")?);
     let windows = windows(c, style, layers)?;
     let mut stack = Vec::new();
     for (index, window) in windows.iter().enumerate() {
@@ -207,13 +197,8 @@ fn head(c: Config<'_>, style: &Style, stack: &mut Vec<Layer>, hidden: u64, vocab
 
 /// Grouped-query attention.
 fn attention(c: Config<'_>, style: &Style, layer: &mut Layer, from: usize, window: Option<u64>) -> Result<usize, EstimateError> {
-    let default = |field: &str| style.defaults.iter().find(|(f, _)| *f == field).map(|(_, n)| *n);
-    let hidden = c.size("hidden_size")?;
-    let heads = match default("num_attention_heads") {
-        Some(n) => c.size_or("num_attention_heads", n)?,
-        None => c.size("num_attention_heads")?,
-    };
-    let key_heads = c.size_or("num_key_value_heads", default("num_key_value_heads").unwrap_or(heads))?;
+    let (hidden, heads) = (c.size("hidden_size")?, c.size("num_attention_heads")?);
+    let key_heads = c.size_or("num_key_value_heads", heads)?;
     c.divides("num_attention_heads", heads, "num_key_value_heads", key_heads)?;
     let width = match (c.optional("head_dim")?, style.head_width) {
         (Some(width), _) | (None, Some(width)) => width,
@@ -309,9 +294,8 @@ pub(super) fn gated(
 
 /// The window of each layer.
 fn windows(c: Config<'_>, style: &Style, layers: u64) -> Result<Vec<Option<u64>>, EstimateError> {
-    let default = style.defaults.iter().find(|(f, _)| *f == "sliding_window").map(|(_, n)| *n);
     // 0 is what transformers writes where windows are switched off.
-    let window = Some(c.count_or("sliding_window", default.unwrap_or(0))?).filter(|w| *w > 0);
+    let window = Some(c.count_or("sliding_window", 0)?).filter(|w| *w > 0);
     let every = |n: u64| (0..layers).map(|i| window.filter(|_| (i + 1) % n != 0)).collect();
     if let (Some(types), false) = (c.words("layer_types")?, matches!(style.windows, Windows::None)) {
         if types.len() as u64 != layers {

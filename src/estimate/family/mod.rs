@@ -1,9 +1,10 @@
 //! Architectures: from a configuration to the products of its layers.
 //!
 //! One table decides what is known. Defaults are those that transformers' configuration classes have, for fields that a published `config.json` may
-//! leave out.
+//! leave out, and for those that a configuration inside another one does.
 
 mod decoder;
+mod defaults;
 mod encoder;
 mod moe;
 mod t5;
@@ -37,7 +38,11 @@ pub fn model(config: Config<'_>) -> Result<Option<Model>, EstimateError> {
             config.model_type(),
             text.model_type()
         ));
-        language = text;
+        language = text.with_defaults(defaults::of(text.model_type()));
+        let left_out: Vec<_> = language.left_out().map(|(field, n)| format!("{field} {n}")).collect();
+        if !left_out.is_empty() {
+            notes.push(format!("what text_config leaves out is as in transformers' class: {}", left_out.join(", ")));
+        }
     }
     let mut model = match language.model_type() {
         "t5" | "mt5" => t5::model(language)?,
@@ -70,8 +75,15 @@ const CLASSES: [&str; 13] = [
     "ForMaskedImageModeling",
 ];
 
+/// Whether transformers computes this architecture's attention over all positions where nothing else is asked for: its scores are capped (gemma2), have sinks
+/// (gpt_oss) or biases (t5), which scaled_dot_product_attention has not, or has as a mask.
+#[must_use]
+pub fn eager(model_type: &str) -> bool {
+    matches!(model_type, "gemma2" | "gpt_oss" | "t5" | "mt5")
+}
+
 /// Names that [`model`] knows.
-pub const KNOWN: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, mixtral, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt_oss, t5, bert, vit";
+pub const KNOWN: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi, phi3, mixtral, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt_oss, t5, mt5, bert, vit";
 
 /// A layer with one token a row: poolers and classifiers.
 fn of_rows() -> Layer {
