@@ -11,7 +11,7 @@ import sys
 import types
 
 #: What is looked at of a batch.
-NAMES = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")
+NAMES = ("input_ids", "inputs_embeds", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seqlens")
 #: What stands for a tensor of which only the shape is asked.
 Shape = types.SimpleNamespace
 
@@ -45,6 +45,10 @@ class Coming:
     def add(self, inputs, note):
         """Takes a batch; `note` comes back with it. Its mask and position ids are kept until they are read."""
         kept = {name: value for name in NAMES if (value := inputs.get(name)) is not None}
+        for name in NAMES[4:]:
+            # Positions say more than bounds, and such as the host has nobody waits for.
+            if "position_ids" in kept or not getattr(kept.get(name), "is_cuda", False):
+                kept.pop(name, None)
         for name in NAMES[:3]:
             # Of tokens only the shape is asked, and of a mask of pairs of them, which is large.
             if name in kept and (name != "attention_mask" or kept[name].dim() > 2):
@@ -106,7 +110,9 @@ def begins(positions):
 
 
 def _numbers(torch, name, rows):
-    """What there is to know of a mask or of position ids, on its device; nothing of what is no row of tokens each."""
+    """What there is to know of a mask, of position ids or of bounds, on its device; nothing of what is no row of tokens each."""
+    if name in NAMES[4:]:
+        return [rows]
     if rows.dim() != 2 or rows.shape[1] < 2:
         return []
     if name == "position_ids":
@@ -121,7 +127,7 @@ def _kind(tensor):
 
 
 def _inputs(kept, read):
-    inputs = dict(kept)
+    inputs = kept | {name: read[name][0] for name in NAMES[4:] if name in read}
     if "attention_mask" in read:
         real, *bounds = (tensor.tolist() for tensor in read["attention_mask"])
         if bounds and (bounds[0][0] < 0 or bounds[1][0] > 1):
@@ -138,8 +144,9 @@ def _inputs(kept, read):
 
 
 def comes(inputs):
-    """Whether a batch has to be waited for: its mask or position ids lie on a GPU."""
-    rows = [value for name in NAMES[2:] if (value := inputs.get(name)) is not None]
+    """Whether a batch has to be waited for: its mask, position ids or bounds of documents lie on a GPU."""
+    given = [[value for name in names if (value := inputs.get(name)) is not None] for names in (NAMES[2:4], NAMES[4:])]
+    rows = given[0] or given[1]
     return bool(rows) and all(getattr(value, "is_cuda", False) for value in rows)
 
 

@@ -223,5 +223,28 @@ class Functions(unittest.TestCase):
         self.assertEqual(sorted(flopsprof.work()["phases"]), ["evaluate", "train"])
 
 
+class Bounds(unittest.TestCase):
+    def test_bounds_of_documents_that_lie_on_a_gpu_are_not_waited_for(self):
+        class OnGpu(torch.Tensor):
+            is_cuda = True
+
+            def tolist(self):
+                raise AssertionError("the step waits for the GPU")
+
+            def to(self, *_, **__):
+                return self.as_subclass(torch.Tensor)
+
+        class Quiet:
+            def __getattr__(self, _):
+                return lambda *_: None
+
+        state = State(Quiet())
+        bounds = torch.tensor([0, 3, 8], dtype=torch.int32).as_subclass(OnGpu)
+        with unittest.mock.patch("torch.cuda.Event", unittest.mock.MagicMock()), unittest.mock.patch("torch.cuda.current_stream", unittest.mock.MagicMock()):
+            state.look({"input_ids": torch.ones(1, 8, dtype=torch.long), "cu_seq_lens_q": bounds}, "flash_attention_2", phase="train")
+            rows = state.work()["phases"]["train"]
+        self.assertEqual(rows["documents"], [[1, 3, 0], [1, 5, 0]])
+
+
 if __name__ == "__main__":
     unittest.main()
