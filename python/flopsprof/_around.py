@@ -33,6 +33,16 @@ def beside(trainer, model):
                 yield (f"{name} {said[name]}" if said[name] > 1 else name), module
 
 
+def chain(model):
+    """A model, the one inside it that PEFT adapts, and the one without a head inside that; each once."""
+    get, found = getattr(model, "get_base_model", None), [model]
+    base = get() if callable(get) else model
+    for inner in (base, getattr(base, "base_model", None)):
+        if hasattr(inner, "register_forward_pre_hook") and all(inner is not other for other in found):
+            found.append(inner)
+    return found
+
+
 def compiled_around(model):
     """The wrapper that torch.compile put around a model; none where there is none."""
     while model is not None and not hasattr(model, "_orig_mod"):

@@ -10,7 +10,7 @@ import threading
 import weakref
 
 from . import _batch, _model, _resume, _state
-from ._around import beside, compiled_around, modules_of, trainer
+from ._around import beside, chain, compiled_around, modules_of, trainer
 from ._hook import hook, inputs_of
 from ._ranks import Ranks, absolute
 from ._warn import harmless, warn
@@ -277,19 +277,29 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         modules = getattr(model, "modules", None)
         # One of PEFT's layers says whether adapters are switched off: all are, or none.
         self._adapter = next((m for m in modules() if hasattr(m, "disable_adapters") and hasattr(m, "lora_A")), None) if callable(modules) else None
-        compiled = compiled_around(wrapped)
+        self._look_at_all(compiled_around(wrapped), chain(model))
+
+    def _look_at_all(self, compiled, models):
+        """Looks at a model, and at those inside it that others call by themselves: PEFT's generate() asks the one that it adapts, Liger's losses in TRL the one without its head. What
+        a model was given by one around it is counted there."""
         if compiled is not None:
-            self._look_at(compiled, lambda _, *given: self._forward(model, *given))
-        self._look_at(model, self._forward, compiled is not None)
-        # PEFT's generate() asks the model inside it.
-        base = getattr(model, "get_base_model", None)
-        base = base() if callable(base) else model
-        if base is not model and hasattr(model, "register_forward_hook"):
-            within = set()
-            self._look_at(model, lambda *_: within.add(threading.get_ident()), compiled is not None)
-            leaves = hook(lambda *_: within.discard(threading.get_ident()), compiled is not None)
-            self._hooks.append((model, model.register_forward_hook(leaves, always_call=True)))
-            self._look_at(base, lambda *given: threading.get_ident() in within or self._forward(*given), True)
+            self._look_at(compiled, lambda _, *given: self._forward(models[0], *given))
+        # Threads that are inside each; who left by KeyboardInterrupt is so until its next call.
+        inside = [set() for _ in models]
+        for level, model in enumerate(models):
+            around, within = inside[:level], inside[level]
+            graph = level > 0 or compiled is not None
+
+            def look(module, args, kwargs, around=around):
+                thread = threading.get_ident()
+                if not any(thread in others for others in around):
+                    self._forward(module, args, kwargs)
+
+            self._look_at(model, look, graph)
+            if level + 1 < len(models) and hasattr(model, "register_forward_hook"):
+                self._look_at(model, lambda *_, within=within: within.add(threading.get_ident()), graph)
+                leave = hook(lambda *_, within=within: within.discard(threading.get_ident()), graph)
+                self._hooks.append((model, model.register_forward_hook(leave, always_call=True)))
 
     def _look_at(self, model, function, compiled=False):
         if hasattr(model, "register_forward_pre_hook"):

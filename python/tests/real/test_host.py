@@ -137,6 +137,32 @@ class Host(Trained):
         self.train(BertForMultipleChoice(BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)), rows)
         self.assertEqual((self.callback.tokens(), self.phases()["train"]["executed"]), ((4 * rows.tokens(), 4 * 8 * 12), [[32, 12, 0]]))
 
+    def test_what_a_model_without_its_head_is_given_counts(self):
+        """As TRL's trainers call it with Liger's losses: the head is in the loss."""
+        class WithoutHead(Trainer):
+            def compute_loss(self, model, inputs, **more):
+                model = self.accelerator.unwrap_model(model)
+                inner = model.base_model.model if isinstance(model, peft.PeftModel) else model
+                hidden = inner.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+                return torch.nn.functional.cross_entropy(inner.lm_head(hidden).flatten(0, 1), inputs["labels"].flatten())
+
+        for adapters in (False, True):
+            rows, before = Rows(8), self.told()
+            model = peft.get_peft_model(llama(), peft.LoraConfig(**LORA)) if adapters else llama()
+            self.callback = FlopsProfCallback(self.account)
+            WithoutHead(model=model, args=self.arguments(), train_dataset=rows, callbacks=[self.callback]).train()
+            self.assertEqual((self.callback.tokens(), self.told() - before), ((rows.tokens(), 8 * 12), rows.tokens()), adapters)
+            # The whole, the one that is adapted and the one without a head: each call is one.
+            inner = model.get_base_model() if adapters else model
+            of_each = [self.forwards(each) for each in (model, inner, inner.model)]
+            self.assertEqual(of_each, [1] * 3, adapters)
+
+    def forwards(self, model):
+        """How many batches a forward of this one is."""
+        before = sum(phase["batches"] for phase in self.account.work()["phases"].values())
+        model(input_ids=torch.ones(2, 8, dtype=torch.long))
+        return sum(phase["batches"] for phase in self.account.work()["phases"].values()) - before
+
     def test_compiled_models_stay_whole(self):
         rows, compiled = Rows(8), {"backend": "eager", "fullgraph": True}
         inner = lambda adapters: peft.get_peft_model(llama(), peft.LoraConfig(**LORA)) if adapters else llama()
