@@ -187,7 +187,7 @@ impl Meter {
     }
 
     /// Counts from here on what runs on a device, and returns it, and whether it may have run before.
-    fn attach(&mut self, ordinal: u32, away: Duration) -> Option<(u32, Option<Record>)> {
+    fn attach(&mut self, ordinal: u32, away: Duration) -> Option<(u32, Option<Fault>)> {
         let seen_ns = monotonic_ns();
         let mut metered = match Metered::attach(self.driver, ordinal, self.resets[ordinal as usize].0 > 0, &self.config) {
             Ok(metered) => metered,
@@ -210,7 +210,7 @@ impl Meter {
     }
 
     /// Says what there is to be said of a device that was attached to.
-    fn settle(&mut self, ordinal: u32, late: Option<Record>) {
+    fn settle(&mut self, ordinal: u32, late: Option<Fault>) {
         if !self.begun() {
             self.copies = apart::run(find::mapped).unwrap_or_default();
             self.introduce();
@@ -228,7 +228,7 @@ impl Meter {
                 None
             }
         });
-        late.into_iter().for_each(|fault| self.add(fault));
+        late.into_iter().for_each(|fault| self.add_fault(fault));
         self.devices[ordinal as usize].iter_mut().for_each(|metered| metered.meet(witness));
         self.collect();
     }
@@ -312,15 +312,12 @@ impl Meter {
         }
         self.foreign = true;
         self.drain_at_exit();
-        if !self.begun() {
-            self.introduce();
-        }
-        self.add(Record::Fault(Fault {
+        self.add_fault(Fault {
             kind: "foreign-context".to_owned(),
             device: None,
             what: "the program launches in a context that is not its device's primary context: what runs there is not metered".to_owned(),
             remedy: "use the primary context (cuDevicePrimaryCtxRetain, or the CUDA runtime) instead of cuCtxCreate".to_owned(),
-        }));
+        });
         self.journal.with(|journal| journal.flush());
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Meter, nanos};
 use crate::{
-    evidence::record::{Fault, Record},
+    evidence::record::Fault,
     inject::{
         driver::{Context, DriverError},
         gate,
@@ -39,7 +39,7 @@ impl Meter {
     }
 
     /// What there is to be said of a context that is seen now, where nobody had looked for so long: none where nothing can have run in it.
-    pub(super) fn seen_late(&self, ordinal: u32, ctx: Context, away: Duration) -> Option<Record> {
+    pub(super) fn seen_late(&self, ordinal: u32, ctx: Context, away: Duration) -> Option<Fault> {
         // Where the gate was closed for another device meanwhile, it saw who launched. A context may have the address of one that was reset.
         let others = self.devices.iter().any(Option::is_some) && self.resets[ordinal as usize].0 == 0;
         if away > LATE {
@@ -76,15 +76,12 @@ impl Meter {
     fn tell_denied(&mut self, ordinal: u32) {
         let Access::Denied(_, error) = self.access[ordinal as usize] else { return };
         self.access[ordinal as usize] = Access::Told;
-        if !self.begun() {
-            self.introduce();
-        }
-        self.add(Record::Fault(Fault {
+        self.add_fault(Fault {
             kind: "no-context".to_owned(),
             device: Some(ordinal),
             what: format!("what runs on it is not metered: the driver does not give its context ({error})"),
             remedy: "report it with the output of `flopsprof doctor`".to_owned(),
-        }));
+        });
         self.journal.with(|journal| journal.flush());
     }
 
@@ -97,21 +94,18 @@ impl Meter {
             let unseen =
                 late_at_end && self.devices[slot].is_none() && self.resets[slot].0 == 0 && matches!(self.access[slot], Access::Open);
             if unseen && self.driver.device(ordinal).is_ok_and(|d| self.driver.primary_active(d)) {
-                if !self.begun() {
-                    self.introduce();
-                }
-                self.add(late(ordinal, "until the program's end, when the meter saw its context,", KEPT));
+                self.add_fault(late(ordinal, "until the program's end, when the meter saw its context,", KEPT));
             }
         }
     }
 }
 
 /// What ran on a device before it was counted.
-fn late(ordinal: u32, when: &str, remedy: &str) -> Record {
-    Record::Fault(Fault {
+fn late(ordinal: u32, when: &str, remedy: &str) -> Fault {
+    Fault {
         kind: "late-context".to_owned(),
         device: Some(ordinal),
         what: format!("what ran on it {when} is not counted"),
         remedy: remedy.to_owned(),
-    })
+    }
 }

@@ -17,6 +17,14 @@ impl Meter {
         self.journal.with(|journal| journal.add(record));
     }
 
+    /// Adds what was not metered. It may be the first thing that is said.
+    pub(super) fn add_fault(&mut self, fault: Fault) {
+        if !self.begun() {
+            self.introduce();
+        }
+        self.add(Record::Fault(fault));
+    }
+
     /// What is said once, before the first device.
     pub(super) fn introduce(&mut self) {
         self.add(Record::Library(Library {
