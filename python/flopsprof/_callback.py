@@ -287,18 +287,17 @@ class FlopsProfCallback(TrainerCallback, ExportableState):
         # Threads that are inside each; who left by KeyboardInterrupt is so until its next call.
         inside = [set() for _ in models]
         for level, model in enumerate(models):
-            around, within = inside[:level], inside[level]
             graph = level > 0 or compiled is not None
 
-            def look(module, args, kwargs, around=around):
+            def enter(module, args, kwargs, around=inside[:level], within=inside[level]):
                 thread = threading.get_ident()
                 if not any(thread in others for others in around):
                     self._forward(module, args, kwargs)
+                within.add(thread)
 
-            self._look_at(model, look, graph)
-            if level + 1 < len(models) and hasattr(model, "register_forward_hook"):
-                self._look_at(model, lambda *_, within=within: within.add(threading.get_ident()), graph)
-                leave = hook(lambda *_, within=within: within.discard(threading.get_ident()), graph)
+            self._look_at(model, enter, graph)
+            if hasattr(model, "register_forward_hook"):
+                leave = hook(lambda *_, within=inside[level]: within.discard(threading.get_ident()), graph)
                 self._hooks.append((model, model.register_forward_hook(leave, always_call=True)))
 
     def _look_at(self, model, function, compiled=False):
